@@ -40,7 +40,8 @@ faults: $(VENV)/dev ## The long fault and race programmes, with the figures the 
 	@$(BIN)/python -m tests.install
 	VISAVIS_LONG=1 $(BIN)/python -m pytest -m faults $(ARGS)
 
-lock: $(VENV)/dev ## Pin anew what pyproject.toml asks for, with hashes
+lock: ## Pin anew what pyproject.toml asks for, with hashes
+	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet uv; }
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade pyproject.toml -o requirements.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links -c requirements.txt --extra embedded pyproject.toml -o requirements-embedded.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links -c requirements-embedded.txt --extra embedded --extra dev pyproject.toml -o requirements-dev.txt
