@@ -1,0 +1,117 @@
+"""The connection to PostgreSQL. `Database.transaction()` is the only place that commits."""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Iterable
+
+import asyncpg
+import structlog
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+log = structlog.get_logger()
+
+Transaction = AsyncConnection
+
+LOCK_PEOPLE = text(
+    "SELECT pg_advisory_xact_lock(key) FROM"
+    " (SELECT unnest(CAST(:keys AS bigint[])) AS key ORDER BY 1) AS ascending"
+)
+
+
+class Database:
+    """A pool of connections to one database.
+
+    `url` is a SQLAlchemy URL with the `postgresql+asyncpg` driver. Statements end after 30 s and waits for a
+    lock after 5 s, so that nothing hangs unseen.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+        self.url = url
+        self.engine = create_async_engine(
+            url,
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            pool_pre_ping=False,
+            connect_args={
+                "timeout": 10,
+                "server_settings": {
+                    "application_name": "visavis",
+                    "timezone": "UTC",
+                    "statement_timeout": "30000",
+                    "lock_timeout": "5000",
+                    "idle_in_transaction_session_timeout": "60000",
+                    "jit": "off",
+                },
+            },
+        )
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """Everything done with the yielded connection is committed together, or nothing of it if this raises."""
+        async with self.engine.begin() as connection:
+            yield connection
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+
+    def plain_url(self) -> str:
+        """The URL as asyncpg itself and libpq read it."""
+        return make_url(self.url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def lock_key(person_id: uuid.UUID) -> int:
+    """The advisory-lock key of a person: the first eight bytes of the ID as a signed integer."""
+    return int.from_bytes(person_id.bytes[:8], "big", signed=True)
+
+
+async def lock_people(tx: Transaction, people: Iterable[uuid.UUID]) -> None:
+    """Wait until no other transaction changes these people's time. Ascending order keeps it free of deadlocks."""
+    await tx.execute(LOCK_PEOPLE, {"keys": sorted({lock_key(person) for person in people})})
+
+
+async def listen(database: Database, channel: str, wake: asyncio.Event) -> None:
+    """Set `wake` at each `NOTIFY channel`, for ever; a lost connection is made anew, and then `wake` is set too."""
+    while True:
+        lost = asyncio.Event()
+        try:
+            connection = await asyncpg.connect(database.plain_url(), timeout=10)
+        except (OSError, asyncpg.PostgresError, TimeoutError):
+            await asyncio.sleep(2)
+            continue
+        try:
+            connection.add_termination_listener(lambda _, lost=lost: lost.set())
+            await connection.add_listener(channel, lambda *_: wake.set())
+            wake.set()
+            await lost.wait()
+            log.warning("database.listener_lost", channel=channel)
+        except (OSError, asyncpg.PostgresError):
+            await asyncio.sleep(2)
+        finally:
+            with contextlib.suppress(OSError, asyncpg.PostgresError, TimeoutError):
+                await connection.close(timeout=2)
+
+
+class AccountLock:
+    """An advisory lock held for as long as its own connection lives: one process at a time runs a bot account."""
+
+    def __init__(self, database: Database, name: str) -> None:
+        self.database = database
+        self.name = name
+        self.lost = asyncio.Event()
+        self._connection: asyncpg.Connection | None = None
+
+    async def acquire(self, *, poll: float = 2.0) -> None:
+        """Wait until nobody else holds it. `lost` is set when the connection that holds it ends."""
+        self._connection = await asyncpg.connect(self.database.plain_url(), timeout=10)
+        self._connection.add_termination_listener(lambda _: self.lost.set())
+        query = "SELECT pg_try_advisory_lock(hashtextextended($1, 0))"
+        while not await self._connection.fetchval(query, self.name):
+            await asyncio.sleep(poll)
+
+    async def release(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(OSError, asyncpg.PostgresError, TimeoutError):
+                await self._connection.close(timeout=2)
