@@ -16,8 +16,7 @@ log = structlog.get_logger()
 Transaction = AsyncConnection
 
 LOCK_PEOPLE = text(
-    "SELECT pg_advisory_xact_lock(key) FROM"
-    " (SELECT unnest(CAST(:keys AS bigint[])) AS key ORDER BY 1) AS ascending"
+    "SELECT pg_advisory_xact_lock(key) FROM (SELECT unnest(CAST(:keys AS bigint[])) AS key ORDER BY 1) AS ascending"
 )
 
 
@@ -109,7 +108,7 @@ class AccountLock:
         self._connection.add_termination_listener(lambda _: self.lost.set())
         query = "SELECT pg_try_advisory_lock(hashtextextended($1, 0))"
         while not await self._connection.fetchval(query, self.name):
-            await asyncio.sleep(poll)
+            await asyncio.sleep(poll)  # noqa: ASYNC110 - the holder is another process, no event of ours tells
 
     async def release(self) -> None:
         if self._connection is not None:

@@ -1,0 +1,56 @@
+"""Who did what to which resource, when, from where, with what success. Entries are only ever added."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from sqlalchemy import insert
+
+from supervision.db import Transaction
+from supervision.models import audit_entries
+
+Via = Literal["matrix", "reaction", "web", "api", "cli", "system", "demo"]
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who acts, and through which door. `person_id` is empty for the system itself and the operator's shell."""
+
+    person_id: uuid.UUID | None
+    via: Via
+    ip: str | None = None
+    user_agent: str | None = None
+    device: str | None = None
+
+
+SYSTEM = Actor(None, "system")
+
+
+async def record(
+    tx: Transaction,
+    actor: Actor,
+    action: str,
+    resource: str,
+    resource_id: object | None,
+    *,
+    now: datetime,
+    success: bool = True,
+    reason: str | None = None,
+) -> None:
+    """Add an entry. `action` and `reason` are static words such as `appointment.book` and `refused.slot_taken`."""
+    await tx.execute(
+        insert(audit_entries).values(
+            at=now,
+            actor_id=actor.person_id,
+            via=actor.via,
+            action=action,
+            resource=resource,
+            resource_id=None if resource_id is None else str(resource_id),
+            success=success,
+            reason=reason,
+            ip=actor.ip,
+            user_agent=None if actor.user_agent is None else actor.user_agent[:300],
+            device=actor.device,
+        )
+    )

@@ -1,0 +1,234 @@
+"""When a supervisor can be booked: her weekly hours and rules, and the slots they give."""
+
+import itertools
+import uuid
+import zoneinfo
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+
+from sqlalchemy import delete, select
+from sqlalchemy.dialects.postgresql import Range, insert
+
+from supervision import audit
+from supervision.audit import Actor
+from supervision.db import Transaction
+from supervision.errors import NotFound, NotUnderstood, TooLate, TooSoon
+from supervision.models import Mode, availabilities, holds, weekly_hours
+from supervision.pairs import Pair
+
+
+@dataclass(frozen=True, order=True)
+class WeeklyRange:
+    """Wall-clock times in the supervisor's zone; weekday 0 is Monday."""
+
+    weekday: int
+    starts: time
+    ends: time
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Lengths, grid, buffers and notice in minutes, horizon in days."""
+
+    hours: tuple[WeeklyRange, ...]
+    length: int = 50
+    grid: int = 60
+    buffer_before: int = 0
+    buffer_after: int = 10
+    notice: int = 120
+    horizon: int = 60
+    mode: Mode = Mode.ONLINE
+    place: str = ""
+
+    def held(self, starts_at: datetime, ends_at: datetime) -> tuple[datetime, datetime]:
+        """What an appointment takes of the supervisor's time, buffers included."""
+        return (
+            starts_at - timedelta(minutes=self.buffer_before),
+            ends_at + timedelta(minutes=self.buffer_after),
+        )
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A bookable range `[starts_at, ends_at)` in UTC."""
+
+    starts_at: datetime
+    ends_at: datetime
+
+
+@dataclass(frozen=True)
+class Busy:
+    """Held ranges of one person, as (start, end) in ascending order."""
+
+    ranges: Sequence[tuple[datetime, datetime]] = field(default_factory=tuple)
+
+    def overlaps(self, starts_at: datetime, ends_at: datetime) -> bool:
+        return any(start < ends_at and starts_at < end for start, end in self.ranges)
+
+
+def to_instant(day: date, clock: time, zone: zoneinfo.ZoneInfo) -> datetime | None:
+    """The UTC instant of a wall-clock time: None where the clock jumps over it, the first of two where it repeats."""
+    local = datetime.combine(day, clock, tzinfo=zone)
+    instant = local.astimezone(UTC)
+    if instant.astimezone(zone).replace(tzinfo=None) != local.replace(tzinfo=None):
+        return None
+    return instant
+
+
+def offered(rules: Availability, zone: zoneinfo.ZoneInfo, since: datetime, until: datetime) -> Iterator[Slot]:
+    """Every slot that the weekly hours give with a start in `[since, until)`, busy or not, in ascending order."""
+    length = timedelta(minutes=rules.length)
+    day = since.astimezone(zone).date()
+    last = until.astimezone(zone).date()
+    while day <= last:
+        for hours in sorted(rules.hours):
+            if hours.weekday != day.weekday():
+                continue
+            end = _end_instant(day, hours.ends, zone)
+            for clock in _grid(hours, rules.grid):
+                starts_at = to_instant(day, clock, zone)
+                if starts_at is None or starts_at + length > end or not since <= starts_at < until:
+                    continue
+                yield Slot(starts_at, starts_at + length)
+        day += timedelta(days=1)
+
+
+async def load(tx: Transaction, supervisor_id: uuid.UUID) -> Availability:
+    """A supervisor's rules. Raises NotFound if she has not set any."""
+    rows = list(
+        await tx.execute(
+            select(availabilities, weekly_hours.c.weekday, weekly_hours.c.starts, weekly_hours.c.ends)
+            .outerjoin(weekly_hours, weekly_hours.c.supervisor_id == availabilities.c.supervisor_id)
+            .where(availabilities.c.supervisor_id == supervisor_id)
+        )
+    )
+    if not rows:
+        raise NotFound("refused.no_availability")
+    rules = rows[0]
+    return Availability(
+        tuple(WeeklyRange(row.weekday, row.starts, row.ends) for row in rows if row.starts is not None),
+        rules.length_minutes,
+        rules.grid_minutes,
+        rules.buffer_before_minutes,
+        rules.buffer_after_minutes,
+        rules.notice_minutes,
+        rules.horizon_days,
+        Mode(rules.mode),
+        rules.place,
+    )
+
+
+async def save(tx: Transaction, actor: Actor, supervisor_id: uuid.UUID, rules: Availability, *, now: datetime) -> None:
+    """Replace a supervisor's rules. Refused if two ranges of a day overlap or one runs backwards."""
+    check_hours(rules.hours)
+    values = {
+        "supervisor_id": supervisor_id,
+        "length_minutes": rules.length,
+        "grid_minutes": rules.grid,
+        "buffer_before_minutes": rules.buffer_before,
+        "buffer_after_minutes": rules.buffer_after,
+        "notice_minutes": rules.notice,
+        "horizon_days": rules.horizon,
+        "mode": rules.mode,
+        "place": rules.place,
+    }
+    await tx.execute(
+        insert(availabilities).values(**values).on_conflict_do_update(index_elements=["supervisor_id"], set_=values)
+    )
+    await tx.execute(delete(weekly_hours).where(weekly_hours.c.supervisor_id == supervisor_id))
+    if rules.hours:
+        rows = [
+            {"supervisor_id": supervisor_id, "weekday": r.weekday, "starts": r.starts, "ends": r.ends}
+            for r in rules.hours
+        ]
+        await tx.execute(insert(weekly_hours), rows)
+    await audit.record(tx, actor, "availability.save", "person", supervisor_id, now=now)
+
+
+async def slots(
+    tx: Transaction,
+    pair: Pair,
+    *,
+    since: datetime,
+    until: datetime,
+    now: datetime,
+    most: int | None = None,
+    moving: uuid.UUID | None = None,
+) -> list[Slot]:
+    """What this pair can book with a start in `[since, until)`: within notice and horizon, free for both.
+
+    `moving` is an appointment whose own time counts as free.
+    """
+    rules = await load(tx, pair.supervisor.id)
+    since = max(since, now + timedelta(minutes=rules.notice))
+    until = min(until, now + timedelta(days=rules.horizon))
+    if since >= until:
+        return []
+    busy = await busy_times(tx, [p.id for p in pair.people], since, until, moving=moving)
+    free: list[Slot] = []
+    for slot in offered(rules, pair.supervisor.zone, since, until):
+        if busy[pair.supervisor.id].overlaps(*rules.held(slot.starts_at, slot.ends_at)):
+            continue
+        if busy[pair.supervisee.id].overlaps(slot.starts_at, slot.ends_at):
+            continue
+        free.append(slot)
+        if len(free) == most:
+            break
+    return free
+
+
+async def busy_times(
+    tx: Transaction,
+    person_ids: Sequence[uuid.UUID],
+    since: datetime,
+    until: datetime,
+    *,
+    moving: uuid.UUID | None = None,
+) -> dict[uuid.UUID, Busy]:
+    """What is held of each person's time around `[since, until)`, a day more on either side."""
+    around = Range(since - timedelta(days=1), until + timedelta(days=1), bounds="[)")
+    query = select(holds.c.person_id, holds.c.during).where(
+        holds.c.person_id.in_(person_ids), holds.c.during.op("&&")(around)
+    )
+    if moving is not None:
+        query = query.where(holds.c.appointment_id != moving)
+    ranges: dict[uuid.UUID, list[tuple[datetime, datetime]]] = {person: [] for person in person_ids}
+    for person_id, during in await tx.execute(query):
+        ranges[person_id].append((during.lower, during.upper))
+    return {person: Busy(tuple(sorted(found))) for person, found in ranges.items()}
+
+
+def check_bookable(rules: Availability, zone: zoneinfo.ZoneInfo, starts_at: datetime, *, now: datetime) -> Slot:
+    """The slot that starts then. Refused if it is past, too near, too far, or not within the offered hours."""
+    if starts_at <= now:
+        raise TooLate("refused.slot_past")
+    if starts_at < now + timedelta(minutes=rules.notice):
+        raise TooSoon("refused.too_soon", minutes=rules.notice)
+    if starts_at >= now + timedelta(days=rules.horizon):
+        raise NotUnderstood("refused.beyond_horizon", days=rules.horizon)
+    for slot in offered(rules, zone, starts_at, starts_at + timedelta(microseconds=1)):
+        return slot
+    raise NotFound("refused.slot_not_offered")
+
+
+def check_hours(hours: Sequence[WeeklyRange]) -> None:
+    for hour in hours:
+        if not 0 <= hour.weekday <= 6 or hour.starts >= hour.ends:
+            raise NotUnderstood("refused.hours_backwards")
+    ordered = sorted(hours)
+    for one, two in itertools.pairwise(ordered):
+        if one.weekday == two.weekday and two.starts < one.ends:
+            raise NotUnderstood("refused.hours_overlap")
+
+
+def _grid(hours: WeeklyRange, step: int) -> Iterator[time]:
+    minute = hours.starts.hour * 60 + hours.starts.minute
+    while minute < hours.ends.hour * 60 + hours.ends.minute:
+        yield time(minute // 60, minute % 60)
+        minute += step
+
+
+def _end_instant(day: date, clock: time, zone: zoneinfo.ZoneInfo) -> datetime:
+    """The end of a range: where the clock jumps over it or repeats it, the later reading, so no slot is cut twice."""
+    return datetime.combine(day, clock, tzinfo=zone).replace(fold=1).astimezone(UTC)

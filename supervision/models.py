@@ -1,0 +1,390 @@
+"""All tables. Times are `timestamptz`; ranges are `[start, end)`."""
+
+from enum import StrEnum
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    Time,
+    UniqueConstraint,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, TSTZRANGE, ExcludeConstraint
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class Role(StrEnum):
+    SUPERVISOR = "supervisor"
+    SUPERVISEE = "supervisee"
+    ADMIN = "admin"
+
+
+class PairStatus(StrEnum):
+    ACTIVE = "active"
+    ARCHIVED = "archived"
+
+
+class Status(StrEnum):
+    """Of an appointment."""
+
+    REQUESTED = "requested"
+    CONFIRMED = "confirmed"
+    DECLINED = "declined"
+    CANCELLED = "cancelled"
+    COMPLETED = "completed"
+    NO_SHOW = "no_show"
+
+
+class Mode(StrEnum):
+    """How an appointment takes place."""
+
+    ONLINE = "online"
+    IN_PERSON = "in_person"
+
+
+class Channel(StrEnum):
+    MAIL = "mail"
+    MATRIX = "matrix"
+
+
+class State(StrEnum):
+    """Of a notification. `waiting`: the person has no device yet that the bot may write to."""
+
+    PENDING = "pending"
+    WAITING = "waiting"
+    SENT = "sent"
+    SUPERSEDED = "superseded"
+    EXPIRED = "expired"
+    PARKED = "parked"
+
+
+class Question(StrEnum):
+    """What the bot asked in a room: to answer a request, or to pick a slot from a list."""
+
+    ANSWER_REQUEST = "answer_request"
+    PICK_SLOT = "pick_slot"
+
+
+def one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+def at(name: str, *, nullable: bool = False) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=nullable)
+
+
+def identifier() -> Column[object]:
+    return Column("id", Uuid, primary_key=True)
+
+
+def person(name: str, *, nullable: bool = False) -> Column[object]:
+    return Column(name, Uuid, ForeignKey("people.id"), nullable=nullable)
+
+
+people = Table(
+    "people",
+    metadata,
+    identifier(),
+    Column("name", Text, nullable=False),
+    Column("email", Text, nullable=False),
+    Column("matrix_id", Text, unique=True),
+    Column("language", Text, nullable=False),
+    Column("time_zone", Text, nullable=False),
+    Column("roles", ARRAY(Text), nullable=False),
+    at("created_at"),
+    at("disabled_at", nullable=True),
+    CheckConstraint("language IN ('pt-BR', 'en')", name="language"),
+    CheckConstraint("roles <@ ARRAY['supervisor', 'supervisee', 'admin']", name="roles"),
+    Index("uq_people_email", func.lower(text("email")), unique=True),
+)
+
+bots = Table(
+    "bots",
+    metadata,
+    Column("matrix_id", Text, primary_key=True),
+    Column("sync_token", Text),
+    Column("master_key", Text),
+    at("started_at", nullable=True),
+)
+
+pairs = Table(
+    "pairs",
+    metadata,
+    identifier(),
+    person("supervisor_id"),
+    person("supervisee_id"),
+    Column("status", Text, nullable=False),
+    Column("bot", Text, ForeignKey("bots.matrix_id"), nullable=True),
+    Column("room_id", Text, unique=True),
+    Column("room_token", Uuid, nullable=False),
+    at("supervisor_introduced_at", nullable=True),
+    at("supervisee_introduced_at", nullable=True),
+    at("created_at"),
+    at("archived_at", nullable=True),
+    one_of("status", PairStatus),
+    CheckConstraint("supervisor_id <> supervisee_id", name="two_people"),
+    Index(
+        "uq_pairs_active",
+        "supervisor_id",
+        "supervisee_id",
+        unique=True,
+        postgresql_where=text("status = 'active'"),
+    ),
+    Index("ix_pairs_supervisee_id", "supervisee_id"),
+)
+
+# One row a supervisor: the rules by which her weekly hours become slots.
+availabilities = Table(
+    "availabilities",
+    metadata,
+    Column("supervisor_id", Uuid, ForeignKey("people.id"), primary_key=True),
+    Column("length_minutes", Integer, nullable=False),
+    Column("grid_minutes", Integer, nullable=False),
+    Column("buffer_before_minutes", Integer, nullable=False),
+    Column("buffer_after_minutes", Integer, nullable=False),
+    Column("notice_minutes", Integer, nullable=False),
+    Column("horizon_days", Integer, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("place", Text, nullable=False),
+    one_of("mode", Mode),
+    CheckConstraint("length_minutes BETWEEN 5 AND 720", name="length"),
+    CheckConstraint("grid_minutes BETWEEN 5 AND 1440", name="grid"),
+    CheckConstraint("buffer_before_minutes BETWEEN 0 AND 720", name="buffer_before"),
+    CheckConstraint("buffer_after_minutes BETWEEN 0 AND 720", name="buffer_after"),
+    CheckConstraint("notice_minutes BETWEEN 0 AND 43200", name="notice"),
+    CheckConstraint("horizon_days BETWEEN 1 AND 366", name="horizon"),
+)
+
+# Wall-clock times in the supervisor's zone; weekday 0 is Monday.
+weekly_hours = Table(
+    "weekly_hours",
+    metadata,
+    Column("supervisor_id", Uuid, ForeignKey("availabilities.supervisor_id"), primary_key=True),
+    Column("weekday", SmallInteger, primary_key=True, autoincrement=False),
+    Column("starts", Time, primary_key=True),
+    Column("ends", Time, nullable=False),
+    CheckConstraint("weekday BETWEEN 0 AND 6", name="weekday"),
+    CheckConstraint("starts < ends", name="forwards"),
+)
+
+appointments = Table(
+    "appointments",
+    metadata,
+    identifier(),
+    Column("pair_id", Uuid, ForeignKey("pairs.id"), nullable=False),
+    person("supervisor_id"),
+    person("supervisee_id"),
+    at("starts_at"),
+    at("ends_at"),
+    Column("status", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("place", Text, nullable=False),
+    at("created_at"),
+    at("updated_at"),
+    one_of("status", Status),
+    one_of("mode", Mode),
+    CheckConstraint("starts_at < ends_at", name="forwards"),
+    Index("ix_appointments_pair_id_starts_at", "pair_id", "starts_at"),
+    Index("ix_appointments_supervisor_id_starts_at", "supervisor_id", "starts_at"),
+    Index("ix_appointments_supervisee_id_starts_at", "supervisee_id", "starts_at"),
+    Index(
+        "ix_appointments_open_ends_at",
+        "ends_at",
+        postgresql_where=text("status IN ('requested', 'confirmed')"),
+    ),
+)
+
+# A person's time taken by an appointment, in whichever role. The supervisor's range includes her buffers.
+holds = Table(
+    "holds",
+    metadata,
+    Column("appointment_id", Uuid, ForeignKey("appointments.id"), nullable=False),
+    person("person_id"),
+    Column("during", TSTZRANGE, nullable=False),
+    ExcludeConstraint(("person_id", "="), ("during", "&&"), name="ex_holds_person_id_during", using="gist"),
+    Index("ix_holds_appointment_id", "appointment_id"),
+)
+
+notifications = Table(
+    "notifications",
+    metadata,
+    identifier(),
+    Column("position", BigInteger, Identity(), nullable=False),
+    person("person_id"),
+    Column("pair_id", Uuid, ForeignKey("pairs.id")),
+    Column("appointment_id", Uuid, ForeignKey("appointments.id")),
+    Column("revision", Integer),
+    Column("channel", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("details", JSONB, nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    at("created_at"),
+    at("send_at"),
+    at("expires_at", nullable=True),
+    at("next_try_at"),
+    at("claimed_until", nullable=True),
+    Column("attempts", Integer, nullable=False),
+    Column("error", Text),
+    at("settled_at", nullable=True),
+    Column("matrix_event_id", Text),
+    one_of("channel", Channel),
+    one_of("state", State),
+    CheckConstraint("priority BETWEEN 1 AND 3", name="priority"),
+    Index(
+        "ix_notifications_due",
+        "channel",
+        "priority",
+        "next_try_at",
+        postgresql_where=text("state = 'pending'"),
+    ),
+    Index(
+        "ix_notifications_lane",
+        "appointment_id",
+        "person_id",
+        "channel",
+        "position",
+        postgresql_where=text("state IN ('pending', 'waiting')"),
+    ),
+    Index(
+        "ix_notifications_waiting",
+        "pair_id",
+        "person_id",
+        postgresql_where=text("state = 'waiting'"),
+    ),
+    Index("ix_notifications_appointment_id", "appointment_id"),
+    Index(
+        "ix_notifications_matrix_event_id",
+        "matrix_event_id",
+        unique=True,
+        postgresql_where=text("matrix_event_id IS NOT NULL"),
+    ),
+)
+
+# What the bot asked whom; a reaction counts only as the answer to one of these, once.
+questions = Table(
+    "questions",
+    metadata,
+    Column("notification_id", Uuid, ForeignKey("notifications.id"), primary_key=True),
+    Column("pair_id", Uuid, ForeignKey("pairs.id"), nullable=False),
+    person("person_id"),
+    Column("kind", Text, nullable=False),
+    Column("appointment_id", Uuid, ForeignKey("appointments.id")),
+    Column("revision", Integer),
+    Column("slots", ARRAY(DateTime(timezone=True)), nullable=False),
+    at("asked_at"),
+    at("expires_at"),
+    at("answered_at", nullable=True),
+    one_of("kind", Question),
+    Index("ix_questions_person_id_pair_id", "person_id", "pair_id", "kind", "asked_at"),
+)
+
+journal = Table(
+    "journal",
+    metadata,
+    Column("event_id", Text, primary_key=True),
+    Column("room_id", Text, nullable=False),
+    Column("session_id", Text),
+    Column("message_index", BigInteger),
+    Column("outcome", Text, nullable=False),
+    at("handled_at"),
+    UniqueConstraint("session_id", "message_index"),
+    Index("ix_journal_handled_at", "handled_at"),
+)
+
+audit_entries = Table(
+    "audit_entries",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    at("at"),
+    Column("actor_id", Uuid),
+    Column("via", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("resource", Text, nullable=False),
+    Column("resource_id", Text),
+    Column("success", Boolean, nullable=False),
+    Column("reason", Text),
+    Column("ip", Text),
+    Column("user_agent", Text),
+    Column("device", Text),
+    Index("ix_audit_entries_actor_id_at", "actor_id", "at"),
+    Index("ix_audit_entries_resource_id_at", "resource_id", "at"),
+)
+
+# The master cross-signing key of a Matrix account, pinned when first seen. `offered_key` is a changed one that
+# its owner has not confirmed yet.
+identities = Table(
+    "identities",
+    metadata,
+    Column("matrix_id", Text, primary_key=True),
+    Column("master_key", Text, nullable=False),
+    at("pinned_at"),
+    Column("offered_key", Text),
+    at("offered_at", nullable=True),
+)
+
+# A signed-in browser.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("token_hash", LargeBinary, primary_key=True),
+    person("person_id"),
+    at("created_at"),
+    at("seen_at"),
+    at("expires_at"),
+    Column("ip", Text),
+    Column("user_agent", Text),
+    Index("ix_sessions_person_id", "person_id"),
+)
+
+# A mailed link and its code, both derived from the ID and the configured secret (sign_ins.py), so that neither
+# stands here. `person_id` is empty for an address that nobody has: the asker must not notice.
+sign_ins = Table(
+    "sign_ins",
+    metadata,
+    identifier(),
+    person("person_id", nullable=True),
+    Column("browser_hash", LargeBinary, nullable=False),
+    at("created_at"),
+    at("expires_at"),
+    at("used_at", nullable=True),
+    Column("wrong_codes", SmallInteger, nullable=False),
+    Index("ix_sign_ins_browser_hash", "browser_hash"),
+    Index("ix_sign_ins_person_id_created_at", "person_id", "created_at"),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("person_id", Uuid, ForeignKey("people.id"), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("response", JSONB, nullable=False),
+    at("created_at"),
+)

@@ -1,0 +1,355 @@
+"""The outbox: what is to be told to whom, by which channel, when; and what became of it.
+
+A row is `pending` until it is settled as `sent`, `superseded` (the revision it speaks of is gone), `expired` (its
+time has passed) or `parked` (given up, can be retried by hand). A Matrix row whose person has no device that the
+bot may write to is `waiting`, until one appears and a summary replaces what waited.
+"""
+
+import json
+import random
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row, select, text, update
+from sqlalchemy.dialects.postgresql import JSONB
+
+from supervision.db import Transaction
+from supervision.errors import NotFound
+from supervision.models import Channel, State, notifications
+
+HIGH, NORMAL, LOW = 1, 2, 3
+LEASE = timedelta(seconds=60)
+
+# A reason that somebody typed is theirs: it leaves the outbox with the settling of its notification.
+SCRUBBED = notifications.c.details.op("-", return_type=JSONB)("reason")
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How long to wait after the n-th failed try: `first * 2^(n-1)` up to `longest`, and when to give up."""
+
+    first: timedelta
+    longest: timedelta
+    tries: int
+
+    def delay(self, attempts: int) -> timedelta:
+        """With jitter of a quarter up or down, so that what failed together does not come back together."""
+        plain = min(self.longest, self.first * float(2 ** min(attempts - 1, 20)))
+        jitter: float = random.uniform(0.75, 1.25)  # noqa: S311 - it spreads load and guards no secret
+        return plain * jitter
+
+
+MAIL_BACKOFF = Backoff(timedelta(seconds=30), timedelta(hours=8), tries=10)
+# A homeserver that was away is tried soon after it is back; ten minutes of it are no reason to give up.
+MATRIX_BACKOFF = Backoff(timedelta(seconds=1), timedelta(seconds=15), tries=2000)
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A notification to be enqueued. `details` holds IDs, times and static words as JSON, no text of people."""
+
+    person_id: uuid.UUID
+    channel: Channel
+    kind: str
+    details: dict[str, Any] = field(default_factory=dict)
+    pair_id: uuid.UUID | None = None
+    appointment_id: uuid.UUID | None = None
+    revision: int | None = None
+    priority: int = NORMAL
+    send_at: datetime | None = None
+    expires_at: datetime | None = None
+    claimed: bool = False  # already leased to the caller, who sends it right after the commit
+    id: uuid.UUID = field(default_factory=uuid.uuid4)
+
+
+@dataclass(frozen=True)
+class Notification:
+    """A claimed row. Its ID is the Matrix transaction ID and makes the Message-ID."""
+
+    id: uuid.UUID
+    person_id: uuid.UUID
+    pair_id: uuid.UUID | None
+    appointment_id: uuid.UUID | None
+    revision: int | None
+    channel: Channel
+    kind: str
+    details: dict[str, Any]
+    priority: int
+    created_at: datetime
+    attempts: int
+    matrix_event_id: str | None
+
+
+# One statement for any number of rows; NOTIFY reaches listeners at the commit.
+ENQUEUE = text(
+    """
+    WITH added AS (
+        INSERT INTO notifications (id, person_id, pair_id, appointment_id, revision, channel, kind, details,
+            priority, state, created_at, send_at, expires_at, next_try_at, claimed_until, attempts)
+        SELECT id, person_id, pair_id, appointment_id, revision, channel, kind, details, priority, 'pending',
+            created_at, send_at, expires_at, send_at, claimed_until, attempts
+        FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(id uuid, person_id uuid, pair_id uuid,
+            appointment_id uuid, revision int, channel text, kind text, details jsonb, priority smallint,
+            created_at timestamptz, send_at timestamptz, expires_at timestamptz, claimed_until timestamptz,
+            attempts int)
+        RETURNING channel, claimed_until, send_at
+    )
+    SELECT pg_notify('visavis_' || channel, '')
+    FROM (SELECT DISTINCT channel FROM added WHERE claimed_until IS NULL AND send_at <= :now) AS woken
+    """
+)
+
+
+async def enqueue(tx: Transaction, notices: Sequence[Notice], *, now: datetime) -> None:
+    """Add notifications to the outbox, and wake their channels' loops when this transaction commits."""
+    if not notices:
+        return
+    rows = [
+        {
+            "id": str(notice.id),
+            "person_id": str(notice.person_id),
+            "pair_id": notice.pair_id and str(notice.pair_id),
+            "appointment_id": notice.appointment_id and str(notice.appointment_id),
+            "revision": notice.revision,
+            "channel": notice.channel,
+            "kind": notice.kind,
+            "details": notice.details,
+            "priority": notice.priority,
+            "created_at": now.isoformat(),
+            "send_at": (notice.send_at or now).isoformat(),
+            "expires_at": notice.expires_at and notice.expires_at.isoformat(),
+            "claimed_until": (now + LEASE).isoformat() if notice.claimed else None,
+            "attempts": int(notice.claimed),
+        }
+        for notice in notices
+    ]
+    await tx.execute(ENQUEUE, {"rows": json.dumps(rows), "now": now})
+
+
+async def supersede_older(tx: Transaction, appointment_id: uuid.UUID, revision: int, *, now: datetime) -> None:
+    """Settle what nobody has tried to send yet of an appointment's earlier revisions, reminders among it."""
+    await tx.execute(
+        update(notifications)
+        .where(
+            notifications.c.appointment_id == appointment_id,
+            notifications.c.revision < revision,
+            notifications.c.state == State.PENDING,
+            notifications.c.attempts == 0,
+        )
+        .values(state=State.SUPERSEDED, settled_at=now, details=SCRUBBED)
+    )
+
+
+# `send_at <= now` in the lane: a reminder of next week does not hold up today's news, a retried mail does.
+CLAIM = text(
+    """
+    WITH due AS (
+        SELECT n.id FROM notifications AS n
+        WHERE n.channel = :channel AND n.state = 'pending' AND n.next_try_at <= :now
+            AND (n.claimed_until IS NULL OR n.claimed_until <= :now)
+            AND (CAST(:bot AS text) IS NULL
+                OR EXISTS (SELECT FROM pairs WHERE pairs.id = n.pair_id AND pairs.bot = :bot))
+            AND NOT EXISTS (
+                SELECT FROM notifications AS older
+                WHERE older.appointment_id = n.appointment_id AND older.person_id = n.person_id
+                    AND older.channel = n.channel AND older.position < n.position
+                    AND older.state = 'pending' AND older.send_at <= :now)
+        ORDER BY n.priority, n.next_try_at, n.position
+        LIMIT :most
+        FOR UPDATE OF n SKIP LOCKED
+    )
+    UPDATE notifications AS n
+    SET claimed_until = :until,
+        attempts = n.attempts + 1,
+        state = CASE
+            WHEN n.expires_at <= :now THEN 'expired'
+            WHEN n.revision < (SELECT a.revision FROM appointments AS a WHERE a.id = n.appointment_id)
+                THEN 'superseded'
+            ELSE 'pending' END,
+        settled_at = CASE
+            WHEN n.expires_at <= :now
+                OR n.revision < (SELECT a.revision FROM appointments AS a WHERE a.id = n.appointment_id)
+                THEN CAST(:now AS timestamptz) END
+    FROM due WHERE n.id = due.id
+    RETURNING n.id, n.person_id, n.pair_id, n.appointment_id, n.revision, n.channel, n.kind, n.details,
+        n.priority, n.created_at, n.attempts, n.matrix_event_id, n.state, n.position
+    """
+)
+
+
+async def claim(
+    tx: Transaction,
+    channel: Channel,
+    *,
+    now: datetime,
+    most: int = 10,
+    bot: str | None = None,
+    lease: timedelta = LEASE,
+) -> list[Notification]:
+    """Lease what is due, the most urgent first. What is out of date is settled on the way and not returned.
+
+    `bot` limits it to the rooms of one bot account. Commit before sending: the lease keeps others away.
+    """
+    rows = await tx.execute(
+        CLAIM,
+        {"channel": channel, "now": now, "until": now + lease, "most": most, "bot": bot},
+    )
+    ordered = sorted(rows, key=lambda row: (row.priority, row.position))
+    return [_from_row(row) for row in ordered if row.state == State.PENDING]
+
+
+async def settle_sent(
+    tx: Transaction, notification_id: uuid.UUID, *, now: datetime, matrix_event_id: str | None = None
+) -> None:
+    values: dict[str, Any] = {
+        "state": State.SENT,
+        "settled_at": now,
+        "claimed_until": None,
+        "error": None,
+        "details": SCRUBBED,
+    }
+    if matrix_event_id is not None:
+        values["matrix_event_id"] = matrix_event_id
+    await tx.execute(update(notifications).where(notifications.c.id == notification_id).values(**values))
+
+
+async def note_event(tx: Transaction, notification_id: uuid.UUID, matrix_event_id: str) -> None:
+    """Remember which event a notification became, before its reactions are added and it is settled."""
+    await tx.execute(
+        update(notifications).where(notifications.c.id == notification_id).values(matrix_event_id=matrix_event_id)
+    )
+
+
+async def settle_failed(
+    tx: Transaction,
+    notification: Notification,
+    code: str,
+    *,
+    now: datetime,
+    backoff: Backoff,
+    permanent: bool = False,
+    retry_after: float | None = None,
+) -> State:
+    """Plan the next try, or park it after the last one. Returns the state it is left in."""
+    given_up = permanent or notification.attempts >= backoff.tries
+    state = State.PARKED if given_up else State.PENDING
+    delay = backoff.delay(notification.attempts)
+    if retry_after is not None:
+        delay = max(delay, timedelta(seconds=min(retry_after, 86400)))
+    await tx.execute(
+        update(notifications)
+        .where(notifications.c.id == notification.id, notifications.c.state == State.PENDING)
+        .values(
+            state=state,
+            error=code[:200],
+            claimed_until=None,
+            next_try_at=now + delay,
+            settled_at=now if given_up else None,
+        )
+    )
+    return state
+
+
+async def settle_superseded(tx: Transaction, notification_id: uuid.UUID, *, now: datetime) -> None:
+    await tx.execute(
+        update(notifications)
+        .where(notifications.c.id == notification_id)
+        .values(state=State.SUPERSEDED, settled_at=now, claimed_until=None, details=SCRUBBED)
+    )
+
+
+async def let_wait(tx: Transaction, notification_id: uuid.UUID) -> None:
+    """Keep a Matrix row until its person has a device that the bot may write to."""
+    await tx.execute(
+        update(notifications)
+        .where(notifications.c.id == notification_id)
+        .values(state=State.WAITING, claimed_until=None)
+    )
+
+
+async def take_waiting(tx: Transaction, pair_id: uuid.UUID, person_id: uuid.UUID, *, now: datetime) -> int:
+    """Settle all that waited for a person in a pair's room, for a summary to replace it. Returns how many."""
+    changed = await tx.execute(
+        update(notifications)
+        .where(
+            notifications.c.pair_id == pair_id,
+            notifications.c.person_id == person_id,
+            notifications.c.state == State.WAITING,
+        )
+        .values(state=State.SUPERSEDED, settled_at=now, details=SCRUBBED)
+    )
+    return changed.rowcount
+
+
+async def list_by_state(tx: Transaction, state: State, *, most: int = 200) -> list[Row[Any]]:
+    """For the operator: the newest first, without their details."""
+    query = (
+        select(
+            notifications.c.id,
+            notifications.c.channel,
+            notifications.c.kind,
+            notifications.c.attempts,
+            notifications.c.error,
+            notifications.c.created_at,
+            notifications.c.next_try_at,
+        )
+        .where(notifications.c.state == state)
+        .order_by(notifications.c.position.desc())
+        .limit(most)
+    )
+    return list(await tx.execute(query))
+
+
+async def retry(tx: Transaction, notification_id: uuid.UUID | None, *, now: datetime) -> int:
+    """Try a parked notification again, or all of them. Returns how many; raises NotFound for an ID not parked."""
+    condition = notifications.c.state == State.PARKED
+    if notification_id is not None:
+        condition &= notifications.c.id == notification_id
+    changed = await tx.execute(
+        update(notifications)
+        .where(condition)
+        .values(
+            state=State.PENDING,
+            attempts=0,
+            next_try_at=now,
+            claimed_until=None,
+            error=None,
+            settled_at=None,
+        )
+    )
+    if changed.rowcount == 0 and notification_id is not None:
+        raise NotFound("refused.notification_not_parked")
+    await tx.execute(text("SELECT pg_notify('visavis_mail', ''), pg_notify('visavis_matrix', '')"))
+    return changed.rowcount
+
+
+async def next_due(tx: Transaction, channel: Channel) -> datetime | None:
+    """When the earliest pending row of a channel wants to be tried, or is given back by its lease."""
+    due: datetime | None = await tx.scalar(
+        text(
+            "SELECT min(greatest(next_try_at, claimed_until)) FROM notifications"
+            " WHERE channel = :channel AND state = 'pending'"
+        ),
+        {"channel": channel},
+    )
+    return due
+
+
+def _from_row(row: Row[Any]) -> Notification:
+    return Notification(
+        row.id,
+        row.person_id,
+        row.pair_id,
+        row.appointment_id,
+        row.revision,
+        Channel(row.channel),
+        row.kind,
+        row.details,
+        row.priority,
+        row.created_at,
+        row.attempts,
+        row.matrix_event_id,
+    )

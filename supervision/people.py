@@ -1,0 +1,189 @@
+"""Persons: who they are, how they are reached, in which language and zone they read."""
+
+import re
+import unicodedata
+import uuid
+import zoneinfo
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from email.headerregistry import Address
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from supervision import audit
+from supervision.audit import Actor
+from supervision.db import Transaction
+from supervision.errors import NotFound, NotUnderstood
+from supervision.models import Role, people
+
+LANGUAGES = ("pt-BR", "en")
+MATRIX_ID = re.compile(r"@[a-z0-9._=/+-]+:[A-Za-z0-9.:\[\]-]+")
+
+
+@dataclass(frozen=True)
+class Person:
+    id: uuid.UUID
+    name: str
+    email: str
+    matrix_id: str | None
+    language: str
+    time_zone: str
+    roles: frozenset[Role]
+    disabled_at: datetime | None = None
+
+    @property
+    def zone(self) -> zoneinfo.ZoneInfo:
+        return zoneinfo.ZoneInfo(self.time_zone)
+
+
+COLUMNS = (
+    people.c.id,
+    people.c.name,
+    people.c.email,
+    people.c.matrix_id,
+    people.c.language,
+    people.c.time_zone,
+    people.c.roles,
+    people.c.disabled_at,
+)
+
+
+def from_row(values: Iterable[Any]) -> Person:
+    """A person from the values of `COLUMNS`, in their order."""
+    identifier, name, email, matrix_id, language, time_zone, roles, disabled_at = values
+    return Person(identifier, name, email, matrix_id, language, time_zone, frozenset(map(Role, roles)), disabled_at)
+
+
+async def add(
+    tx: Transaction,
+    actor: Actor,
+    *,
+    name: str,
+    email: str,
+    matrix_id: str | None,
+    language: str,
+    time_zone: str,
+    roles: Iterable[str],
+    now: datetime,
+) -> Person:
+    """Add a person. Refused if a value makes no sense, or the address or Matrix ID is somebody's already."""
+    person = Person(
+        uuid.uuid4(),
+        check_name(name),
+        check_email(email),
+        None if matrix_id is None else check_matrix_id(matrix_id),
+        check_language(language),
+        check_time_zone(time_zone),
+        check_roles(roles),
+    )
+    try:
+        await tx.execute(
+            insert(people).values(
+                id=person.id,
+                name=person.name,
+                email=person.email,
+                matrix_id=person.matrix_id,
+                language=person.language,
+                time_zone=person.time_zone,
+                roles=sorted(person.roles),
+                created_at=now,
+            )
+        )
+    except IntegrityError as error:
+        raise NotUnderstood("refused.person_exists") from error
+    await audit.record(tx, actor, "person.add", "person", person.id, now=now)
+    return person
+
+
+async def get(tx: Transaction, person_id: uuid.UUID) -> Person:
+    return await _find(tx, people.c.id == person_id)
+
+
+async def by_email(tx: Transaction, email: str) -> Person:
+    return await _find(tx, func.lower(people.c.email) == email.strip().lower())
+
+
+async def by_matrix_id(tx: Transaction, matrix_id: str) -> Person:
+    return await _find(tx, people.c.matrix_id == matrix_id)
+
+
+async def list_all(tx: Transaction) -> list[Person]:
+    rows = await tx.execute(select(*COLUMNS).order_by(people.c.name))
+    return [from_row(row) for row in rows]
+
+
+async def disable(tx: Transaction, actor: Actor, person_id: uuid.UUID, *, now: datetime) -> None:
+    """Take away a person's sign-in and commands. Their appointments stay as they are."""
+    changed = await tx.execute(
+        update(people).where(people.c.id == person_id, people.c.disabled_at.is_(None)).values(disabled_at=now)
+    )
+    if changed.rowcount == 0:
+        raise NotFound("refused.person_not_found")
+    await audit.record(tx, actor, "person.disable", "person", person_id, now=now)
+
+
+async def set_language(tx: Transaction, actor: Actor, person_id: uuid.UUID, language: str, *, now: datetime) -> None:
+    await tx.execute(update(people).where(people.c.id == person_id).values(language=check_language(language)))
+    await audit.record(tx, actor, "person.set_language", "person", person_id, now=now)
+
+
+async def _find(tx: Transaction, condition: ColumnElement[bool]) -> Person:
+    row = (await tx.execute(select(*COLUMNS).where(condition))).one_or_none()
+    if row is None:
+        raise NotFound("refused.person_not_found")
+    return from_row(row)
+
+
+def check_name(name: str) -> str:
+    name = " ".join(name.split()) if not has_controls(name) else ""
+    if not 1 <= len(name) <= 100 or "=?" in name:
+        raise NotUnderstood("refused.name")
+    return name
+
+
+def check_email(email: str) -> str:
+    """An address as RFC 5322 `addr-spec`, without anything that could end a header line."""
+    if has_controls(email) or "=?" in email or len(email) > 254 or any(c.isspace() for c in email):
+        raise NotUnderstood("refused.email")
+    try:
+        address = Address(addr_spec=email)
+    except (ValueError, IndexError) as error:
+        raise NotUnderstood("refused.email") from error
+    if not address.username or not address.domain:
+        raise NotUnderstood("refused.email")
+    return email
+
+
+def check_matrix_id(matrix_id: str) -> str:
+    if len(matrix_id) > 255 or not MATRIX_ID.fullmatch(matrix_id):
+        raise NotUnderstood("refused.matrix_id")
+    return matrix_id
+
+
+def check_language(language: str) -> str:
+    if language not in LANGUAGES:
+        raise NotUnderstood("refused.language", languages=", ".join(LANGUAGES))
+    return language
+
+
+def check_time_zone(time_zone: str) -> str:
+    if time_zone not in zoneinfo.available_timezones() or time_zone == "localtime":
+        raise NotUnderstood("refused.time_zone")
+    return time_zone
+
+
+def check_roles(roles: Iterable[str]) -> frozenset[Role]:
+    try:
+        checked = frozenset(map(Role, roles))
+    except ValueError as error:
+        raise NotUnderstood("refused.roles") from error
+    if not checked:
+        raise NotUnderstood("refused.roles")
+    return checked
+
+
+def has_controls(value: str) -> bool:
+    return any(unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp", "Cs") for character in value)
