@@ -103,11 +103,12 @@ def main(spec: dict[str, Any]) -> None:
     if spec["cwd"]:
         os.chdir(spec["cwd"])
     if spec["account"]:
-        become(*spec["account"], spec["reach"])
+        uid, gid = spec["account"]
+        become(uid, gid, spec["reach"])
         die_with(spec["parent"], spec["death_signal"])  # a change of user has cleared it
     if LINUX:
         prctl(PR_SET_NO_NEW_PRIVS, 1)
-    os.execve(spec["command"][0], spec["command"], os.environ)
+    os.execve(spec["command"][0], spec["command"], os.environ)  # noqa: S606  # a list built by us, no shell
 
 
 if __name__ == "__main__":

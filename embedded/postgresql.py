@@ -150,7 +150,7 @@ def keep_passwords(folder: Folder) -> dict[str, str]:
 
 
 def make_socket_folder(folder: Folder, account: tuple[int, int] | None) -> Path:
-    """An empty folder for the socket: in ours, or in the system's if that path is too long or too odd for PostgreSQL."""
+    """An empty folder for the socket: in ours, or in the system's if that path is too long or too odd."""
     with told(f"use the folder {folder.path}"):
         pointer = folder.path / "socket"
         if pointer.is_symlink():  # left by a start that was killed
@@ -239,17 +239,24 @@ async def start_server(folder: Folder, sockets: Path, account: tuple[int, int] |
 async def connect(server: PostgreSQL) -> "asyncpg.Connection[asyncpg.Record]":
     """A superuser's connection, as soon as the server takes one."""
     limit = time.monotonic() + READY_SECONDS
-    while True:
-        try:
-            return await asyncpg.connect(server.url("postgres", SUPERUSER), timeout=READY_SECONDS)
-        except (OSError, asyncpg.CannotConnectNowError) as error:
-            if not server.child.running:
-                raise server.child.failed("PostgreSQL did not start") from error
-            if time.monotonic() > limit:
-                raise server.child.failed("PostgreSQL did not start in time") from error
-        except asyncpg.PostgresError as error:
-            raise server.child.failed("PostgreSQL did not let us in") from error
+    while not says_ready(server.folder.path / "data" / "postmaster.pid"):
+        if not server.child.running:
+            raise server.child.failed("PostgreSQL did not start")
+        if time.monotonic() > limit:
+            raise server.child.failed("PostgreSQL did not start in time")
         await asyncio.sleep(0.02)
+    try:
+        return await asyncpg.connect(server.url("postgres", SUPERUSER), timeout=READY_SECONDS)
+    except (OSError, asyncpg.PostgresError) as error:
+        raise server.child.failed("PostgreSQL did not let us in") from error
+
+
+def says_ready(pid_file: Path) -> bool:
+    """Whether the server takes connections: the eighth line of its PID file, as pg_ctl reads it."""
+    try:
+        return pid_file.read_text().splitlines()[7:8] == ["ready   "]
+    except OSError:
+        return False
 
 
 async def make_databases(server: PostgreSQL) -> None:

@@ -1,7 +1,7 @@
 """Child processes that die with us, and the folders they live in.
 
 A folder is claimed by at most one starting process at a time, and only once nothing of an earlier start is alive in
-it. What a folder keeps (ports, secrets) is written aside and renamed, so that a `kill -9` leaves old or new, never half.
+it. What a folder keeps (ports, secrets) is written aside and renamed, so that a `kill -9` leaves old or new.
 """
 
 import asyncio
@@ -49,14 +49,14 @@ class Folder:
     """A folder claimed by this process; `release` lets the next one have it."""
 
     path: Path
-    lock: int
+    handle: int
 
     @property
     def alive(self) -> Path:
         return self.path / "alive"
 
     def release(self) -> None:
-        os.close(self.lock)
+        os.close(self.handle)
 
 
 async def claim(path: Path, mode: int = 0o700) -> Folder:
@@ -64,25 +64,34 @@ async def claim(path: Path, mode: int = 0o700) -> Folder:
 
     Raises EmbeddedFailed if it cannot be made or written, or if another process is using it.
     """
+    folder = lock(path, mode)
+    try:
+        with told(f"use the folder {folder.path}"):
+            await end_leftovers(folder)
+    except BaseException:
+        folder.release()
+        raise
+    return folder
+
+
+def lock(path: Path, mode: int) -> Folder:
+    """Make the folder if need be, and have it alone; the kernel lets go of it when we die."""
     path = path.absolute()
     with told(f"use the folder {path}"):
         if not path.is_dir():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir(mode=mode, exist_ok=True)
             path.chmod(mode)  # whatever the umask
-        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
+        handle = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            os.close(handle)
             raise EmbeddedFailed(f"Another Visavis is already running on the folder {path}.") from None
-        with told(f"use the folder {path}"):
-            folder = Folder(path, lock)
-            await end_leftovers(folder)
-    except BaseException:
-        os.close(lock)
-        raise
-    return folder
+        except OSError:
+            os.close(handle)
+            raise
+    return Folder(path, handle)
 
 
 async def end_leftovers(folder: Folder) -> None:
@@ -260,7 +269,7 @@ def keep_port(path: Path, given: int | None, purpose: str) -> int:
         kept = path.read_text().strip() if path.is_file() else ""
     port = given or (int(kept) if kept.isdecimal() else None)
     if port is None:
-        port = next(port for port in random.sample(CHOSEN_PORTS, 1000) if can_have(port) is None)  # noqa: S311
+        port = next(port for port in random.sample(CHOSEN_PORTS, 1000) if can_have(port) is None)
     elif refusal := can_have(port):
         raise EmbeddedFailed(f"The port {port} for {purpose} cannot be had: {refusal}.")
     if str(port) != kept:
