@@ -107,8 +107,8 @@ class AccountLock:
         self._connection = await asyncpg.connect(self.database.plain_url(), timeout=10)
         self._connection.add_termination_listener(lambda _: self.lost.set())
         query = "SELECT pg_try_advisory_lock(hashtextextended($1, 0))"
-        while not await self._connection.fetchval(query, self.name):
-            await asyncio.sleep(poll)  # noqa: ASYNC110 - the holder is another process, no event of ours tells
+        while not await self._connection.fetchval(query, self.name):  # noqa: ASYNC110 - another process holds it
+            await asyncio.sleep(poll)
 
     async def release(self) -> None:
         if self._connection is not None:

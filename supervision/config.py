@@ -1,0 +1,210 @@
+"""The configuration: a YAML file, then the environment over it, then `*_file` secrets. All problems are reported at once.
+
+`VISAVIS_MAIL__HOST=…` sets `mail.host`. Any secret `x` can be given as `x_file`, the path of a file that holds it.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from supervision import people
+from supervision.errors import ConfigInvalid, NotUnderstood, Problem
+
+ENVIRONMENT_PREFIX = "VISAVIS_"
+SECRETS = frozenset({"secret", "url", "owner_url", "as_token", "password"})
+
+
+def database_url(value: SecretStr) -> SecretStr:
+    try:
+        url = make_url(value.get_secret_value())
+    except ArgumentError as error:
+        raise ValueError("is no database URL") from error
+    if url.drivername not in ("postgresql", "postgresql+asyncpg"):
+        raise ValueError("must begin with postgresql://; PostgreSQL is the only database")
+    return SecretStr(url.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False))
+
+
+def http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("must be an http:// or https:// address")
+    return value.rstrip("/")
+
+
+def address(value: str) -> str:
+    try:
+        return people.check_email(value)
+    except NotUnderstood as error:
+        raise ValueError("is no mail address") from error
+
+
+def bot_id(value: str) -> str:
+    try:
+        return people.check_matrix_id(value)
+    except NotUnderstood as error:
+        raise ValueError("is no Matrix ID such as @visavis:example.org") from error
+
+
+DatabaseUrl = Annotated[SecretStr, AfterValidator(database_url)]
+HttpUrl = Annotated[str, AfterValidator(http_url)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatabaseConfig(Section):
+    url: DatabaseUrl
+    owner_url: DatabaseUrl | None = None
+    pool_size: int = Field(10, ge=2, le=100)
+
+
+class MatrixConfig(Section):
+    homeserver: HttpUrl
+    bot: Annotated[str, AfterValidator(bot_id)]
+    as_token: SecretStr | None = None
+    password: SecretStr | None = None
+    store: Path = Path("var/bot")
+
+
+class MailConfig(Section):
+    host: str = Field("127.0.0.1", min_length=1)
+    port: Port = 25
+    security: Literal["none", "starttls", "tls"] = "starttls"
+    username: str | None = None
+    password: SecretStr | None = None
+    sender: Annotated[str, AfterValidator(address)]
+    sender_name: str = Field("Visavis", min_length=1, max_length=60)
+    connections: int = Field(4, ge=1, le=50)
+    timeout_seconds: float = Field(30.0, gt=0, le=600)
+
+
+class WebConfig(Section):
+    base_url: HttpUrl
+    listen: str = "127.0.0.1"
+    port: Port = 8080
+    metrics_listen: str = "127.0.0.1"
+    metrics_port: Port = 9108
+    trusted_proxies: int = Field(0, ge=0, le=5)
+
+
+class Config(Section):
+    secret: SecretStr = Field(min_length=32)
+    database: DatabaseConfig
+    matrix: MatrixConfig
+    mail: MailConfig
+    web: WebConfig
+
+
+@dataclass(frozen=True)
+class Given:
+    """A value and where it came from."""
+
+    value: Any
+    origin: str
+
+
+def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
+    """Read the configuration. Raises ConfigInvalid with every problem, its key and its origin."""
+    problems: list[Problem] = []
+    given = _flatten(_read_yaml(path), str(path), problems)
+    given |= _from_environment(environment)
+    given = _read_secret_files(given, problems)
+    config: Config | None = None
+    try:
+        config = Config.model_validate(_nest(given))
+    except ValidationError as error:
+        problems += [_problem(dict(found), given, path) for found in error.errors(include_input=False)]
+    if config is not None and config.matrix.as_token is None and config.matrix.password is None:
+        problems.append(Problem("matrix.as_token", "either this or matrix.password is needed", str(path)))
+    if problems or config is None:
+        raise ConfigInvalid(problems)
+    return config
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigInvalid([Problem("configuration", "the file does not exist", str(path))]) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigInvalid([Problem("configuration", "the file cannot be read", str(path))]) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        raise ConfigInvalid([Problem("configuration", "the file is no valid YAML", where)]) from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigInvalid([Problem("configuration", "the file must hold keys and values", str(path))])
+    return content
+
+
+def _flatten(content: dict[Any, Any], origin: str, problems: list[Problem], above: str = "") -> dict[str, Given]:
+    flat: dict[str, Given] = {}
+    for name, value in content.items():
+        key = f"{above}{name}"
+        if isinstance(value, dict):
+            flat |= _flatten(value, origin, problems, f"{key}.")
+        elif value is None and not above and name in Config.model_fields and name != "secret":
+            problems.append(Problem(key, "the section is empty", origin))
+        else:
+            flat[key] = Given(value, origin)
+    return flat
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Given]:
+    return {
+        name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", "."): Given(value, f"environment {name}")
+        for name, value in environment.items()
+        if name.startswith(ENVIRONMENT_PREFIX)
+        and name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")[0].removesuffix("_file") in Config.model_fields
+    }
+
+
+def _read_secret_files(given: dict[str, Given], problems: list[Problem]) -> dict[str, Given]:
+    read = dict(given)
+    for key, entry in given.items():
+        secret = key.removesuffix("_file")
+        if secret == key or secret.rsplit(".", 1)[-1] not in SECRETS:
+            continue
+        del read[key]
+        if secret in given:
+            problems.append(Problem(key, f"{secret} is given too; keep one of them", entry.origin))
+            continue
+        try:
+            read[secret] = Given(Path(str(entry.value)).read_text(encoding="utf-8").strip(), entry.origin)
+        except (OSError, UnicodeDecodeError):
+            problems.append(Problem(key, "the file it names cannot be read", entry.origin))
+            read[secret] = Given("unreadable" * 4, entry.origin)
+    return read
+
+
+def _nest(given: Mapping[str, Given]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, entry in given.items():
+        *sections, name = key.split(".")
+        place = nested
+        for section in sections:
+            inner = place.setdefault(section, {})
+            place = inner if isinstance(inner, dict) else {}
+        place[name] = entry.value
+    return nested
+
+
+def _problem(found: dict[str, Any], given: Mapping[str, Given], path: Path) -> Problem:
+    key = ".".join(str(part) for part in found["loc"])
+    entry = given.get(key)
+    message = {"missing": "is missing", "extra_forbidden": "is not a known key"}.get(
+        found["type"], str(found["msg"]).removeprefix("Value error, ")
+    )
+    return Problem(key, message, entry.origin if entry else str(path))

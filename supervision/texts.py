@@ -1,0 +1,238 @@
+"""Every sentence and date that a person reads: catalogues in `locales/`, rendered in their language and time zone.
+
+A catalogue entry's `msgid` is a key such as `refused.slot_taken`; parameters stand in braces. Times are passed as
+`Moment`, `Span` or `Day`, so that one stored notification can be read in any zone.
+"""
+
+import functools
+import gettext
+import io
+import string
+import zoneinfo
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import babel
+from babel.dates import format_datetime, get_timezone_location
+from babel.lists import format_list
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
+
+LOCALES = Path(__file__).resolve().parent.parent / "locales"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """An instant, told as weekday, date, time and zone."""
+
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Span:
+    """`[starts_at, ends_at)`, told in the reader's zone, and in `other_zone` too where the clocks differ."""
+
+    starts_at: datetime
+    ends_at: datetime
+    other_zone: str | None = None
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """Several instants of one day, told as times alone."""
+
+    at: tuple[datetime, ...]
+
+
+@dataclass(frozen=True)
+class Key:
+    """Another sentence of the catalogue, put into this one."""
+
+    key: str
+
+
+Param = str | int | Moment | Span | Clocks | Key
+
+PATTERNS = {
+    "pt-BR": {"day": "EEE, dd/MM", "long": "EEEE, d 'de' MMMM", "dated": "dd/MM/yyyy"},
+    "en": {"day": "EEE d MMM", "long": "EEEE, d MMMM", "dated": "d MMM yyyy"},
+}
+
+
+class Reader:
+    """Speaks to one person: `language` is `pt-BR` or `en`, `time_zone` an IANA name."""
+
+    def __init__(self, language: str, time_zone: str) -> None:
+        self.language = language
+        self.time_zone = time_zone
+        self.locale = babel.Locale.parse(language, sep="-")
+        self.zone = zoneinfo.ZoneInfo(time_zone)
+
+    def say(self, key: str, **params: object) -> str:
+        """The sentence of that key. Raises KeyError where the catalogue or a parameter lacks it."""
+        return _fill(_catalogue(self.language).gettext(key), key, {k: self.show(v) for k, v in params.items()})
+
+    def say_count(self, key: str, count: int, **params: object) -> str:
+        """The sentence in the plural form that `count` wants; the catalogue has `key` with a `msgid_plural`."""
+        shown = {name: self.show(value) for name, value in params.items()}
+        sentence = _catalogue(self.language).ngettext(key, key, count)
+        return _fill(sentence, key, {"count": str(count), **shown})
+
+    def show(self, value: object) -> str:
+        match value:
+            case Moment(at):
+                return f"{self.day(at)}, {self.clock(at)} ({self.city()})"
+            case Span():
+                return self.span(value)
+            case Clocks(instants):
+                return ", ".join(self.clock(at) for at in instants)
+            case Key(key):
+                return self.say(key)
+            case _:
+                return str(value)
+
+    def span(self, span: Span) -> str:
+        """`ter., 24/11, 15:00–15:50 (São Paulo)`, with the other's local time behind it where it differs."""
+        own = f"{self.day(span.starts_at)}, {self.clock(span.starts_at)}–{self.clock(span.ends_at)}"
+        if span.other_zone is None or _same_clock(span.starts_at, self.zone, zoneinfo.ZoneInfo(span.other_zone)):
+            return f"{own} ({self.city()})"
+        other = Reader(self.language, span.other_zone)
+        theirs = f"{other.clock(span.starts_at)}–{other.clock(span.ends_at)}"
+        if other.day(span.starts_at) != self.day(span.starts_at):
+            theirs = f"{other.day(span.starts_at)}, {theirs}"
+        return f"{own} ({self.city()}; {theirs} {self.say('time.in_city', city=other.city())})"
+
+    def day(self, at: datetime) -> str:
+        return self._format(at, PATTERNS[self.language]["day"])
+
+    def long_day(self, at: datetime) -> str:
+        return self._format(at, PATTERNS[self.language]["long"])
+
+    def dated(self, at: datetime) -> str:
+        """With its year, for what is long ago."""
+        return self._format(at, PATTERNS[self.language]["dated"])
+
+    def clock(self, at: datetime) -> str:
+        return at.astimezone(self.zone).strftime("%H:%M")
+
+    def city(self) -> str:
+        return _city(self.time_zone, self.language)
+
+    def list_names(self, names: Sequence[str]) -> str:
+        return format_list(names, locale=self.locale)
+
+    def _format(self, at: datetime, pattern: str) -> str:
+        return format_datetime(at, pattern, tzinfo=self.zone, locale=self.locale)
+
+
+def to_json(params: Mapping[str, object]) -> dict[str, Any]:
+    """Parameters as JSON for the outbox; `from_json` reads them back."""
+    return {name: _encode(value) for name, value in params.items()}
+
+
+def from_json(params: Mapping[str, Any]) -> dict[str, Param]:
+    return {name: _decode(value) for name, value in params.items()}
+
+
+def keys(language: str) -> frozenset[str]:
+    """Every key that a language's catalogues have."""
+    return frozenset(_entries(language))
+
+
+def placeholders(sentence: str) -> frozenset[str]:
+    return frozenset(name for _, name, _, _ in string.Formatter().parse(sentence) if name)
+
+
+def sentences(language: str) -> dict[str, tuple[str, ...]]:
+    """Each key's sentence, or its plural forms."""
+    return _entries(language)
+
+
+def _encode(value: object) -> Any:
+    match value:
+        case Moment(at):
+            return {"moment": at.isoformat()}
+        case Span(starts_at, ends_at, other_zone):
+            return {"span": [starts_at.isoformat(), ends_at.isoformat(), other_zone]}
+        case Clocks(instants):
+            return {"clocks": [at.isoformat() for at in instants]}
+        case Key(key):
+            return {"key": key}
+        case bool() | int() | str():
+            return value
+        case _:
+            raise TypeError(f"no text parameter: {type(value).__name__}")
+
+
+def _decode(value: Any) -> Param:
+    match value:
+        case {"moment": at}:
+            return Moment(datetime.fromisoformat(at))
+        case {"span": [starts_at, ends_at, other_zone]}:
+            return Span(datetime.fromisoformat(starts_at), datetime.fromisoformat(ends_at), other_zone)
+        case {"clocks": instants}:
+            return Clocks(tuple(datetime.fromisoformat(at) for at in instants))
+        case {"key": key}:
+            return Key(key)
+        case str() | int():
+            return value
+        case _:
+            raise TypeError("no text parameter")
+
+
+def _fill(sentence: str, key: str, params: dict[str, str]) -> str:
+    if sentence == key:
+        raise KeyError(key)
+    return sentence.format_map(params) if "{" in sentence else sentence
+
+
+def _same_clock(at: datetime, one: zoneinfo.ZoneInfo, two: zoneinfo.ZoneInfo) -> bool:
+    return at.astimezone(one).replace(tzinfo=None) == at.astimezone(two).replace(tzinfo=None)
+
+
+@functools.lru_cache(maxsize=1000)
+def _city(time_zone: str, language: str) -> str:
+    if time_zone in ("UTC", "Etc/UTC"):
+        return "UTC"
+    return get_timezone_location(
+        zoneinfo.ZoneInfo(time_zone), locale=babel.Locale.parse(language, sep="-"), return_city=True
+    )
+
+
+@functools.cache
+def _catalogue(language: str) -> gettext.GNUTranslations:
+    """All of a language's `.po` files as one catalogue, read once."""
+    catalogue = babel.messages.Catalog(locale=babel.Locale.parse(language, sep="-"))
+    for path in sorted((LOCALES / language.replace("-", "_")).glob("*.po")):
+        with path.open("rb") as file:
+            for message in read_po(file, locale=catalogue.locale):
+                if message.id:
+                    catalogue[message.id if isinstance(message.id, str) else message.id[0]] = message
+    compiled = io.BytesIO()
+    write_mo(compiled, catalogue)
+    compiled.seek(0)
+    return gettext.GNUTranslations(compiled)
+
+
+@functools.cache
+def _entries(language: str) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for path in sorted((LOCALES / language.replace("-", "_")).glob("*.po")):
+        with path.open("rb") as file:
+            for message in read_po(file):
+                if message.id:
+                    key = message.id if isinstance(message.id, str) else message.id[0]
+                    if key in found:
+                        raise KeyError(f"{key} stands in two catalogues")
+                    found[key] = (message.string,) if isinstance(message.string, str) else tuple(message.string)
+    return found
+
+
+def utc(at: datetime) -> datetime:
+    """The same instant in UTC; a naive time is a bug."""
+    if at.tzinfo is None:
+        raise ValueError("a time without a zone")
+    return at.astimezone(UTC)
