@@ -17,9 +17,10 @@ import sys
 from typing import Any
 
 # linux/prctl.h and linux/capability.h
-PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 1, 8, 38, 47
+PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_SET_SECUREBITS, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 1, 8, 28, 38, 47
 PR_CAP_AMBIENT_RAISE = 2
-CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2
+SECBIT_NO_SETUID_FIXUP = 4
+CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_SETPCAP = 1, 2, 8
 CAPABILITY_VERSION_3 = 0x20080522
 
 LINUX = sys.platform == "linux"
@@ -63,8 +64,8 @@ def can_reach(paths: list[str]) -> bool:
     return True
 
 
-def keep_capability(number: int) -> bool:
-    """Hold one capability alone, and have it survive execve (capabilities(7), ambient set)."""
+def set_capabilities(*numbers: int) -> bool:
+    """Have these capabilities (all below 32) and no others; false if we may not (capset(2))."""
 
     class Header(ctypes.Structure):
         _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
@@ -72,11 +73,22 @@ def keep_capability(number: int) -> bool:
     class Sets(ctypes.Structure):
         _fields_ = [(name, ctypes.c_uint32) for name in ("effective", "permitted", "inheritable")]
 
-    bit = 1 << number
-    header, sets = Header(CAPABILITY_VERSION_3, 0), (Sets * 2)(Sets(bit, bit, bit), Sets(0, 0, 0))
-    if libc.capset(ctypes.byref(header), sets) != 0:
-        return False
-    return prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)
+    bits = sum(1 << number for number in numbers)
+    header, sets = Header(CAPABILITY_VERSION_3, 0), (Sets * 2)(Sets(bits, bits, bits), Sets(0, 0, 0))
+    return bool(libc.capset(ctypes.byref(header), sets) == 0)
+
+
+def keep_capability(number: int) -> bool:
+    """Hold one capability alone, and have it survive execve (capabilities(7), ambient set).
+
+    access(2), by which PostgreSQL looks for its programs, heeds it only if the secure bit is set as well.
+    """
+    return (
+        set_capabilities(number, CAP_SETPCAP)
+        and prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP)
+        and set_capabilities(number)
+        and prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)
+    )
 
 
 def become(uid: int, gid: int, reach: list[str]) -> None:
@@ -115,4 +127,4 @@ if __name__ == "__main__":
     try:
         main(json.loads(sys.argv[1]))
     except OSError as error:
-        sys.exit(f"{sys.argv[0]}: {error}")
+        sys.exit(f"error: {error.strerror}")

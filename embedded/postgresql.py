@@ -79,13 +79,24 @@ class PostgreSQL:
         """End it, cleanly if it can be done within 15 seconds, and release its folder."""
         # A "fast" shutdown, then an "immediate" one (PostgreSQL 18, 18.5).
         await self.child.stop((signal.SIGINT, 15.0), (signal.SIGQUIT, 5.0))
-        close(self.folder, self.socket_folder)
+        close(self.folder)
 
 
-def close(folder: Folder, socket_folder: Path | None) -> None:
-    if socket_folder and socket_folder.parent != folder.path:
-        shutil.rmtree(socket_folder, ignore_errors=True)
+def close(folder: Folder) -> None:
+    remove_sockets(folder)
     folder.release()
+
+
+def remove_sockets(folder: Folder) -> None:
+    """Remove the socket's folder, wherever it is."""
+    pointer = folder.path / "socket"
+    if pointer.is_symlink():
+        elsewhere = pointer.readlink()
+        # Another's folder may have taken the name since, if the system has cleaned up.
+        if elsewhere.is_dir() and elsewhere.stat().st_uid == os.geteuid():
+            shutil.rmtree(elsewhere, ignore_errors=True)
+        pointer.unlink()
+    shutil.rmtree(folder.path / "run", ignore_errors=True)
 
 
 async def start_postgresql(folder: Path, *, durable: bool = True) -> PostgreSQL:
@@ -96,7 +107,6 @@ async def start_postgresql(folder: Path, *, durable: bool = True) -> PostgreSQL:
     account = choose_account(folder / "data")
     claimed = await claim(folder, 0o711 if account else 0o700)  # the account passes through, and reads nothing
     child: Child | None = None
-    sockets: Path | None = None
     try:
         passwords = keep_passwords(claimed)
         sockets = make_socket_folder(claimed, account)
@@ -108,7 +118,7 @@ async def start_postgresql(folder: Path, *, durable: bool = True) -> PostgreSQL:
     except BaseException:
         if child:
             await child.stop((signal.SIGQUIT, 5.0))
-        close(claimed, sockets)
+        close(claimed)
         raise
     return server
 
@@ -152,19 +162,15 @@ def keep_passwords(folder: Folder) -> dict[str, str]:
 def make_socket_folder(folder: Folder, account: tuple[int, int] | None) -> Path:
     """An empty folder for the socket: in ours, or in the system's if that path is too long or too odd."""
     with told(f"use the folder {folder.path}"):
-        pointer = folder.path / "socket"
-        if pointer.is_symlink():  # left by a start that was killed
-            shutil.rmtree(pointer.readlink(), ignore_errors=True)
-            pointer.unlink()
+        remove_sockets(folder)  # left by a start that was killed
         sockets = folder.path / "run"
-        if sockets.is_dir():
-            shutil.rmtree(sockets)
         longest = os.fsencode(sockets / f".s.PGSQL.{PORT}.lock")
         if len(longest) > SOCKET_BYTES or not re.fullmatch(rb"[\w/.-]+", longest):
-            sockets = Path(tempfile.mkdtemp(prefix="visavis-", dir=short_folder()))
-            pointer.symlink_to(sockets)
-        else:
-            sockets.mkdir(mode=0o700)
+            elsewhere = Path(tempfile.mkdtemp(prefix="visavis-", dir=short_folder()))
+            (folder.path / "socket").symlink_to(elsewhere)
+            elsewhere.chmod(0o711 if account else 0o700)
+            sockets = elsewhere / "run"
+        sockets.mkdir(mode=0o700)
         give(sockets, account)
     return sockets
 

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import random
+import re
 import signal
 import socket
 import sys
@@ -181,7 +182,9 @@ class Child:
         said = self.log.read_bytes()[-20_000:].decode(errors="replace") if self.log.is_file() else ""
         if os.strerror(errno.ENOSPC) in said:
             return EmbeddedFailed(f"{what}: the disk is full.")
-        return EmbeddedFailed(f"{what}; its log is {self.log}.")
+        reasons = re.findall(r"(?:error|FATAL|PANIC): +(.+)", said)
+        reason = f" ({reasons[-1].rstrip('.')})" if reasons else ""
+        return EmbeddedFailed(f"{what}{reason}; its log is {self.log}.")
 
 
 async def start(
