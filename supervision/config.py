@@ -1,4 +1,4 @@
-"""The configuration: a YAML file, then the environment over it, then `*_file` secrets. All problems are reported at once.
+"""The configuration: a YAML file, the environment over it, `*_file` secrets. All problems are reported at once.
 
 `VISAVIS_MAIL__HOST=…` sets `mail.host`. Any secret `x` can be given as `x_file`, the path of a file that holds it.
 """

@@ -17,8 +17,9 @@ from sqlalchemy import delete, func, insert, select, update
 from supervision import audit, notifications, people
 from supervision.audit import Actor
 from supervision.db import Transaction
-from supervision.errors import NotFound, NotUnderstood, TooMany
+from supervision.errors import NotFound, NotUnderstood
 from supervision.models import Channel, sessions, sign_ins
+from supervision.models import people as people_table
 from supervision.notifications import HIGH, Notice
 from supervision.people import Person
 
@@ -180,7 +181,7 @@ async def find_session(tx: Transaction, token: str, *, now: datetime) -> Session
     row = (
         await tx.execute(
             select(sessions.c.token_hash, sessions.c.seen_at, *people.COLUMNS)
-            .join(people.people, people.people.c.id == sessions.c.person_id)
+            .join(people_table, people_table.c.id == sessions.c.person_id)
             .where(
                 sessions.c.token_hash == digest(token),
                 sessions.c.expires_at > now,

@@ -18,6 +18,7 @@ from typing import Any
 import babel
 from babel.dates import format_datetime, get_timezone_location
 from babel.lists import format_list
+from babel.messages.catalog import Catalog
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
@@ -205,7 +206,7 @@ def _city(time_zone: str, language: str) -> str:
 @functools.cache
 def _catalogue(language: str) -> gettext.GNUTranslations:
     """All of a language's `.po` files as one catalogue, read once."""
-    catalogue = babel.messages.Catalog(locale=babel.Locale.parse(language, sep="-"))
+    catalogue = Catalog(locale=babel.Locale.parse(language, sep="-"))
     for path in sorted((LOCALES / language.replace("-", "_")).glob("*.po")):
         with path.open("rb") as file:
             for message in read_po(file, locale=catalogue.locale):
@@ -227,7 +228,7 @@ def _entries(language: str) -> dict[str, tuple[str, ...]]:
                     key = message.id if isinstance(message.id, str) else message.id[0]
                     if key in found:
                         raise KeyError(f"{key} stands in two catalogues")
-                    found[key] = (message.string,) if isinstance(message.string, str) else tuple(message.string)
+                    found[key] = (message.string,) if isinstance(message.string, str) else tuple(message.string or ())
     return found
 
 

@@ -1,0 +1,170 @@
+"""What dashboards, commands and metrics read. Nothing here writes."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
+
+from supervision import appointments
+from supervision.appointments import OPEN, Appointment
+from supervision.db import Transaction
+from supervision.models import Question, State, Status, bots, identities, notifications, questions
+from supervision.models import appointments as table
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some appointments in ascending order of (start, ID), and whether more follow."""
+
+    items: list[Appointment]
+    more: bool
+
+
+async def coming(
+    tx: Transaction,
+    person_id: uuid.UUID,
+    *,
+    now: datetime,
+    pair_id: uuid.UUID | None = None,
+    most: int = 100,
+) -> list[Appointment]:
+    """Open appointments that have not ended, the next one first."""
+    query = (
+        select(*appointments.COLUMNS)
+        .where(_of(person_id), table.c.ends_at > now, table.c.status.in_(OPEN))
+        .order_by(table.c.starts_at, table.c.id)
+        .limit(most)
+    )
+    if pair_id is not None:
+        query = query.where(table.c.pair_id == pair_id)
+    return [appointments.from_row(row) for row in await tx.execute(query)]
+
+
+async def history(tx: Transaction, person_id: uuid.UUID, *, now: datetime, most: int = 50) -> list[Appointment]:
+    """What is over, declined or cancelled, the latest first."""
+    query = (
+        select(*appointments.COLUMNS)
+        .where(_of(person_id), or_(table.c.ends_at <= now, table.c.status.not_in(OPEN)))
+        .order_by(table.c.starts_at.desc(), table.c.id)
+        .limit(most)
+    )
+    return [appointments.from_row(row) for row in await tx.execute(query)]
+
+
+async def requests(
+    tx: Transaction, supervisor_id: uuid.UUID, *, now: datetime, pair_id: uuid.UUID | None = None
+) -> list[Appointment]:
+    """What a supervisor has to answer, the next one first."""
+    query = (
+        select(*appointments.COLUMNS)
+        .where(
+            table.c.supervisor_id == supervisor_id,
+            table.c.status == Status.REQUESTED,
+            table.c.starts_at > now,
+        )
+        .order_by(table.c.starts_at, table.c.id)
+    )
+    if pair_id is not None:
+        query = query.where(table.c.pair_id == pair_id)
+    return [appointments.from_row(row) for row in await tx.execute(query)]
+
+
+async def page(
+    tx: Transaction,
+    *,
+    since: datetime,
+    until: datetime | None,
+    statuses: Sequence[Status],
+    supervisor_id: uuid.UUID | None = None,
+    supervisee_id: uuid.UUID | None = None,
+    after: tuple[datetime, uuid.UUID] | None = None,
+    most: int = 100,
+) -> Page:
+    """One person's appointments in one role that start in `[since, until)`, for the API's lists."""
+    query = (
+        select(*appointments.COLUMNS)
+        .where(table.c.starts_at >= since)
+        .order_by(table.c.starts_at, table.c.id)
+        .limit(most + 1)
+    )
+    if supervisor_id is not None:
+        query = query.where(table.c.supervisor_id == supervisor_id)
+    if supervisee_id is not None:
+        query = query.where(table.c.supervisee_id == supervisee_id)
+    if until is not None:
+        query = query.where(table.c.starts_at < until)
+    if statuses:
+        query = query.where(table.c.status.in_(statuses))
+    if after is not None:
+        query = query.where(tuple_(table.c.starts_at, table.c.id) > after)
+    found = [appointments.from_row(row) for row in await tx.execute(query)]
+    return Page(found[:most], len(found) > most)
+
+
+async def last_slots(
+    tx: Transaction, person_id: uuid.UUID, pair_id: uuid.UUID, *, now: datetime
+) -> list[datetime] | None:
+    """The starts in the list that this person was shown last in this pair's room, while it is not too old."""
+    query = (
+        select(questions.c.slots)
+        .where(
+            questions.c.person_id == person_id,
+            questions.c.pair_id == pair_id,
+            questions.c.kind == Question.PICK_SLOT,
+            questions.c.expires_at > now,
+        )
+        .order_by(questions.c.asked_at.desc())
+        .limit(1)
+    )
+    found: list[datetime] | None = await tx.scalar(query)
+    return found
+
+
+async def bot_master_keys(tx: Transaction) -> dict[str, str]:
+    """Each bot account's public master key, for the dashboard's fingerprint."""
+    rows = await tx.execute(select(bots.c.matrix_id, bots.c.master_key).where(bots.c.master_key.is_not(None)))
+    return {row.matrix_id: row.master_key for row in rows}
+
+
+async def offered_identity(tx: Transaction, matrix_id: str) -> str | None:
+    """The changed master key of an account that its owner has not confirmed yet."""
+    query = select(identities.c.offered_key).where(identities.c.matrix_id == matrix_id)
+    offered: str | None = await tx.scalar(query)
+    return offered
+
+
+@dataclass(frozen=True)
+class Queue:
+    """One channel's outbox: rows by state, and the age in seconds of the oldest that is due."""
+
+    channel: str
+    states: dict[str, int]
+    oldest_due_seconds: float
+
+
+async def queues(tx: Transaction, *, now: datetime) -> list[Queue]:
+    rows = await tx.execute(
+        select(
+            notifications.c.channel,
+            notifications.c.state,
+            func.count(),
+            func.min(notifications.c.send_at).filter(
+                and_(notifications.c.state == State.PENDING, notifications.c.send_at <= now)
+            ),
+        )
+        .where(notifications.c.state.in_((State.PENDING, State.WAITING, State.PARKED)))
+        .group_by(notifications.c.channel, notifications.c.state)
+    )
+    states: dict[str, dict[str, int]] = {"mail": {}, "matrix": {}}
+    ages = {"mail": 0.0, "matrix": 0.0}
+    for channel, state, count, oldest in rows:
+        states[channel][state] = count
+        if oldest is not None:
+            ages[channel] = max(ages[channel], (now - oldest).total_seconds())
+    return [Queue(channel, states[channel], ages[channel]) for channel in states]
+
+
+def _of(person_id: uuid.UUID) -> ColumnElement[bool]:
+    return or_(table.c.supervisor_id == person_id, table.c.supervisee_id == person_id)

@@ -1,0 +1,51 @@
+"""What every test can have: PostgreSQL with our schema, and Synapse and a mail server where a test asks for them."""
+
+import secrets
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import asyncpg
+import pytest
+
+import migrations
+from embedded.postgresql import PostgreSQL, start_postgresql
+from supervision.db import Database
+
+
+@pytest.fixture
+def now() -> datetime:
+    """A Monday morning in São Paulo, four weeks before anything interesting happens to its clocks."""
+    return datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture(scope="session")
+async def postgresql(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[PostgreSQL]:
+    server = await start_postgresql(tmp_path_factory.mktemp("postgresql"), durable=False)
+    yield server
+    await server.stop()
+
+
+@pytest.fixture(scope="session")
+async def template(postgresql: PostgreSQL) -> str:
+    """A migrated database that each test clones."""
+    name = "visavis"
+    await migrations.upgrade(postgresql.dsn(name, "visavis_owner"), postgresql.dsn(name, "visavis_app"))
+    return name
+
+
+@pytest.fixture
+async def database_name(postgresql: PostgreSQL, template: str) -> AsyncIterator[str]:
+    name = f"test_{secrets.token_hex(6)}"
+    superuser = await asyncpg.connect(postgresql.url("postgres", "postgres"))
+    await superuser.execute(f"CREATE DATABASE {name} TEMPLATE {template} OWNER visavis_owner")
+    yield name
+    await superuser.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await superuser.close()
+
+
+@pytest.fixture
+async def database(postgresql: PostgreSQL, database_name: str) -> AsyncIterator[Database]:
+    """The application's role on a fresh database of our schema."""
+    database = Database(postgresql.dsn(database_name, "visavis_app"), pool_size=20)
+    yield database
+    await database.close()

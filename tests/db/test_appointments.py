@@ -1,0 +1,258 @@
+"""Booking and its changes, each with its audit entry and exactly its notifications."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import select
+
+from supervision import appointments, pairs
+from supervision.appointments import Appointment
+from supervision.audit import SYSTEM, Actor
+from supervision.db import Database
+from supervision.errors import (
+    AlreadyAnswered,
+    NotAllowed,
+    NotFound,
+    NotUnderstood,
+    PairArchived,
+    Refused,
+    SlotTaken,
+    Stale,
+    TooLate,
+    TooSoon,
+)
+from supervision.models import Status, audit_entries, holds, notifications
+from supervision.pairs import Pair
+from tests.support.sample import acts, add_pair, add_person
+
+TEN = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)  # 10:00 in São Paulo
+
+
+async def book(database: Database, pair: Pair, starts_at: datetime, now: datetime) -> Appointment:
+    async with database.transaction() as tx:
+        return await appointments.book(tx, acts(pair.supervisee), pair, starts_at, now=now)
+
+
+async def told(database: Database, pair: Pair) -> list[tuple[str, str, str, int, str]]:
+    """Everything in the outbox as (kind, channel, person, revision, state), in its order."""
+    names = {person.id: person.name for person in pair.people}
+    async with database.transaction() as tx:
+        rows = await tx.execute(select(notifications).order_by(notifications.c.position))
+        return [(row.kind, row.channel, names[row.person_id], row.revision, row.state) for row in rows]
+
+
+async def audited(database: Database) -> list[tuple[str, bool]]:
+    async with database.transaction() as tx:
+        rows = await tx.execute(
+            select(audit_entries).where(audit_entries.c.resource == "appointment").order_by(audit_entries.c.id)
+        )
+        return [(row.action, row.success) for row in rows]
+
+
+async def held(database: Database) -> list[tuple[datetime, datetime]]:
+    async with database.transaction() as tx:
+        rows = await tx.execute(select(holds.c.during).order_by(holds.c.during))
+        return [(row.during.lower, row.during.upper) for row in rows]
+
+
+async def test_a_request_holds_both_and_asks_the_supervisor(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, TEN, now)
+    ends_at = TEN + timedelta(minutes=50)
+    assert (appointment.status, appointment.revision) == (Status.REQUESTED, 0)
+    assert (appointment.starts_at, appointment.ends_at) == (TEN, ends_at)
+    assert await held(database) == [(TEN, ends_at), (TEN, ends_at + timedelta(minutes=10))]
+    assert await told(database, pair) == [
+        ("appointment.requested", "matrix", "Ana", 0, "pending"),
+        ("appointment.requested", "mail", "Ana", 0, "pending"),
+    ]
+    assert await audited(database) == [("appointment.book", True)]
+
+
+async def test_a_confirmation_tells_both_and_plans_reminders(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, TEN + timedelta(days=7), now)
+    async with database.transaction() as tx:
+        confirmed = await appointments.confirm(tx, acts(pair.supervisor), appointment.id, now=now)
+    assert (confirmed.status, confirmed.revision) == (Status.CONFIRMED, 1)
+    assert await told(database, pair) == [
+        ("appointment.requested", "matrix", "Ana", 0, "superseded"),
+        ("appointment.requested", "mail", "Ana", 0, "superseded"),
+        ("appointment.confirmed", "matrix", "Bruno", 1, "pending"),
+        ("appointment.confirmed", "mail", "Ana", 1, "pending"),
+        ("appointment.confirmed", "mail", "Bruno", 1, "pending"),
+        ("appointment.reminder", "mail", "Ana", 1, "pending"),
+        ("appointment.reminder", "mail", "Bruno", 1, "pending"),
+    ]
+    async with database.transaction() as tx:
+        rows = await tx.execute(
+            select(notifications.c.send_at, notifications.c.expires_at).where(
+                notifications.c.kind == "appointment.reminder"
+            )
+        )
+        assert {(row.send_at, row.expires_at) for row in rows} == {
+            (appointment.starts_at - timedelta(hours=24), appointment.starts_at)
+        }
+
+
+async def test_a_declined_request_frees_the_time(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, TEN, now)
+    async with database.transaction() as tx:
+        await appointments.decline(tx, acts(pair.supervisor), appointment.id, now=now)
+    assert await held(database) == []
+    assert (await told(database, pair))[2:] == [
+        ("appointment.declined", "matrix", "Bruno", 1, "pending"),
+        ("appointment.declined", "mail", "Ana", 1, "pending"),
+        ("appointment.declined", "mail", "Bruno", 1, "pending"),
+    ]
+    assert (await book(database, pair, TEN, now)).status is Status.REQUESTED
+
+
+@pytest.mark.parametrize(("who", "other"), [("supervisor", "Bruno"), ("supervisee", "Ana")])
+async def test_either_cancels_and_the_other_is_told(database: Database, now: datetime, who: str, other: str) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, TEN, now)
+    async with database.transaction() as tx:
+        await appointments.cancel(tx, acts(getattr(pair, who)), appointment.id, now=now)
+    assert await held(database) == []
+    assert (await told(database, pair))[2:] == [
+        ("appointment.cancelled", "matrix", other, 1, "pending"),
+        ("appointment.cancelled", "mail", "Ana", 1, "pending"),
+        ("appointment.cancelled", "mail", "Bruno", 1, "pending"),
+    ]
+
+
+async def test_a_supervisor_moves_a_confirmed_appointment(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, TEN + timedelta(days=7), now)
+    later = appointment.starts_at + timedelta(hours=1)
+    async with database.transaction() as tx:
+        await appointments.confirm(tx, acts(pair.supervisor), appointment.id, now=now)
+        moved = await appointments.reschedule(tx, acts(pair.supervisor), appointment.id, later, now=now)
+    assert (moved.status, moved.revision, moved.starts_at) == (Status.CONFIRMED, 2, later)
+    assert [row for row in await told(database, pair) if row[4] == "pending"] == [
+        ("appointment.rescheduled", "matrix", "Bruno", 2, "pending"),
+        ("appointment.rescheduled", "mail", "Ana", 2, "pending"),
+        ("appointment.rescheduled", "mail", "Bruno", 2, "pending"),
+        ("appointment.reminder", "mail", "Ana", 2, "pending"),
+        ("appointment.reminder", "mail", "Bruno", 2, "pending"),
+    ]
+    assert (later, later + timedelta(minutes=50)) in await held(database)
+
+
+async def test_a_supervisee_who_moves_asks_anew(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, TEN, now)
+    async with database.transaction() as tx:
+        await appointments.confirm(tx, acts(pair.supervisor), appointment.id, now=now)
+        moved = await appointments.reschedule(
+            tx, acts(pair.supervisee), appointment.id, TEN + timedelta(hours=1), now=now
+        )
+    assert moved.status is Status.REQUESTED
+    assert not any(row[0] == "appointment.reminder" and row[4] == "pending" for row in await told(database, pair))
+
+
+async def test_an_overlap_by_a_buffer_is_taken_and_names_the_day_s_others(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    await book(database, pair, TEN, now)
+    with pytest.raises(SlotTaken) as refusal:
+        await book(database, pair, TEN, now)
+    assert refusal.value.params == {
+        "alternatives": [TEN + timedelta(hours=hours) for hours in (-1, 1, 2, 3)],
+    }
+
+
+async def test_somebody_with_two_roles_is_in_one_place_at_a_time(database: Database, now: datetime) -> None:
+    """Carla supervises Bruno and is supervised by Ana: her hour is held in either role."""
+    carla = await add_person(database, "Carla", ["supervisor", "supervisee"], now=now)
+    above = await add_pair(database, now=now, supervisee=carla)
+    below = await add_pair(database, now=now, supervisor=carla)
+    await book(database, above, TEN, now)
+    with pytest.raises(SlotTaken):
+        await book(database, below, TEN, now)
+
+
+@pytest.mark.parametrize(
+    ("starts_at", "error", "key"),
+    [
+        (datetime(2026, 11, 20, 13, tzinfo=UTC), TooLate, "refused.slot_past"),
+        (datetime(2026, 11, 23, 12, 30, tzinfo=UTC), TooSoon, "refused.too_soon"),
+        (datetime(2026, 11, 24, 13, 30, tzinfo=UTC), NotFound, "refused.slot_not_offered"),
+        (datetime(2026, 11, 28, 13, 0, tzinfo=UTC), NotFound, "refused.slot_not_offered"),
+        (datetime(2027, 3, 24, 13, 0, tzinfo=UTC), NotUnderstood, "refused.beyond_horizon"),
+    ],
+)
+async def test_a_time_that_cannot_be_booked_changes_nothing(
+    database: Database, now: datetime, starts_at: datetime, error: type[Refused], key: str
+) -> None:
+    pair = await add_pair(database, now=now)
+    with pytest.raises(error) as refusal:
+        await book(database, pair, starts_at, now)
+    assert refusal.value.key == key
+    assert await told(database, pair) == []
+    assert await held(database) == []
+
+
+async def test_only_the_right_person_may(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    stranger = await add_person(database, "Davi", ["supervisor", "supervisee", "admin"], now=now)
+    appointment = await book(database, pair, TEN, now)
+    async with database.transaction() as tx:
+        for actor in (acts(pair.supervisor), acts(stranger), SYSTEM):
+            with pytest.raises(NotAllowed):
+                await appointments.book(tx, actor, pair, TEN + timedelta(hours=2), now=now)
+        for change in (appointments.confirm, appointments.decline):
+            with pytest.raises(NotAllowed):
+                await change(tx, acts(pair.supervisee), appointment.id, now=now)
+        for change in (appointments.confirm, appointments.decline, appointments.cancel):
+            with pytest.raises(NotFound):
+                await change(tx, acts(stranger), appointment.id, now=now)
+        with pytest.raises(NotFound):
+            await appointments.reschedule(tx, acts(stranger), appointment.id, TEN + timedelta(hours=2), now=now)
+
+
+async def test_an_answer_counts_once(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, TEN, now)
+    supervisor: Actor = acts(pair.supervisor)
+    async with database.transaction() as tx:
+        with pytest.raises(Stale):
+            await appointments.confirm(tx, supervisor, appointment.id, now=now, if_revision=7)
+        await appointments.confirm(tx, supervisor, appointment.id, now=now, if_revision=0)
+        with pytest.raises(AlreadyAnswered):
+            await appointments.confirm(tx, supervisor, appointment.id, now=now)
+        with pytest.raises(AlreadyAnswered):
+            await appointments.decline(tx, supervisor, appointment.id, now=now)
+        with pytest.raises(NotUnderstood):
+            await appointments.reschedule(tx, supervisor, appointment.id, TEN, now=now)
+        with pytest.raises(TooLate):
+            await appointments.cancel(tx, supervisor, appointment.id, now=TEN)
+
+
+async def test_an_archived_pair_books_nothing(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    async with database.transaction() as tx:
+        await pairs.archive(tx, SYSTEM, pair.id, now=now)
+        pair = await pairs.get(tx, pair.id)
+    with pytest.raises(PairArchived):
+        await book(database, pair, TEN, now)
+
+
+async def test_what_is_over_is_completed_and_an_unanswered_request_lapses(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    kept = await book(database, pair, TEN, now)
+    unanswered = await book(database, pair, TEN + timedelta(hours=1), now)
+    async with database.transaction() as tx:
+        await appointments.confirm(tx, acts(pair.supervisor), kept.id, now=now)
+    afterwards = TEN + timedelta(hours=3)
+    async with database.transaction() as tx:
+        assert await appointments.close_past(tx, now=afterwards) == 2
+        assert await appointments.close_past(tx, now=afterwards) == 0
+        assert (await appointments.get(tx, acts(pair.supervisee), kept.id)).status is Status.COMPLETED
+        assert (await appointments.get(tx, acts(pair.supervisee), unanswered.id)).status is Status.DECLINED
+    assert (await told(database, pair))[-3:] == [
+        ("appointment.declined", "matrix", "Bruno", 1, "pending"),
+        ("appointment.declined", "mail", "Ana", 1, "pending"),
+        ("appointment.declined", "mail", "Bruno", 1, "pending"),
+    ]
