@@ -22,6 +22,8 @@ from babel.messages.catalog import Catalog
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
+from supervision.errors import Refused
+
 LOCALES = Path(__file__).resolve().parent.parent / "locales"
 
 
@@ -237,3 +239,15 @@ def utc(at: datetime) -> datetime:
     if at.tzinfo is None:
         raise ValueError("a time without a zone")
     return at.astimezone(UTC)
+
+
+def refusal(reader: Reader, refused: Refused) -> str:
+    """What a refusal says to this person."""
+    params = dict(refused.params)
+    key = refused.key
+    match params.get("alternatives"):
+        case [_, *_] as instants:
+            key, params["alternatives"] = f"{key}_others", Clocks(tuple(instants))
+    if "status" in params:
+        params["status"] = Key(f"status.{params['status']}")
+    return reader.say(key, **params)
