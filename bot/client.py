@@ -1,0 +1,684 @@
+"""One bot account on its homeserver: it syncs, hands over judged events, and speaks encrypted only.
+
+The sync loop is ours, not matrix-nio's: nothing that a homeserver or a stranger sends stops it, its token
+is kept only when everything before it was handled, and waiting for news never waits for a handler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+import structlog
+from nio.crypto.sessions import InboundGroupSession
+
+from bot.events import (
+    Doubt,
+    Envelope,
+    Incoming,
+    Json,
+    LoggedOut,
+    NobodyToHear,
+    Origin,
+    StrangerInRoom,
+    open_envelope,
+    read_content,
+    read_unreadable,
+)
+from bot.lanes import Batch, Lanes, Progress, pauses
+from bot.logins import Account, Folder, Login
+from bot.requests import Homeserver, HomeserverRefused, path
+from bot.signatures import fingerprint
+from bot.trust import MEGOLM, Directory, Machine, Pin, RoomKeys, Trust, open_machine
+from supervision.errors import Permanent, Transient
+
+__all__ = ["Account", "Client", "Doubt", "Incoming", "LoggedOut", "NobodyToHear", "StrangerInRoom", "Trust"]
+
+log = structlog.get_logger(__name__)
+
+_POLL_SECONDS = 30
+_FEW_KEYS = 25
+_GAP_LIMIT = 5_000  # events of one room fetched after an absence
+_STATE_TYPES = (
+    "m.room.create",
+    "m.room.encryption",
+    "m.room.member",
+    "m.room.power_levels",
+    "m.room.tombstone",
+)
+_FILTER: Json = {
+    "presence": {"types": []},
+    "account_data": {"types": []},
+    "room": {
+        "account_data": {"types": []},
+        "ephemeral": {"types": []},
+        "state": {"types": _STATE_TYPES, "lazy_load_members": False},
+        "timeline": {"limit": 50, "lazy_load_members": False},
+    },
+}
+
+OnEvent = Callable[[Incoming], Awaitable[None]]
+OnMembers = Callable[[str, Mapping[str, str]], Awaitable[None]]
+OnTrustChanged = Callable[[str, Trust], Awaitable[None]]
+OnInvitation = Callable[[str, str | None], Awaitable[None]]
+
+
+@dataclass
+class _Room:
+    """What is known of a room that the bot is in: `members` are MXID -> membership, those who left included."""
+
+    members: dict[str, str] = field(default_factory=dict)
+    creator: str | None = None
+    creation: Json = field(default_factory=dict)
+
+    def read(self, event: object) -> None:
+        """Take in a state event; whatever is no state event of interest is passed over."""
+        if not isinstance(event, dict) or not isinstance(event.get("content"), dict):
+            return
+        state_key = event.get("state_key")
+        if event.get("type") == "m.room.member" and isinstance(state_key, str):
+            self.members[state_key] = str(event["content"].get("membership"))
+        elif event.get("type") == "m.room.create" and state_key == "":
+            sender = event.get("sender")
+            self.creator = sender if isinstance(sender, str) else None
+            self.creation = event["content"]
+
+    def present(self, *memberships: str) -> set[str]:
+        """The members with one of these memberships."""
+        return {user for user, membership in self.members.items() if membership in memberships}
+
+
+@dataclass(frozen=True)
+class _Ears:
+    """Whom to tell of what."""
+
+    on_event: OnEvent
+    on_members: OnMembers
+    on_trust_changed: OnTrustChanged
+    on_invitation: OnInvitation
+
+
+class _Waiting:
+    """Events whose Megolm session has not come yet, each for a short grace."""
+
+    def __init__(self, grace: float) -> None:
+        self._grace = grace
+        self._waiting: defaultdict[str, list[tuple[asyncio.TimerHandle, Callable[[], None]]]] = defaultdict(list)
+
+    def put(self, session_id: str, again: Callable[[], None], give_up: Callable[[], None]) -> None:
+        """Call `again` when the session comes, or `give_up` when the grace is over, whichever is first."""
+
+        def expire() -> None:
+            self._waiting[session_id].remove(entry)
+            if not self._waiting[session_id]:
+                del self._waiting[session_id]
+            give_up()
+
+        entry = (asyncio.get_running_loop().call_later(self._grace, expire), again)
+        self._waiting[session_id].append(entry)
+
+    def came(self, session_id: str) -> None:
+        """The session is there now."""
+        for timer, again in self._waiting.pop(session_id, ()):
+            timer.cancel()
+            again()
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        for entries in self._waiting.values():
+            for timer, _ in entries:
+                timer.cancel()
+        self._waiting.clear()
+
+
+class Client:
+    """One bot account. `connect` once, then `run` as long as it lives, and `send` meanwhile.
+
+    `pin` keeps people's identities: given a user ID and the public master key seen now, it returns the key
+    that is pinned for that user, pinning this one if there was none; None for users it does not know, who
+    then are not believed. `grace` is how many seconds an event waits for its key.
+
+    Everything that talks to the homeserver raises supervision's Transient (with `retry_after` seconds where
+    the homeserver named them) or Permanent (`HomeserverRefused`).
+    """
+
+    def __init__(self, account: Account, *, pin: Pin, grace: float = 10.0) -> None:
+        self.account = account
+        self.user_id = account.user_id
+        self.homeserver = Homeserver(account.homeserver)
+        self.directory = Directory(self.homeserver, pin, self._trust_changed)
+        self.master_key = ""
+        self._folder = Folder(account.store)
+        self._login = Login(account, self.homeserver, self._folder)
+        self._waiting = _Waiting(grace)
+        self._rooms: dict[str, _Room] = {}
+        self._synced = asyncio.Event()
+        self._machine: Machine | None = None
+        self._keys: RoomKeys | None = None
+        self._lanes: Lanes | None = None
+        self._ears: _Ears | None = None
+        self._chores: set[str] = set()
+
+    # Coming and going
+
+    async def connect(self) -> None:
+        """Log in with the kept device or a new one, publish its keys, cross-sign it, delete all others.
+
+        Raises StoreInUse if another process runs this account. Nothing is tried twice: an error is the
+        caller's to wait upon. May be called again after `close`, or after LoggedOut.
+        """
+        if self._machine is None:
+            self._folder.open()
+        try:
+            await self._connect()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _connect(self) -> None:
+        await self._login.resume()
+        raw, published = await self._open_machine()
+        machine = self._machine_now()
+        if raw is not None and published != machine.account.identity_keys:
+            await self._login.renew()  # that ID's keys are lost; nobody would accept others under it
+            raw, _ = await self._open_machine()
+            machine = self._machine_now()
+        await self._publish(machine, with_device=raw is None)
+        self.master_key = await self._login.cross_sign(machine.device_keys())
+        await self._login.forget_others()
+        await self._login.name_ourselves()
+        self._keys = RoomKeys(self.homeserver, machine, self.directory)
+
+    async def _open_machine(self) -> tuple[Json | None, object]:
+        self._close_machine()
+        self._machine = open_machine(self._folder, self.user_id, self._login.device_id)
+        raw, _ = await self._login.published_keys()
+        keys = (raw or {}).get("keys", {})
+        device_id = self._login.device_id
+        return raw, {kind: keys.get(f"{kind}:{device_id}") for kind in ("ed25519", "curve25519")}
+
+    async def _publish(self, machine: Machine, with_device: bool) -> None:
+        counts = await self.homeserver.ask("POST", "/keys/upload", {})
+        count = _count(counts.get("one_time_key_counts"))
+        await self._upload_keys(machine, count, fallback=with_device, with_device=with_device)
+
+    async def _upload_keys(self, machine: Machine, count: int, *, fallback: bool, with_device: bool = False) -> None:
+        body = machine.fresh_keys(count, fallback)
+        if with_device:
+            body["device_keys"] = machine.device_keys()
+        await self.homeserver.ask("POST", "/keys/upload", body)
+        machine.account.shared = True
+        machine.mark_keys_as_published()
+        machine.save_account()
+
+    async def close(self) -> None:
+        """Let go of connections, crypto store and folder. `run` must have ended."""
+        self._close_machine()
+        self._folder.close()
+        await self.homeserver.close()
+
+    def _close_machine(self) -> None:
+        if self._machine is not None:
+            self._machine.store.database.close()
+        self._machine = self._keys = None
+
+    @property
+    def device_id(self) -> str:
+        """The bot's one device."""
+        return self._login.device_id
+
+    @property
+    def fingerprint(self) -> str:
+        """The bot's public master key in groups of four, for people to compare."""
+        return fingerprint(self.master_key)
+
+    def _machine_now(self) -> Machine:
+        if self._machine is None:
+            raise Transient("not_connected")
+        return self._machine
+
+    def _keys_now(self) -> RoomKeys:
+        if self._keys is None:
+            raise Transient("not_connected")
+        return self._keys
+
+    # What is known
+
+    async def wait_until_synced(self, timeout: float = 30.0) -> None:
+        """Wait for the first sync, after which all rooms are known. Raises Transient after `timeout` seconds."""
+        if not self._synced.is_set():
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._synced.wait()
+            except TimeoutError:
+                raise Transient("not_synced") from None
+
+    def rooms(self) -> set[str]:
+        """The rooms that the bot is in, as of the last sync."""
+        return set(self._rooms)
+
+    def members(self, room_id: str) -> Mapping[str, str]:
+        """MXID -> membership of everybody that the room's state names, those who left included."""
+        room = self._rooms.get(room_id)
+        return dict(room.members) if room is not None else {}
+
+    def creation_content(self, room_id: str) -> Mapping[str, object]:
+        """The content of the room's `m.room.create`, if the bot itself made it."""
+        room = self._rooms.get(room_id)
+        return room.creation if room is not None and room.creator == self.user_id else {}
+
+    def trust(self, user_id: str) -> Trust | None:
+        """What is known of a fellow member's devices and identity."""
+        return self.directory.trust(user_id)
+
+    def can_read(self, room_id: str, user_id: str) -> bool:
+        """Whether the person has joined and has a device that may hold the room's keys."""
+        trust = self.directory.trust(user_id)
+        return self.members(room_id).get(user_id) == "join" and trust is not None and bool(trust.believed)
+
+    def reconsider(self, user_id: str) -> None:
+        """The caller's pin for this user is another now: judge the user's devices anew."""
+        self.directory.outdate([user_id])
+        self._soon("freshen", self.directory.freshen_all)
+
+    async def read_room(self, room_id: str) -> None:
+        """Learn a room's state now instead of by the next sync."""
+        states = await self.homeserver.ask("GET", path("/rooms/{room}/members", room=room_id))
+        creation = await self.homeserver.ask("GET", path("/rooms/{room}/state/m.room.create", room=room_id))
+        room = self._rooms.setdefault(room_id, _Room())
+        for event in states.get("chunk", ()):
+            room.read(event)
+        room.creator, room.creation = self.user_id, creation
+        self._follow()
+
+    # Speaking
+
+    async def send(
+        self,
+        room_id: str,
+        event_type: str,
+        content: Json,
+        *,
+        transaction_id: str,
+        expected: Collection[str],
+    ) -> str:
+        """Send one event, encrypted, to the joined members' believed devices; return its event ID.
+
+        The same `transaction_id` shows once, however often it is sent, within the homeserver's memory (a
+        day with Synapse). `expected` are all MXIDs that may be joined or invited; the bot is always.
+        Raises StrangerInRoom, NobodyToHear (both Transient: to be tried later), Transient, Permanent.
+        """
+        await self.wait_until_synced()
+        room = self._rooms.get(room_id)
+        if room is None:
+            raise Permanent("not_in_room")
+        self._refuse_strangers(room, expected)
+        await self._keys_now().share(room_id, room.present("join") - {self.user_id})
+        self._refuse_strangers(room, expected)
+        sealed = self._machine_now().encrypt(room_id, event_type, content)
+        return await self._put(room_id, "m.room.encrypted", sealed, transaction_id)
+
+    def _refuse_strangers(self, room: _Room, expected: Collection[str]) -> None:
+        strangers = room.present("join", "invite", "knock") - {*expected, self.user_id}
+        if strangers:
+            raise StrangerInRoom(frozenset(strangers))
+
+    async def react(self, room_id: str, event_id: str, key: str, *, transaction_id: str) -> None:
+        """Put a reaction under an event; that it is there already is success."""
+        relation = {"rel_type": "m.annotation", "event_id": event_id, "key": key}
+        try:
+            await self._put(room_id, "m.reaction", {"m.relates_to": relation}, transaction_id)
+        except HomeserverRefused as refused:
+            if refused.code != "M_DUPLICATE_ANNOTATION":
+                raise
+
+    async def redact(self, room_id: str, event_id: str, *, transaction_id: str) -> str:
+        """Take an event back; return the redaction's event ID."""
+        place = path("/rooms/{room}/redact/{event}/{txn}", room=room_id, event=event_id, txn=transaction_id)
+        return str((await self.homeserver.ask("PUT", place, {}))["event_id"])
+
+    async def leave(self, room_id: str) -> None:
+        """Leave a room, or refuse its invitation; that the bot is not in it is success."""
+        try:
+            await self.homeserver.ask("POST", path("/rooms/{room}/leave", room=room_id), {})
+        except HomeserverRefused as refused:
+            if refused.status not in (403, 404):
+                raise
+
+    async def _put(self, room_id: str, event_type: str, content: Json, transaction_id: str) -> str:
+        place = path("/rooms/{room}/send/{type}/{txn}", room=room_id, type=event_type, txn=transaction_id)
+        return str((await self.homeserver.ask("PUT", place, content))["event_id"])
+
+    # Listening
+
+    async def run(
+        self,
+        *,
+        load_token: Callable[[], Awaitable[str | None]],
+        save_token: Callable[[str], Awaitable[None]],
+        on_event: OnEvent,
+        on_members: OnMembers,
+        on_trust_changed: OnTrustChanged,
+        on_invitation: OnInvitation,
+    ) -> None:
+        """Sync until cancelled; raises LoggedOut if the homeserver ends the login, and nothing else.
+
+        Each room's events come to `on_event` in order and one at a time, rooms side by side. What arrived
+        before a crash may come again after it. A token is saved only when every event before it was
+        handled: `on_event` returned, or raised something else than Transient or OSError three times (those
+        two are waited for without end). `on_members(room_id, members)` is told each room at the start and
+        at every change of membership; `on_trust_changed(user_id, trust)` every change of a fellow member's
+        devices or identity; `on_invitation(room_id, inviter)` every invitation after it was refused, and
+        every room of somebody else's making after it was left.
+        """
+        self._ears = _Ears(on_event, on_members, on_trust_changed, on_invitation)
+        token = await load_token()
+        progress = Progress(save_token)
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._lanes = Lanes(group)
+                saving = group.create_task(progress.keep_saving())
+                try:
+                    await self._sync(token, progress)
+                finally:
+                    saving.cancel()
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from None
+        finally:
+            self._waiting.clear()
+            self._lanes = self._ears = None
+            self._chores.clear()
+
+    async def _sync(self, token: str | None, progress: Progress) -> None:
+        filter_id, first, waiting = None, True, pauses()
+        while True:
+            await progress.wait_for_room()
+            try:
+                if filter_id is None:
+                    filter_id = await self._upload_filter()
+                answer = await self._poll(token, filter_id, first)
+                following = answer["next_batch"]
+            except HomeserverRefused as refused:
+                if refused.status == 401:
+                    raise LoggedOut from refused
+                log.warning("sync.refused", code=refused.code)
+                filter_id = None
+                await asyncio.sleep(next(waiting))
+            except Transient as failure:
+                log.warning("sync.failed", code=failure.code)
+                await asyncio.sleep(max(next(waiting), failure.retry_after or 0.0))
+            except KeyError:
+                log.warning("sync.malformed")
+                await asyncio.sleep(next(waiting))
+            else:
+                self._take(answer, token, progress.begin(following))
+                token, first, waiting = following, False, pauses()
+                self._synced.set()
+
+    async def _upload_filter(self) -> str:
+        place = path("/user/{user}/filter", user=self.user_id)
+        return str((await self.homeserver.ask("POST", place, _FILTER))["filter_id"])
+
+    async def _poll(self, token: str | None, filter_id: str, first: bool) -> Json:
+        params = {"filter": filter_id, "timeout": "0" if first else str(_POLL_SECONDS * 1000)}
+        if token is not None:
+            params["since"] = token
+        if first:
+            params["full_state"] = "true"  # no room's state is kept across restarts
+        timeout = 600.0 if first else _POLL_SECONDS + 30.0
+        return await self.homeserver.ask("GET", "/sync", params=params, timeout=timeout)
+
+    def _take(self, answer: Json, since: str | None, batch: Batch) -> None:
+        """Take in one answer of `/sync`, whatever is in it; the next may be asked for when this returns."""
+        lanes = self._lanes_now()
+        rooms = _object(answer, "rooms")
+        joined, left = _object(rooms, "join"), _object(rooms, "leave")
+        moved = [self._read_state(room_id, part, batch) for room_id, part in joined.items()]
+        moved += [self._read_leaving(room_id, part, batch) for room_id, part in left.items()]
+        if any(moved):
+            self._follow()
+        for room_id, part in _object(rooms, "invite").items():
+            inviter = _inviter(part, self.user_id)
+            lanes.put(room_id, "invitation", partial(self._refuse, room_id, inviter), batch)
+        self._read_devices(answer)
+        for event in _array(_object(answer, "to_device"), "events"):
+            self._read_to_device(event)
+        for room_id, part in joined.items():
+            if room_id in self._rooms:
+                self._read_timeline(room_id, _object(part, "timeline"), since, batch)
+        self._read_counts(answer)
+        if self._machine_now().wedged or self._machine_now().greeted:
+            self._soon("mend", self._keys_now().mend)
+        batch.leave()
+
+    def _lanes_now(self) -> Lanes:
+        if self._lanes is None:
+            raise RuntimeError("not running")
+        return self._lanes
+
+    def _soon(self, name: str, chore: Callable[[], Awaitable[None]]) -> None:
+        """Do a chore of ours beside everything else; one of each name at a time is queued."""
+        if self._lanes is None or name in self._chores:
+            return
+        self._chores.add(name)
+
+        async def act() -> None:
+            self._chores.discard(name)
+            await chore()
+
+        self._lanes.put(f"chore {name}", name, act)
+
+    def _read_state(self, room_id: str, part: object, batch: Batch) -> bool:
+        room, new = self._rooms.get(room_id), room_id not in self._rooms
+        room = room or _Room()
+        before = dict(room.members)
+        for section in ("state", "timeline"):
+            for event in _array(_object(part, section), "events"):
+                room.read(event)
+        if room.creator != self.user_id:
+            log.warning("room.not_ours", room_id=room_id)
+            refuse = partial(self._refuse, room_id, room.creator)
+            self._lanes_now().put(room_id, "invitation", refuse, batch)
+            return False
+        self._rooms[room_id] = room
+        if not new and room.members == before:
+            return False
+        self._tell_members(room_id, dict(room.members), batch)
+        return True
+
+    def _read_leaving(self, room_id: str, part: object, batch: Batch) -> bool:
+        room = self._rooms.pop(room_id, None)
+        if room is None:
+            return False
+        for section in ("state", "timeline"):
+            for event in _array(_object(part, section), "events"):
+                room.read(event)
+        self._tell_members(room_id, dict(room.members), batch)
+        return True
+
+    def _tell_members(self, room_id: str, members: Mapping[str, str], batch: Batch) -> None:
+        ears = self._ears_now()
+        self._lanes_now().put(room_id, "members", partial(ears.on_members, room_id, members), batch)
+
+    def _ears_now(self) -> _Ears:
+        if self._ears is None:
+            raise RuntimeError("not running")
+        return self._ears
+
+    async def _refuse(self, room_id: str, inviter: str | None) -> None:
+        await self.leave(room_id)
+        await self._ears_now().on_invitation(room_id, inviter)
+
+    def _follow(self) -> None:
+        """Know the devices of exactly those with whom we share a room."""
+        fellows = {user for room in self._rooms.values() for user in room.present("join", "invite")}
+        fellows.discard(self.user_id)
+        self.directory.forget(self.directory.known() - fellows)
+        self.directory.follow(fellows)
+        self._soon("freshen", self.directory.freshen_all)
+
+    def _read_devices(self, answer: Json) -> None:
+        changed = {user for user in _array(_object(answer, "device_lists"), "changed") if isinstance(user, str)}
+        fellows = changed & self.directory.known()
+        if fellows:
+            self.directory.outdate(fellows)
+            self._soon("freshen", self.directory.freshen_all)
+
+    def _trust_changed(self, user_id: str, trust: Trust) -> None:
+        if self._lanes is not None and self._ears is not None:
+            self._lanes.put(user_id, "trust", partial(self._ears.on_trust_changed, user_id, trust))
+
+    def _read_to_device(self, event: object) -> None:
+        """Only fellow members are listened to: what strangers send is dropped unopened."""
+        if not isinstance(event, dict) or event.get("type") != "m.room.encrypted":
+            return
+        sender = event.get("sender")
+        if not isinstance(sender, str) or not self.directory.follows(sender):
+            return
+        session_id = self._machine_now().take(event)
+        if session_id is not None:
+            self._waiting.came(session_id)
+
+    def _read_counts(self, answer: Json) -> None:
+        counts = answer.get("device_one_time_keys_count")
+        unused = answer.get("device_unused_fallback_key_types")
+        fallback = isinstance(unused, list) and "signed_curve25519" not in unused
+        count = _count(counts) if isinstance(counts, dict) else _FEW_KEYS
+        if count < _FEW_KEYS or fallback:
+            upload = partial(self._upload_keys, self._machine_now(), count, fallback=fallback)
+            self._soon("upload_keys", upload)
+
+    def _read_timeline(self, room_id: str, timeline: Json, since: str | None, batch: Batch) -> None:
+        events = _array(timeline, "events")
+        start = timeline.get("prev_batch")
+        if timeline.get("limited") is True and since is not None and isinstance(start, str):
+            fill = partial(self._fill_gap, room_id, since, start, events, batch)
+            self._lanes_now().put(room_id, "gap", fill, batch)
+            return
+        for envelope in self._others_events(room_id, events):
+            self._lanes_now().put(room_id, "event", partial(self._hear, envelope, batch), batch)
+
+    def _others_events(self, room_id: str, events: Iterable[object]) -> Iterator[Envelope]:
+        for event in events:
+            if isinstance(event, dict) and "state_key" in event:
+                continue
+            envelope = open_envelope(room_id, event)
+            if envelope is None:
+                log.warning("event.malformed", room_id=room_id)
+            elif envelope.sender != self.user_id:
+                yield envelope
+
+    async def _fill_gap(self, room_id: str, since: str, start: str, events: list[object], batch: Batch) -> None:
+        """Fetch what a `limited` timeline left out, newest first, and hand it over before the rest."""
+        missed: list[object] = []
+        place, at = path("/rooms/{room}/messages", room=room_id), start
+        while len(missed) < _GAP_LIMIT:
+            params = {"dir": "b", "from": at, "to": since, "limit": "200"}
+            page = await self.homeserver.ask("GET", place, params=params)
+            missed.extend(_array(page, "chunk"))
+            following = page.get("end")
+            if not page.get("chunk") or not isinstance(following, str) or following == at:
+                break
+            at = following
+        heard = self._others_events(room_id, [*reversed(missed), *events])
+        works = [partial(self._hear, envelope, batch) for envelope in heard]
+        self._lanes_now().put_first(room_id, "event", works, batch)
+
+    # Judging
+
+    async def _hear(self, envelope: Envelope, batch: Batch) -> None:
+        if not envelope.encrypted:
+            incoming = read_content(envelope, envelope.event_type, envelope.content, Origin(None))
+            await self._ears_now().on_event(incoming)
+            return
+        session = self._session_of(envelope)
+        if session is not None:
+            await self._read_encrypted(envelope, session)
+            return
+        session_id = envelope.content.get("session_id")
+        if envelope.content.get("algorithm") != MEGOLM or not isinstance(session_id, str):
+            await self._give_up(envelope, None)
+            return
+        batch.enter()
+        lane = partial(self._lanes_now().put, envelope.room_id, "event")
+
+        def again() -> None:
+            lane(partial(self._hear, envelope, batch), batch)
+            batch.leave()
+
+        def give_up() -> None:
+            lane(partial(self._give_up, envelope, session_id), batch)
+            batch.leave()
+
+        self._waiting.put(session_id, again, give_up)
+
+    def _session_of(self, envelope: Envelope) -> InboundGroupSession | None:
+        session_id = envelope.content.get("session_id")
+        if envelope.content.get("algorithm") != MEGOLM or not isinstance(session_id, str):
+            return None
+        return self._machine_now().session(envelope.room_id, session_id)
+
+    async def _give_up(self, envelope: Envelope, session_id: str | None) -> None:
+        origin = Origin(Doubt.undecryptable, session_id)
+        await self._ears_now().on_event(read_unreadable(envelope, Doubt.undecryptable, origin))
+
+    async def _read_encrypted(self, envelope: Envelope, session: InboundGroupSession) -> None:
+        ciphertext = envelope.content.get("ciphertext")
+        opened = self._machine_now().read(session, ciphertext) if isinstance(ciphertext, str) else None
+        if opened is None:
+            await self._give_up(envelope, session.id)
+            return
+        origin = await self._origin(envelope.sender, session, opened[1])
+        await self._ears_now().on_event(_read_plaintext(envelope, opened[0], origin))
+
+    async def _origin(self, sender: str, session: InboundGroupSession, index: int) -> Origin:
+        await self.directory.freshen([sender])
+        origin = self.directory.origin(sender, session, index)
+        if origin.doubt is Doubt.unknown_device and self.directory.follows(sender):
+            await self.directory.freshen_unknown(sender)
+            origin = self.directory.origin(sender, session, index)
+        return origin
+
+
+def _read_plaintext(envelope: Envelope, plaintext: str, origin: Origin) -> Incoming:
+    """Read what was inside a Megolm message (Matrix 1.18, "m.megolm.v1.aes-sha2")."""
+    try:
+        payload = json.loads(plaintext)
+    except (ValueError, RecursionError):
+        payload = None
+    if not isinstance(payload, dict):
+        return read_unreadable(envelope, Doubt.malformed, origin)
+    event_type, content = payload.get("type"), payload.get("content")
+    if not isinstance(event_type, str) or not isinstance(content, dict):
+        return read_unreadable(envelope, Doubt.malformed, origin)
+    if payload.get("room_id") != envelope.room_id:
+        return read_unreadable(envelope, Doubt.wrong_room, origin)
+    return read_content(envelope, event_type, content, origin)
+
+
+def _object(value: object, name: str) -> Json:
+    part = value.get(name) if isinstance(value, dict) else None
+    return part if isinstance(part, dict) else {}
+
+
+def _array(value: Json, name: str) -> list[object]:
+    part = value.get(name)
+    return part if isinstance(part, list) else []
+
+
+def _count(counts: object) -> int:
+    """The number of one-time keys the homeserver has left; it leaves out what is none."""
+    count = counts.get("signed_curve25519", 0) if isinstance(counts, dict) else 0
+    return count if isinstance(count, int) else 0
+
+
+def _inviter(part: object, invited: str) -> str | None:
+    for event in _array(_object(part, "invite_state"), "events"):
+        if isinstance(event, dict) and event.get("type") == "m.room.member":
+            if event.get("state_key") == invited and isinstance(event.get("sender"), str):
+                return str(event["sender"])
+    return None

@@ -1,0 +1,148 @@
+"""Handling the events of many rooms side by side, each room's in order, and knowing how far all are handled."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+import structlog
+
+from supervision.errors import Transient
+
+log = structlog.get_logger(__name__)
+
+Work = Callable[[], Awaitable[None]]
+_TRIES = 3
+_LONGEST_PAUSE = 60.0
+
+
+def pauses(longest: float = _LONGEST_PAUSE) -> Iterator[float]:
+    """Ever longer waiting times in seconds: 1, 2, 4 … `longest`, each shortened by up to half at random."""
+    pause = 1.0
+    while True:
+        yield pause * random.uniform(0.5, 1.0)  # noqa: S311  # spreads load, keeps no secret
+        pause = min(2 * pause, longest)
+
+
+class Batch:
+    """One answer of `/sync`: its token may be kept when nothing of it is open any more."""
+
+    def __init__(self, token: str, closed: Callable[[], None]) -> None:
+        self.token = token
+        self._open = 1  # the dispatching itself
+        self._closed = closed
+
+    def enter(self) -> None:
+        """One more thing of this batch is to be done."""
+        self._open += 1
+
+    def leave(self) -> None:
+        """One thing is done."""
+        self._open -= 1
+        if not self._open:
+            self._closed()
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is open."""
+        return not self._open
+
+
+class Progress:
+    """The batches in their order; `save` gets a token only when its batch and all before it are done."""
+
+    def __init__(self, save: Callable[[str], Awaitable[None]], most_open: int = 64) -> None:
+        self._save = save
+        self._most_open = most_open
+        self._batches: deque[Batch] = deque()
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+
+    def begin(self, token: str) -> Batch:
+        """A new batch, open until its `leave` is called once more than `enter`."""
+        batch = Batch(token, self._news.set)
+        self._batches.append(batch)
+        return batch
+
+    async def wait_for_room(self) -> None:
+        """Wait while too many batches are open."""
+        while len(self._batches) > self._most_open:
+            self._room.clear()
+            await self._room.wait()
+
+    async def keep_saving(self) -> None:
+        """Save tokens as batches get done, for ever. A failed saving is tried again, with a later token."""
+        token: str | None = None
+        waiting = pauses()
+        while True:
+            if token is None:
+                await self._news.wait()
+            self._news.clear()
+            while self._batches and self._batches[0].done:
+                token = self._batches.popleft().token
+            self._room.set()
+            if token is not None:
+                try:
+                    await self._save(token)
+                except Exception as error:
+                    log.warning("sync.token_not_saved", error=type(error).__name__)
+                    await asyncio.sleep(next(waiting))
+                else:
+                    token, waiting = None, pauses()
+
+
+class Lanes:
+    """A queue of work for each key (a room); queues run side by side, each in order, as tasks of `group`."""
+
+    def __init__(self, group: asyncio.TaskGroup) -> None:
+        self._group = group
+        self._queues: dict[str, deque[tuple[str, Work, Batch | None]]] = {}
+
+    def put(self, key: str, name: str, work: Work, batch: Batch | None = None) -> None:
+        """Queue work under a static event name for the log; the batch stays open until it is done."""
+        if batch is not None:
+            batch.enter()
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = deque()
+            self._group.create_task(self._drain(key, queue))
+        queue.append((name, work, batch))
+
+    def put_first(self, key: str, name: str, works: Sequence[Work], batch: Batch) -> None:
+        """From within this key's work: queue more, in their order, before whatever else waits."""
+        for work in reversed(works):
+            batch.enter()
+            self._queues[key].appendleft((name, work, batch))
+
+    async def _drain(self, key: str, queue: deque[tuple[str, Work, Batch | None]]) -> None:
+        while queue:
+            name, work, batch = queue.popleft()
+            await _insist(key, name, work)
+            if batch is not None:
+                batch.leave()
+        del self._queues[key]
+
+
+async def _insist(key: str, name: str, work: Work) -> None:
+    """Do the work; again, after a pause, where it fails.
+
+    What is out of reach (Transient, OSError, TimeoutError) is waited for without end, and the lane with it:
+    an event must not be lost to ten minutes without database. Any other error is a bug, and a bug's event
+    must not hold up its room for ever: it is dropped after the third time.
+    """
+    waiting, bugs = pauses(), 0
+    while True:
+        try:
+            await work()
+            return
+        except (Transient, OSError) as error:
+            log.warning("work.delayed", work=name, lane=key, error=type(error).__name__)
+        except Exception as error:
+            bugs += 1
+            if bugs == _TRIES:
+                log.error("work.dropped", work=name, lane=key, error=type(error).__name__)
+                return
+            log.warning("work.failed", work=name, lane=key, error=type(error).__name__)
+        await asyncio.sleep(next(waiting))

@@ -1,0 +1,141 @@
+"""Asking a homeserver's client-server API: one function, errors as exceptions, no retries of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from yarl import URL
+
+from bot.events import Json
+from supervision.errors import Permanent, Transient
+
+_KNOWN_CODE = re.compile(r"[A-Z][A-Z_.0-9]{1,60}")
+_LARGE = 1 << 20  # bytes; a longer answer is parsed beside the event loop
+
+
+class HomeserverRefused(Permanent):
+    """The homeserver said no for good: HTTP `status`, its `errcode` as `code`, its whole `answer`."""
+
+    def __init__(self, status: int, answer: Json) -> None:
+        code = answer.get("errcode")
+        known = isinstance(code, str) and _KNOWN_CODE.fullmatch(code)
+        super().__init__(str(code) if known else f"http_{status}")
+        self.status = status
+        self.answer = answer
+
+
+def path(template: str, **parts: str) -> str:
+    """Fill a path below `/_matrix/client` with percent-encoded parts: `path("/rooms/{room}/leave", room=…)`."""
+    return template.format_map({name: quote(part, safe="") for name, part in parts.items()})
+
+
+class Homeserver:
+    """A homeserver asked as one user. `token` and `identity` (query parameters) may be set after the login.
+
+    Connections are kept alive, so that a request does not pay for a new one; a long-poll takes its own.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/") + "/_matrix/client"
+        self._session: aiohttp.ClientSession | None = None
+        self.token: str | None = None
+        self.identity: Mapping[str, str] = {}
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        params: Mapping[str, str] | None = None,
+        timeout: float = 60.0,
+        version: str = "v3",
+    ) -> Json:
+        """Send one request and give the JSON object it was answered with.
+
+        `path` is below `/_matrix/client/{version}` and percent-encoded (see `path`); `timeout` in seconds
+        covers all of it. Raises Transient where the homeserver cannot be reached, is too slow, limits the
+        rate (with its `retry_after`), fails itself (5xx) or answers nonsense; HomeserverRefused otherwise.
+        """
+        answer = await self._exchange(method, path, body, params or {}, timeout, version)
+        if not isinstance(answer, dict):
+            raise Transient("homeserver_incomprehensible")
+        return answer
+
+    async def ask_list(self, method: str, path: str) -> list[Any]:
+        """As `ask`, for the few requests that are answered with a JSON array."""
+        answer = await self._exchange(method, path, None, {}, 60.0, "v3")
+        if not isinstance(answer, list):
+            raise Transient("homeserver_incomprehensible")
+        return answer
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        params: Mapping[str, str],
+        timeout: float,
+        version: str,
+    ) -> object:
+        query = urlencode({**self.identity, **params})
+        url = f"{self._url}/{version}{path}" + (f"?{query}" if query else "")
+        headers = {"Content-Type": "application/json"}
+        if self.token is not None:
+            headers["Authorization"] = f"Bearer {self.token}"
+        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        try:
+            async with self._connections().request(
+                method,
+                URL(url, encoded=True),
+                data=data,
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=10),
+                allow_redirects=False,
+            ) as response:
+                raw, status, hint = await response.read(), response.status, response.headers.get("Retry-After")
+        except (aiohttp.ClientError, TimeoutError, OSError) as failure:
+            raise Transient("homeserver_unreachable") from failure
+        return _judge(status, await _parse(raw), hint)
+
+    def _connections(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=50)
+            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        return self._session
+
+
+async def _parse(raw: bytes) -> object:
+    try:
+        return await asyncio.to_thread(json.loads, raw) if len(raw) > _LARGE else json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _judge(status: int, answer: object, hint: str | None) -> object:
+    if 200 <= status < 300:
+        return answer
+    if status == 429:
+        raise Transient("rate_limited", _retry_after(answer, hint))
+    if not 400 <= status < 500 or status == 408:
+        raise Transient(f"http_{status}", _retry_after(answer, hint))
+    raise HomeserverRefused(status, answer if isinstance(answer, dict) else {})
+
+
+def _retry_after(answer: object, hint: str | None) -> float | None:
+    if hint is not None and hint.isdecimal():
+        return float(hint)
+    waiting = answer.get("retry_after_ms") if isinstance(answer, dict) else None
+    return waiting / 1000 if isinstance(waiting, int | float) and waiting >= 0 else None

@@ -1,0 +1,536 @@
+"""Whose devices are believed, who may hold a room's keys, and the Olm machine that both stand on.
+
+The machine is matrix-nio's, with what would stop or deceive a bot put right. Which key belongs to whom is read
+from `/keys/query` itself and judged by `signatures`; nio's own device list and trust marks are not used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import structlog
+import vodozemac
+from nio.crypto.device import OlmDevice
+from nio.crypto.olm_machine import Olm
+from nio.crypto.sessions import InboundGroupSession, OutboundGroupSession
+from nio.events.to_device import DummyEvent, RoomKeyEvent
+from nio.store.database import MatrixStore
+from unpaddedbase64 import decode_base64
+
+from bot.events import Doubt, Json, NobodyToHear, Origin
+from bot.logins import Folder
+from bot.requests import Homeserver, path
+from bot.signatures import Device, PublishedKeys, is_signed, read_keys
+from supervision.errors import Transient
+
+log = structlog.get_logger(__name__)
+logging.getLogger("nio").setLevel(logging.CRITICAL + 1)  # it logs keys and people; what matters is logged here
+
+OLM, MEGOLM = "m.olm.v1.curve25519-aes-sha2", "m.megolm.v1.aes-sha2"
+_SIGNED_KEY = "signed_curve25519"
+_ROTATION = timedelta(days=1)
+_SESSIONS_A_DEVICE = 8
+_DEVICES_A_REQUEST = 20
+_USERS_A_QUERY = 100
+_RETRY_SECONDS = 60.0
+_UNWEDGE_SECONDS = 3600.0
+
+Pin = Callable[[str, str], Awaitable[str | None]]
+"""Given a user ID and the master key seen now: the pinned master key, this one if none was pinned before."""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What is known of a user's devices, and the identity (public master key) pinned for that user."""
+
+    keys: PublishedKeys
+    pinned: str | None
+
+    @property
+    def changed(self) -> bool:
+        """The user shows another identity than the pinned one."""
+        return self.pinned is not None and self.keys.master_key != self.pinned
+
+    @property
+    def believed(self) -> tuple[Device, ...]:
+        """The devices that the pinned identity signed; none while the identity is another."""
+        if self.pinned is None or self.changed:
+            return ()
+        return tuple(device for device in self.keys.devices if device.signed)
+
+    @property
+    def refused(self) -> tuple[Device, ...]:
+        """All other devices."""
+        believed = self.believed
+        return tuple(device for device in self.keys.devices if device not in believed)
+
+
+class Directory:
+    """The devices of everybody we share a room with, asked anew only when the homeserver says they changed.
+
+    `changed` is called with a user's trust whenever something in it is new.
+    """
+
+    def __init__(self, homeserver: Homeserver, pin: Pin, changed: Callable[[str, Trust], None]) -> None:
+        self._homeserver = homeserver
+        self._pin = pin
+        self._changed = changed
+        self._trusts: dict[str, Trust] = {}
+        self._stale: dict[str, object] = {}
+        self._asked_at: dict[str, float] = {}
+        self._unreachable_until: dict[str, float] = {}
+        self._asking = asyncio.Lock()
+
+    def trust(self, user_id: str) -> Trust | None:
+        """What is known of the user now; None before the first answer."""
+        return self._trusts.get(user_id)
+
+    def follow(self, users: Iterable[str]) -> None:
+        """From now on know these users' devices."""
+        self.outdate(user for user in users if user not in self._trusts)
+
+    def outdate(self, users: Iterable[str]) -> None:
+        """What is known of these users is to be asked anew before it is used again."""
+        for user in users:
+            self._stale[user] = object()
+            self._unreachable_until.pop(user, None)
+
+    def forget(self, users: Iterable[str]) -> None:
+        """We share no room with these users any more."""
+        for user in users:
+            for known in (self._trusts, self._stale, self._asked_at, self._unreachable_until):
+                known.pop(user, None)
+
+    def known(self) -> set[str]:
+        """All users that are followed."""
+        return {*self._trusts, *self._stale}
+
+    def follows(self, user_id: str) -> bool:
+        """Whether this user is followed."""
+        return user_id in self._trusts or user_id in self._stale
+
+    def is_fresh(self, users: Iterable[str]) -> bool:
+        """Whether nothing needs to be asked about these users now."""
+        return all(self._is_fresh(user) for user in users) if self._stale else True
+
+    def _is_fresh(self, user: str) -> bool:
+        return user not in self._stale or time.monotonic() < self._unreachable_until.get(user, 0.0)
+
+    async def freshen(self, users: Collection[str]) -> None:
+        """Ask about those of the users that are outdated. Raises as `Homeserver.ask` does."""
+        while not self.is_fresh(users):
+            async with self._asking:
+                wanted = [user for user in users if not self._is_fresh(user)][:_USERS_A_QUERY]
+                if wanted:
+                    await self._ask(wanted)
+
+    async def freshen_unknown(self, user: str) -> None:
+        """Ask about a user of whom an unknown device spoke, unless that was asked within a minute."""
+        if time.monotonic() - self._asked_at.get(user, float("-inf")) > _RETRY_SECONDS:
+            self.outdate([user])
+            await self.freshen([user])
+
+    async def freshen_all(self) -> None:
+        """Ask about everybody outdated. Raises as `Homeserver.ask` does."""
+        await self.freshen(list(self._stale))
+
+    async def _ask(self, users: Collection[str]) -> None:
+        marks = {user: self._stale.get(user) for user in users}
+        wanted = {"device_keys": {user: [] for user in users}, "timeout": 10_000}
+        answer = await self._homeserver.ask("POST", "/keys/query", wanted)
+        now = time.monotonic()
+        failed = answer.get("failures") or {}
+        for user in users:
+            if user.partition(":")[2] in failed:
+                self._unreachable_until[user] = now + _RETRY_SECONDS
+                continue
+            await self._learn(read_keys(answer, user))
+            self._asked_at[user] = now
+            if self._stale.get(user) is marks[user]:
+                self._stale.pop(user, None)
+
+    async def _learn(self, keys: PublishedKeys) -> None:
+        pinned = None if keys.master_key is None else await self._pin(keys.user_id, keys.master_key)
+        before = self._trusts.get(keys.user_id)
+        if pinned is None and before is not None:
+            pinned = before.pinned  # an identity that disappeared is a changed one
+        trust = Trust(keys, pinned)
+        self._trusts[keys.user_id] = trust
+        if trust != before:
+            self._changed(keys.user_id, trust)
+
+    def origin(self, sender: str, session: InboundGroupSession, index: int) -> Origin:
+        """Judge whose message this is: by the keys its session came with, never by what the event claims."""
+        trust = self._trusts.get(sender)
+        device = _owner(trust, session)
+        doubt = self._doubt(session, trust, device)
+        return Origin(doubt, session.id, index, device.device_id if device is not None else None)
+
+    def _doubt(self, session: InboundGroupSession, trust: Trust | None, device: Device | None) -> Doubt | None:
+        if session.forwarding_chain:
+            return Doubt.forwarded_session
+        if trust is None or device is None:
+            others = (_owner(other, session) for other in self._trusts.values())
+            return Doubt.wrong_sender if any(others) else Doubt.unknown_device
+        if device in trust.believed:
+            return None
+        return Doubt.changed_identity if trust.changed else Doubt.unsigned_device
+
+
+def _owner(trust: Trust | None, session: InboundGroupSession) -> Device | None:
+    devices = trust.keys.devices if trust is not None else ()
+    keys = (session.sender_key, session.ed25519)
+    return next((device for device in devices if (device.curve25519, device.ed25519) == keys), None)
+
+
+class Machine(Olm):
+    """One device's Olm account and sessions on disk.
+
+    Nothing that another sends can raise out of `take` and `read`. The first device that gives a Megolm
+    session keeps it: nobody else can claim it afterwards, nor replace it by one that reads less.
+    """
+
+    def __init__(self, user_id: str, device_id: str, store: MatrixStore) -> None:
+        self.wedged: set[tuple[str, str]] = set()
+        self.greeted: set[str] = set()
+        self._known: dict[str, InboundGroupSession] = {}
+        super().__init__(user_id, device_id, store)
+
+    def load(self) -> None:
+        super().load()
+        self._known = {session.id: session for session in self.inbound_group_store}
+
+    # What comes in
+
+    def take(self, event: Json) -> str | None:
+        """Decrypt a to-device `m.room.encrypted`; give the ID of the Megolm session it brought, if it did.
+
+        Devices whose Olm session turns out broken are left in `wedged` as (user ID, Curve25519 key), those
+        that started a new one in `greeted`, as Curve25519 keys.
+        """
+        content, sender = event.get("content"), event.get("sender")
+        if not isinstance(content, dict) or not isinstance(sender, str) or content.get("algorithm") != OLM:
+            return None
+        sender_key, ciphertexts = content.get("sender_key"), content.get("ciphertext")
+        if not isinstance(sender_key, str) or not isinstance(ciphertexts, dict):
+            return None
+        sealed = ciphertexts.get(self.account.identity_keys["curve25519"])
+        if not isinstance(sealed, dict) or not isinstance(sealed.get("body"), str):
+            return None
+        try:
+            return self._take(sender, sender_key, sealed)
+        except Exception as error:
+            log.warning("olm.message_refused", sender=sender, error=type(error).__name__)
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # what the Rust side raises where it gives up
+                raise
+            log.warning("olm.message_refused", sender=sender, error="PanicException")
+        self.wedged.add((sender, sender_key))
+        return None
+
+    def _take(self, sender: str, sender_key: str, sealed: Json) -> str | None:
+        message: Any
+        if sealed.get("type") == 0:
+            message = vodozemac.PreKeyMessage.from_base64(sealed["body"])
+        elif sealed.get("type") == 1:
+            message = vodozemac.AnyOlmMessage.normal(decode_base64(sealed["body"]))
+        else:
+            return None
+        before = len(self.session_store[sender_key])
+        opened = self.decrypt(sender, sender_key, message)
+        if len(self.session_store[sender_key]) > before:
+            self.save_account()  # the one-time key that was used is gone from the disk, too
+            self._trim(sender_key)
+        if isinstance(opened, DummyEvent):
+            self.greeted.add(sender_key)
+        return opened.session_id if isinstance(opened, RoomKeyEvent) else None
+
+    def _trim(self, sender_key: str) -> None:
+        sessions = self.session_store[sender_key]
+        for session in sessions[_SESSIONS_A_DEVICE:]:
+            self.store.database.execute_sql("DELETE FROM olmsessions WHERE session_id = ?", (session.id,))
+        del sessions[_SESSIONS_A_DEVICE:]
+
+    def _mark_device_for_unwedging(self, sender: str, sender_key: str) -> None:
+        self.wedged.add((sender, sender_key))
+
+    def _handle_forwarded_room_key_event(self, *_: object) -> None:
+        return None  # we ask for none, and believe none
+
+    def create_group_session(
+        self, sender_key: str, sender_fp_key: str, room_id: str, session_id: str, session_key: str
+    ) -> None:
+        session = InboundGroupSession(session_key, sender_fp_key, sender_key, room_id)
+        if session.id != session_id:
+            raise ValueError("another session's key")
+        known = self._known.get(session.id)
+        if known is not None:
+            if (known.room_id, known.sender_key, known.ed25519) != (room_id, sender_key, sender_fp_key):
+                log.warning("megolm.session_claimed_twice", room_id=room_id, session_id=session_id)
+                return
+            if known.first_known_index <= session.first_known_index:
+                return
+        self._known[session.id] = session
+        self.inbound_group_store.add(session)
+        self.save_inbound_group_session(session)
+
+    def session(self, room_id: str, session_id: str) -> InboundGroupSession | None:
+        """The Megolm session that a room's event names, whoever gave it."""
+        session = self._known.get(session_id)
+        return session if session is not None and session.room_id == room_id else None
+
+    def read(self, session: InboundGroupSession, ciphertext: str) -> tuple[str, int] | None:
+        """The plaintext and message index of a Megolm message; None if the session does not open it."""
+        try:
+            text, index = session.decrypt(ciphertext)
+        except ValueError:
+            return None
+        return text, index
+
+    # What goes out
+
+    def device_keys(self) -> Json:
+        """This device's signed public keys ("Device keys")."""
+        keys: Json = {
+            "algorithms": [OLM, MEGOLM],
+            "device_id": self.device_id,
+            "user_id": self.user_id,
+            "keys": {f"{kind}:{self.device_id}": key for kind, key in self.account.identity_keys.items()},
+        }
+        return keys | {"signatures": self._signatures(keys)}
+
+    def _signatures(self, value: Json) -> Json:
+        return {self.user_id: {f"ed25519:{self.device_id}": self.sign_json(value)}}
+
+    def fresh_keys(self, count: int, fallback: bool) -> Json:
+        """New one-time keys for a homeserver that has `count`, and a fallback key if one is needed.
+
+        They are on the disk before anybody can use them; call `mark_keys_as_published` and `save_account`
+        when they are uploaded. The body's fields are those of `POST /keys/upload`.
+        """
+        account: Any = self.account._account  # noqa: SLF001  # nio does not know fallback keys
+        wanted = account.max_number_of_one_time_keys - count - len(account.one_time_keys)
+        if wanted > 0:
+            account.generate_one_time_keys(wanted)
+        if fallback and not account.fallback_key:
+            account.generate_fallback_key()
+        self.save_account()
+        body: Json = {"one_time_keys": self._signed_keys(account.one_time_keys, {})}
+        if fallback:
+            body["fallback_keys"] = self._signed_keys(account.fallback_key, {"fallback": True})
+        return body
+
+    def _signed_keys(self, keys: dict[str, Any], more: Json) -> Json:
+        bare = {key_id: {"key": key.to_base64(), **more} for key_id, key in keys.items()}
+        return {f"{_SIGNED_KEY}:{key_id}": key | {"signatures": self._signatures(key)} for key_id, key in bare.items()}
+
+    def outbound(self, room_id: str) -> OutboundGroupSession | None:
+        """The room's present outbound session, unless it is worn out."""
+        session = self.outbound_group_sessions.get(room_id)
+        return None if session is None or session.expired else session
+
+    def open_outbound(self, room_id: str) -> OutboundGroupSession:
+        """Begin a new outbound session; nobody holds its key yet. It lasts a day or 100 messages."""
+        self.create_outbound_group_session(room_id)
+        session = self.outbound_group_sessions[room_id]
+        session.max_age = _ROTATION
+        return session
+
+    def encrypt(self, room_id: str, event_type: str, content: Json) -> Json:
+        """The content of the `m.room.encrypted` that carries this event; relations stay outside."""
+        sealed: Json = self.group_encrypt(room_id, {"content": content, "type": event_type})
+        if "m.relates_to" in content:
+            sealed["m.relates_to"] = content["m.relates_to"]
+        return sealed
+
+    def can_whisper(self, device: Device) -> bool:
+        """Whether there is an Olm session with the device."""
+        return self.session_store.get(device.curve25519) is not None
+
+    def meet(self, device: Device, answer: object) -> bool:
+        """Start an Olm session with a one-time key claimed from the device; whether that succeeded."""
+        if not isinstance(answer, dict):
+            return False
+        for key_id, key in answer.items():
+            if not key_id.startswith(f"{_SIGNED_KEY}:") or not isinstance(key, dict):
+                continue
+            if is_signed(key, device.user_id, device.device_id, device.ed25519):
+                try:
+                    self.create_session(key["key"], device.curve25519)
+                except (KeyError, TypeError, ValueError):
+                    continue
+                self._trim(device.curve25519)
+                return True
+        return False
+
+    def whisper(self, device: Device, event_type: str, content: Json) -> Json:
+        """The to-device content that only this device can open."""
+        keys = {"ed25519": device.ed25519, "curve25519": device.curve25519}
+        session = self.session_store.get(device.curve25519)
+        recipient = OlmDevice(device.user_id, device.device_id, keys)
+        sealed: Json = self._olm_encrypt(session, recipient, event_type, content)  # type: ignore[no-untyped-call]
+        return sealed
+
+
+def open_machine(folder: Folder, user_id: str, device_id: str) -> Machine:
+    """Load the device's Olm machine from the folder's crypto store, or make it there."""
+    database = folder.database()
+    store = MatrixStore(user_id, device_id, str(database.parent), folder.pickle_key(), database.name)
+    return Machine(user_id, device_id, store)
+
+
+@dataclass
+class _Shared:
+    """Who holds the key of a room's outbound session, and who was told that it is withheld."""
+
+    session_id: str
+    holders: set[Device] = field(default_factory=set)
+    refused: set[Device] = field(default_factory=set)
+    retry_at: dict[Device, float] = field(default_factory=dict)
+
+
+class RoomKeys:
+    """Gives each room's key to exactly the believed devices of its members."""
+
+    def __init__(self, homeserver: Homeserver, machine: Machine, directory: Directory) -> None:
+        self._homeserver = homeserver
+        self._machine = machine
+        self._directory = directory
+        self._shared: dict[str, _Shared] = {}
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._unwedged_at: dict[str, float] = {}
+
+    async def share(self, room_id: str, users: Collection[str]) -> None:
+        """Make the room's outbound session ready for a message to these users.
+
+        No request is made while nothing changed. A holder who may not read any more ends the session; a
+        refused device is told `m.unverified` before the session's first message. Raises NobodyToHear if no
+        device may read, and as `Homeserver.ask` does: then nothing counts as shared that did not arrive.
+        """
+        if self._is_ready(room_id, users):
+            return
+        async with self._locks[room_id]:
+            if not self._is_ready(room_id, users):
+                await self._directory.freshen(users)
+                await self._hand_out(room_id, users)
+
+    def _devices(self, users: Collection[str]) -> tuple[set[Device], set[Device]]:
+        trusts = [trust for user in users if (trust := self._directory.trust(user)) is not None]
+        believed = {device for trust in trusts for device in trust.believed}
+        return believed, {device for trust in trusts for device in trust.refused}
+
+    def _is_ready(self, room_id: str, users: Collection[str]) -> bool:
+        session, shared = self._machine.outbound(room_id), self._shared.get(room_id)
+        if session is None or shared is None or shared.session_id != session.id or not session.shared:
+            return False
+        if not shared.holders or not self._directory.is_fresh(users):
+            return False
+        believed, refused = self._devices(users)
+        missing = believed - shared.holders
+        now = time.monotonic()
+        return (
+            shared.holders <= believed
+            and refused <= shared.refused
+            and all(shared.retry_at.get(device, 0.0) > now for device in missing)
+        )
+
+    async def _hand_out(self, room_id: str, users: Collection[str]) -> None:
+        believed, refused = self._devices(users)
+        if not believed:
+            raise NobodyToHear
+        session, shared = self._machine.outbound(room_id), self._shared.get(room_id)
+        if session is None or shared is None or shared.session_id != session.id or shared.holders - believed:
+            session = self._machine.open_outbound(room_id)
+            shared = self._shared[room_id] = _Shared(session.id)
+        await self._give(room_id, session, shared, believed - shared.holders)
+        await self._withhold(room_id, shared, refused - shared.refused)
+        if not shared.holders:
+            raise NobodyToHear
+        session.shared = True
+
+    async def _give(self, room_id: str, session: OutboundGroupSession, shared: _Shared, devices: set[Device]) -> None:
+        await self._claim({device for device in devices if not self._machine.can_whisper(device)})
+        reachable = [device for device in devices if self._machine.can_whisper(device)]
+        retry_at = time.monotonic() + _RETRY_SECONDS
+        shared.retry_at = {device: retry_at for device in devices if device not in reachable}
+        if shared.retry_at:
+            log.warning("megolm.devices_out_of_keys", room_id=room_id, count=len(shared.retry_at))
+        key = {
+            "algorithm": MEGOLM,
+            "room_id": room_id,
+            "session_id": session.id,
+            "session_key": session.session_key,
+        }
+        for first in range(0, len(reachable), _DEVICES_A_REQUEST):
+            chunk = reachable[first : first + _DEVICES_A_REQUEST]
+            sealed = {device: self._machine.whisper(device, "m.room_key", key) for device in chunk}
+            await self._send("m.room.encrypted", sealed)
+            shared.holders.update(chunk)
+
+    async def _withhold(self, room_id: str, shared: _Shared, devices: set[Device]) -> None:
+        notice = {
+            "algorithm": MEGOLM,
+            "code": "m.unverified",
+            "reason": "This device is not signed by the identity that its owner is known by.",
+            "room_id": room_id,
+            "sender_key": self._machine.account.identity_keys["curve25519"],
+            "session_id": shared.session_id,
+        }
+        if devices:
+            await self._send("m.room_key.withheld", dict.fromkeys(devices, notice))
+            shared.refused.update(devices)
+
+    async def _claim(self, devices: Collection[Device]) -> None:
+        if not devices:
+            return
+        wanted: defaultdict[str, dict[str, str]] = defaultdict(dict)
+        for device in devices:
+            wanted[device.user_id][device.device_id] = _SIGNED_KEY
+        answer = await self._homeserver.ask("POST", "/keys/claim", {"one_time_keys": wanted, "timeout": 10_000})
+        keys = answer.get("one_time_keys") or {}
+        for device in devices:
+            self._machine.meet(device, (keys.get(device.user_id) or {}).get(device.device_id))
+
+    async def _send(self, event_type: str, contents: dict[Device, Json]) -> None:
+        messages: defaultdict[str, Json] = defaultdict(dict)
+        for device, content in contents.items():
+            messages[device.user_id][device.device_id] = content
+        place = path("/sendToDevice/{type}/{id}", type=event_type, id=secrets.token_hex(16))
+        await self._homeserver.ask("PUT", place, {"messages": messages})
+
+    async def mend(self) -> None:
+        """Start anew with devices whose Olm session broke, at most once an hour each ("Recovering from
+        undecryptable messages"), and give the room keys again to those that started anew with us."""
+        greeted, self._machine.greeted = self._machine.greeted, set()
+        for shared in self._shared.values() if greeted else ():
+            shared.holders = {holder for holder in shared.holders if holder.curve25519 not in greeted}
+        wedged, self._machine.wedged = self._machine.wedged, set()
+        now = time.monotonic()
+        broken = {
+            device
+            for user, key in wedged
+            for device in self._devices([user])[0]
+            if device.curve25519 == key and now - self._unwedged_at.get(key, float("-inf")) > _UNWEDGE_SECONDS
+        }
+        if not broken:
+            return
+        try:
+            await self._claim(broken)
+            sealed = {
+                device: self._machine.whisper(device, "m.dummy", {})
+                for device in broken
+                if self._machine.can_whisper(device)
+            }
+            await self._send("m.room.encrypted", sealed)
+        except Transient:
+            self._machine.wedged |= wedged
+            raise
+        self._unwedged_at.update((device.curve25519, now) for device in broken)
