@@ -1,8 +1,8 @@
 """A person with a phone: an encrypted, cross-signed Matrix client for tests and benchmarks.
 
-It does what Element does at a first login and nothing more: a fresh device, its keys, an identity that
-signs the device (Matrix 1.18, client-server API, section "Cross-signing"), then a sync in the background. What it can
-read it remembers, so that a test may send first and ask for the answer afterwards.
+It does what Element does at a first login and nothing more: a fresh device, its keys, an identity that signs
+the device (Matrix 1.18, client-server API, section "Cross-signing"), then a sync in the background. What it
+can read it remembers, so that a test may send first and ask for the answer afterwards.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import aiohttp
 import nio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -131,9 +132,7 @@ class Identity:
             "self_signing_key": _described(self.self_signing, "self_signing", user_id),
             "user_signing_key": _described(self.user_signing, "user_signing", user_id),
         }
-        return {"master_key": master} | {
-            name: _signed(key, self.master, user_id) for name, key in lower.items()
-        }
+        return {"master_key": master} | {name: _signed(key, self.master, user_id) for name, key in lower.items()}
 
     def sign_device(self, device: Json) -> Json:
         """The device keys as `/keys/query` gives them, with the self-signing key's signature alone."""
@@ -160,6 +159,10 @@ class Human:
 
     Waiting functions take a timeout in seconds and raise `TimeoutError` with what was heard instead. `mark()`
     gives the present end of what was heard; `since=` lets a wait look only behind such a mark.
+
+    `redactions` maps a taken-back event to its redaction, `unreadable` holds the ciphertexts whose key has
+    not come, `withheld` maps a session to the code with which its sender refused the key
+    (`m.room_key.withheld`).
     """
 
     def __init__(self, client: AsyncClient, password: str, identity: Identity) -> None:
@@ -169,6 +172,7 @@ class Human:
         self.reactions: list[Reaction] = []
         self.redactions: dict[str, str] = {}
         self.unreadable: dict[str, nio.MegolmEvent] = {}
+        self.withheld: dict[str, str] = {}
         self._password = password
         self._taken: set[str] = set()
         self._seen: set[str] = set()
@@ -194,7 +198,10 @@ class Human:
         `cross_signed=False` no identity is uploaded and the device stays unsigned until `cross_sign()`.
         """
         config = AsyncClientConfig(
-            store_name=f"{secrets.token_hex(6)}.db", pickle_key=secrets.token_hex(32), request_timeout=30
+            store_name=f"{secrets.token_hex(6)}.db",
+            pickle_key=secrets.token_hex(32),
+            request_timeout=30,
+            max_timeout_retry_wait_time=2,
         )
         client = AsyncClient(homeserver, user_id, store_path=str(store), config=config)
         human = cls(client, password, identity or Identity())
@@ -235,15 +242,11 @@ class Human:
         if room_id not in self.client.rooms:
             await self.wait_for(lambda: self.client.invited_rooms.get(room_id), "an invitation", timeout)
             await self.request("POST", f"/rooms/{room_id}/join", {})
-        await self.wait_for(
-            lambda: True if self._knows(room_id) else None, "the joined and encrypted room", timeout
-        )
+        await self.wait_for(lambda: True if self._knows(room_id) else None, "the joined and encrypted room", timeout)
 
     async def invitation(self, timeout: float = 30) -> str:
         """Wait for any open invitation and return its room ID."""
-        return await self.wait_for(
-            lambda: next(iter(self.client.invited_rooms), None), "any invitation", timeout
-        )
+        return await self.wait_for(lambda: next(iter(self.client.invited_rooms), None), "any invitation", timeout)
 
     async def wait_joined(self, room_id: str, user_id: str, timeout: float = 30) -> None:
         """Return when this client has seen another's joining."""
@@ -336,9 +339,7 @@ class Human:
             txn_id = txn_id or secrets.token_hex(8)
             answer = await self.request("PUT", f"/rooms/{room_id}/send/{event_type}/{txn_id}", content)
             return str(answer["event_id"])
-        sent = await self.client.room_send(
-            room_id, event_type, content, tx_id=txn_id, ignore_unverified_devices=True
-        )
+        sent = await self.client.room_send(room_id, event_type, content, tx_id=txn_id, ignore_unverified_devices=True)
         if not isinstance(sent, nio.RoomSendResponse):
             raise HomeserverRefused(0, {"room_send": str(sent)})
         return str(sent.event_id)
@@ -354,9 +355,7 @@ class Human:
         return [
             message
             for message in self.messages[since:]
-            if message.sender == sender
-            and message.type == "m.room.message"
-            and room_id in (None, message.room_id)
+            if message.sender == sender and message.type == "m.room.message" and room_id in (None, message.room_id)
         ]
 
     async def next_message(
@@ -371,9 +370,7 @@ class Human:
         """The sender's first message that satisfies the predicate and was not returned here before."""
 
         def find() -> Message | None:
-            fresh = (
-                m for m in self.heard(sender, room_id=room_id, since=since) if m.event_id not in self._taken
-            )
+            fresh = (m for m in self.heard(sender, room_id=room_id, since=since) if m.event_id not in self._taken)
             return next((m for m in fresh if satisfying(m)), None)
 
         found = await self.wait_for(find, f"a message of {sender}", timeout)
@@ -394,9 +391,7 @@ class Human:
         await self.send_text(room_id, body)
         return await self.next_message(sender, satisfying, room_id=room_id, since=mark, timeout=timeout)
 
-    async def reactions_to(
-        self, event_id: str, sender: str, *, at_least: int = 0, timeout: float = 30
-    ) -> list[str]:
+    async def reactions_to(self, event_id: str, sender: str, *, at_least: int = 0, timeout: float = 30) -> list[str]:
         """The sender's reaction keys under an event in their order, once there are `at_least` so many."""
 
         def find() -> list[str] | None:
@@ -417,9 +412,7 @@ class Human:
                     await self._news.wait()
                 return found
         except TimeoutError:
-            raise TimeoutError(
-                f"{self.user_id} waited {timeout:g} s for {what}; {self._last_heard()}"
-            ) from None
+            raise TimeoutError(f"{self.user_id} waited {timeout:g} s for {what}; {self._last_heard()}") from None
 
     def _last_heard(self) -> str:
         last = [f"{message.sender}: {message.body[:80]!r}" for message in self.messages[-5:]]
@@ -488,6 +481,7 @@ class Human:
         client: Any = self.client  # nio's annotations of callbacks are wrong
         client.add_event_callback(self._take, nio.Event)
         client.add_to_device_callback(self._read_late, (nio.RoomKeyEvent, nio.ForwardedRoomKeyEvent))
+        client.add_to_device_callback(self._note_withheld, nio.UnknownToDeviceEvent)
         client.add_response_callback(self._breathe, nio.SyncError)
         client.add_response_callback(self._tell, nio.SyncResponse)
         first = asyncio.ensure_future(self.client.synced.wait())
@@ -498,7 +492,11 @@ class Human:
 
     async def _sync(self) -> None:
         try:
-            await self.client.sync_forever(timeout=30_000, sync_filter=_SYNC_FILTER, full_state=True)
+            while True:
+                # nio tries again by itself where it cannot connect, but not where an answer breaks off.
+                with suppress(aiohttp.ClientError):
+                    await self.client.sync_forever(timeout=30_000, sync_filter=_SYNC_FILTER, full_state=True)
+                await asyncio.sleep(0.5)
         finally:
             self._wake()
 
@@ -555,6 +553,11 @@ class Human:
                     position=len(self.messages),
                 )
             )
+
+    async def _note_withheld(self, event: nio.UnknownToDeviceEvent) -> None:
+        content: Json = event.source["content"]
+        if event.type == "m.room_key.withheld":
+            self.withheld[content.get("session_id", "")] = content["code"]
 
     async def _read_late(self, key: nio.RoomKeyEvent | nio.ForwardedRoomKeyEvent) -> None:
         waiting = [event for event in self.unreadable.values() if event.session_id == key.session_id]
