@@ -83,10 +83,14 @@ class State(StrEnum):
 
 
 class Question(StrEnum):
-    """What the bot asked in a room: to answer a request, or to pick a slot from a list."""
+    """What the bot asked in a room: to answer a request, to pick a slot, or to pick an appointment from a list.
+
+    A slot picked for an appointment moves it; without one it books.
+    """
 
     ANSWER_REQUEST = "answer_request"
     PICK_SLOT = "pick_slot"
+    PICK_APPOINTMENT = "pick_appointment"
 
 
 def one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
@@ -298,6 +302,7 @@ questions = Table(
     Column("appointment_id", Uuid, ForeignKey("appointments.id")),
     Column("revision", Integer),
     Column("slots", ARRAY(DateTime(timezone=True)), nullable=False),
+    Column("choices", ARRAY(Uuid), nullable=False),
     at("asked_at"),
     at("expires_at"),
     at("answered_at", nullable=True),

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
 from supervision import appointments
 from supervision.appointments import OPEN, Appointment
 from supervision.db import Transaction
-from supervision.models import Question, State, Status, bots, identities, notifications, questions
+from supervision.models import State, Status, bots, identities, notifications
 from supervision.models import appointments as table
 
 
@@ -101,25 +101,6 @@ async def page(
         query = query.where(tuple_(table.c.starts_at, table.c.id) > after)
     found = [appointments.from_row(row) for row in await tx.execute(query)]
     return Page(found[:most], len(found) > most)
-
-
-async def last_slots(
-    tx: Transaction, person_id: uuid.UUID, pair_id: uuid.UUID, *, now: datetime
-) -> list[datetime] | None:
-    """The starts in the list that this person was shown last in this pair's room, while it is not too old."""
-    query = (
-        select(questions.c.slots)
-        .where(
-            questions.c.person_id == person_id,
-            questions.c.pair_id == pair_id,
-            questions.c.kind == Question.PICK_SLOT,
-            questions.c.expires_at > now,
-        )
-        .order_by(questions.c.asked_at.desc())
-        .limit(1)
-    )
-    found: list[datetime] | None = await tx.scalar(query)
-    return found
 
 
 async def bot_master_keys(tx: Transaction) -> dict[str, str]:

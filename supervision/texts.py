@@ -36,11 +36,15 @@ class Moment:
 
 @dataclass(frozen=True)
 class Span:
-    """`[starts_at, ends_at)`, told in the reader's zone, and in `other_zone` too where the clocks differ."""
+    """`[starts_at, ends_at)`, told in the reader's zone, and in `other_zone` too where the clocks differ.
+
+    `brief` leaves the reader's own zone out, for lists under a heading that names it.
+    """
 
     starts_at: datetime
     ends_at: datetime
     other_zone: str | None = None
+    brief: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,13 +104,14 @@ class Reader:
     def span(self, span: Span) -> str:
         """`ter., 24/11, 15:00–15:50 (São Paulo)`, with the other's local time behind it where it differs."""
         own = f"{self.day(span.starts_at)}, {self.clock(span.starts_at)}–{self.clock(span.ends_at)}"
-        if span.other_zone is None or _same_clock(span.starts_at, self.zone, zoneinfo.ZoneInfo(span.other_zone)):
-            return f"{own} ({self.city()})"
-        other = Reader(self.language, span.other_zone)
-        theirs = f"{other.clock(span.starts_at)}–{other.clock(span.ends_at)}"
-        if other.day(span.starts_at) != self.day(span.starts_at):
-            theirs = f"{other.day(span.starts_at)}, {theirs}"
-        return f"{own} ({self.city()}; {theirs} {self.say('time.in_city', city=other.city())})"
+        behind = [] if span.brief else [self.city()]
+        if span.other_zone and not _same_clock(span.starts_at, self.zone, zoneinfo.ZoneInfo(span.other_zone)):
+            other = Reader(self.language, span.other_zone)
+            theirs = f"{other.clock(span.starts_at)}–{other.clock(span.ends_at)}"
+            if other.day(span.starts_at) != self.day(span.starts_at):
+                theirs = f"{other.day(span.starts_at)}, {theirs}"
+            behind.append(f"{theirs} {self.say('time.in_city', city=other.city())}")
+        return f"{own} ({'; '.join(behind)})" if behind else own
 
     def day(self, at: datetime) -> str:
         return self._format(at, PATTERNS[self.language]["day"])
@@ -158,8 +163,8 @@ def _encode(value: object) -> Any:
     match value:
         case Moment(at):
             return {"moment": at.isoformat()}
-        case Span(starts_at, ends_at, other_zone):
-            return {"span": [starts_at.isoformat(), ends_at.isoformat(), other_zone]}
+        case Span(starts_at, ends_at, other_zone, brief):
+            return {"span": [starts_at.isoformat(), ends_at.isoformat(), other_zone, brief]}
         case Clocks(instants):
             return {"clocks": [at.isoformat() for at in instants]}
         case Key(key):
@@ -174,8 +179,8 @@ def _decode(value: Any) -> Param:
     match value:
         case {"moment": at}:
             return Moment(datetime.fromisoformat(at))
-        case {"span": [starts_at, ends_at, other_zone]}:
-            return Span(datetime.fromisoformat(starts_at), datetime.fromisoformat(ends_at), other_zone)
+        case {"span": [starts_at, ends_at, other_zone, brief]}:
+            return Span(datetime.fromisoformat(starts_at), datetime.fromisoformat(ends_at), other_zone, brief)
         case {"clocks": instants}:
             return Clocks(tuple(datetime.fromisoformat(at) for at in instants))
         case {"key": key}:
@@ -245,9 +250,9 @@ def refusal(reader: Reader, refused: Refused) -> str:
     """What a refusal says to this person."""
     params = dict(refused.params)
     key = refused.key
-    match params.get("alternatives"):
-        case [_, *_] as instants:
-            key, params["alternatives"] = f"{key}_others", Clocks(tuple(instants))
+    alternatives = params.get("alternatives")
+    if isinstance(alternatives, list) and alternatives:
+        key, params["alternatives"] = f"{key}_others", Clocks(tuple(alternatives))
     if "status" in params:
         params["status"] = Key(f"status.{params['status']}")
     return reader.say(key, **params)

@@ -299,10 +299,13 @@ def upgrade() -> None:
         sa.Column("appointment_id", sa.Uuid(), nullable=True),
         sa.Column("revision", sa.Integer(), nullable=True),
         sa.Column("slots", sa.ARRAY(sa.DateTime(timezone=True)), nullable=False),
+        sa.Column("choices", sa.ARRAY(sa.Uuid()), nullable=False),
         sa.Column("asked_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("answered_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint("kind IN ('answer_request', 'pick_slot')", name=op.f("ck_questions_kind")),
+        sa.CheckConstraint(
+            "kind IN ('answer_request', 'pick_slot', 'pick_appointment')", name=op.f("ck_questions_kind")
+        ),
         sa.ForeignKeyConstraint(["appointment_id"], ["appointments.id"], name=op.f("fk_questions_appointment_id")),
         sa.ForeignKeyConstraint(["notification_id"], ["notifications.id"], name=op.f("fk_questions_notification_id")),
         sa.ForeignKeyConstraint(["pair_id"], ["pairs.id"], name=op.f("fk_questions_pair_id")),
