@@ -1,0 +1,48 @@
+"""Whose Matrix identity is whose: the master cross-signing key of each account, pinned when it is first seen."""
+
+from datetime import datetime
+
+from sqlalchemy import select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from supervision import audit
+from supervision.audit import SYSTEM, Actor
+from supervision.db import Transaction
+from supervision.errors import NotFound
+from supervision.models import identities, people
+
+
+async def pin(tx: Transaction, matrix_id: str, master_key: str, *, now: datetime) -> str | None:
+    """The key that is pinned for this account: the given one if there was none. None for an account of nobody.
+
+    A key other than the pinned one is kept as offered, until its owner or an admin confirms it.
+    """
+    known = select(people.c.id).where(people.c.matrix_id == matrix_id, people.c.disabled_at.is_(None))
+    person_id = await tx.scalar(known)
+    if person_id is None:
+        return None
+    added = await tx.execute(
+        insert(identities).values(matrix_id=matrix_id, master_key=master_key, pinned_at=now).on_conflict_do_nothing()
+    )
+    if added.rowcount == 1:
+        await audit.record(tx, SYSTEM, "identity.pin", "person", person_id, now=now)
+        return master_key
+    row = (await tx.execute(select(identities).where(identities.c.matrix_id == matrix_id))).one()
+    if row.master_key != master_key and row.offered_key != master_key:
+        await tx.execute(
+            update(identities).where(identities.c.matrix_id == matrix_id).values(offered_key=master_key, offered_at=now)
+        )
+        await audit.record(tx, SYSTEM, "identity.change_seen", "person", person_id, now=now, success=False)
+    return str(row.master_key)
+
+
+async def confirm(tx: Transaction, actor: Actor, matrix_id: str, *, now: datetime) -> None:
+    """Believe the offered identity from now on: its owner, signed in by mail, or an admin vouches for it."""
+    changed = await tx.execute(
+        update(identities)
+        .where(identities.c.matrix_id == matrix_id, identities.c.offered_key.is_not(None))
+        .values(master_key=identities.c.offered_key, pinned_at=now, offered_key=None, offered_at=None)
+    )
+    if changed.rowcount == 0:
+        raise NotFound
+    await audit.record(tx, actor, "identity.confirm", "matrix_account", matrix_id, now=now)
