@@ -11,7 +11,7 @@ import pytest
 from embedded.postgresql import PostgreSQL
 from embedded.synapse import Synapse, start_synapse
 from tests.support.homeserver import Pair, Seat, people
-from tests.support.human import Human
+from tests.support.proxy import Proxy
 
 
 @pytest.fixture(scope="session")
@@ -32,12 +32,26 @@ async def seat(synapse: Synapse, tmp_path: Path) -> AsyncIterator[Seat]:
 async def pair(synapse: Synapse, seat: Seat, tmp_path: Path) -> AsyncIterator[Pair]:
     """Ana and Bruno with a phone each, in their room with the bot."""
     async with people(synapse, tmp_path, 2) as (ana, bruno):
-        yield await pair_up(seat, ana, bruno)
+        yield await seat.pair_up(ana, bruno)
 
 
-async def pair_up(seat: Seat, ana: Human, bruno: Human) -> Pair:
-    room_id = await seat.make_room(ana.user_id, bruno.user_id)
-    for person in (ana, bruno):
-        await person.join(room_id)
-    await seat.wait_for(lambda: all(seat.client.can_read(room_id, who.user_id) for who in (ana, bruno)))
-    return Pair(room_id, ana, bruno)
+@pytest.fixture
+async def proxy(synapse: Synapse) -> AsyncIterator[Proxy]:
+    """Synapse behind a server that can misbehave."""
+    async with Proxy.before(synapse.base_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def far_seat(synapse: Synapse, proxy: Proxy, tmp_path: Path) -> AsyncIterator[Seat]:
+    """A bot that knows its homeserver through the proxy only, and waits two seconds for a key."""
+    store = tmp_path / f"bot-{secrets.token_hex(4)}"
+    async with Seat.take(synapse, store, homeserver=proxy.url, grace=2.0) as seat:
+        yield seat
+
+
+@pytest.fixture
+async def far_pair(synapse: Synapse, far_seat: Seat, tmp_path: Path) -> AsyncIterator[Pair]:
+    """Ana and Bruno in a room with the bot behind the proxy; they themselves are not behind it."""
+    async with people(synapse, tmp_path, 2) as (ana, bruno):
+        yield await far_seat.pair_up(ana, bruno)

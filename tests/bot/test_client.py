@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
-from bot.client import Incoming
-from tests.support.homeserver import Pair, Seat
+import asyncio
+import secrets
+from pathlib import Path
+from typing import Any
+
+import pytest
+import vodozemac
+
+from bot.client import Client, Incoming, NobodyToHear, StrangerInRoom
+from bot.logins import StoreInUse
+from bot.requests import HomeserverRefused
+from bot.signatures import encode
+from embedded.synapse import Synapse
+from supervision.errors import Transient
+from tests.support.homeserver import Pair, Seat, make_account, people, phone
+from tests.support.proxy import Proxy
+
+Json = dict[str, Any]
 
 
 async def test_command_is_believed_and_answered(seat: Seat, pair: Pair) -> None:
@@ -16,3 +32,412 @@ async def test_command_is_believed_and_answered(seat: Seat, pair: Pair) -> None:
     assert (event.body, event.kind, event.doubt) == ("!book", "text", None)
     assert (event.sender, event.device_id) == (pair.bruno.user_id, pair.bruno.device_id)
     assert (reply.body, reply.encrypted) == ("heard !book", True)
+
+
+# What an event looks like
+
+
+async def test_relations_reactions_and_files_are_told(seat: Seat, pair: Pair) -> None:
+    bruno, room_id = pair.bruno, pair.room_id
+    text = await bruno.send_text(room_id, "first")
+    edit = await seat.next_heard(await bruno.edit(room_id, text, "changed"))
+    threaded = await seat.next_heard(await bruno.send_text(room_id, "inside", thread=text))
+    reaction = await seat.next_heard(await bruno.react(room_id, text, "1\ufe0f⃣"))
+    thumb = await seat.next_heard(await bruno.react(room_id, text, "👍🏽"))
+    sent = await bruno.send_file(room_id, "../../x", b"abc", "application/octet-stream")
+    attachment = await seat.next_heard(sent)
+    redaction = await seat.next_heard(await bruno.redact(room_id, text))
+    assert (edit.is_edit, edit.thread_root) == (True, None)
+    assert (threaded.is_edit, threaded.thread_root, threaded.body) == (False, text, "inside")
+    assert (reaction.kind, reaction.relates_to, reaction.key, reaction.doubt) == ("reaction", text, "1⃣", None)
+    assert thumb.key == "👍"
+    assert (attachment.kind, attachment.filename, attachment.msgtype) == ("attachment", "../../x", "m.file")
+    assert (redaction.kind, redaction.relates_to) == ("redaction", text)
+
+
+async def test_repr_of_event_says_nothing(seat: Seat, pair: Pair) -> None:
+    event = await seat.next_heard(await pair.bruno.send_text(pair.room_id, "a secret"))
+    assert "secret" not in repr(event)
+
+
+# Losing nothing, repeating nothing
+
+
+async def test_unhandled_event_comes_again_after_restart(seat: Seat, pair: Pair) -> None:
+    struck = asyncio.Event()
+
+    async def hang(event: Incoming) -> None:
+        seat.heard.append(event)
+        struck.set()
+        await asyncio.Event().wait()
+
+    seat.answer = hang
+    event_id = await pair.bruno.send_text(pair.room_id, "!book")
+    await struck.wait()
+    (before,) = seat.heard
+    seat.answer, seat.heard = None, []
+    await seat.restart()
+    assert await seat.next_heard(event_id) == before
+    assert before.doubt is None
+
+
+async def test_absence_longer_than_a_timeline_loses_nothing(seat: Seat, pair: Pair) -> None:
+    first = await pair.bruno.send_text(pair.room_id, "before")
+    await seat.next_heard(first)
+    await seat.stop()
+    sent = [await pair.bruno.send_text(pair.room_id, f"number {number}") for number in range(70)]
+    seat.heard = []
+    await seat.start()
+    await seat.next_heard(sent[-1])
+    assert [event.event_id for event in seat.heard if event.event_id != first] == sent
+    assert {event.doubt for event in seat.heard} == {None}
+
+
+async def test_slow_room_holds_up_neither_sync_nor_other_rooms(
+    synapse: Synapse, seat: Seat, pair: Pair, tmp_path: Path
+) -> None:
+    release, order = asyncio.Event(), []
+
+    async def answer(event: Incoming) -> None:
+        if event.room_id == pair.room_id:
+            await release.wait()
+        order.append(event.event_id)
+
+    async with people(synapse, tmp_path, 2) as (clara, davi):
+        other = await seat.pair_up(clara, davi)
+        seat.answer = answer
+        slow = [await pair.bruno.send_text(pair.room_id, body) for body in ("one", "two")]
+        quick = await clara.send_text(other.room_id, "three")
+        await seat.next_heard(quick)
+        token = seat.token
+        release.set()
+        await seat.next_heard(slow[1])
+        assert order == [quick, *slow]
+        await seat.wait_for(lambda: seat.token != token)
+
+
+async def test_event_is_tried_again_while_something_is_out_of_reach(seat: Seat, pair: Pair) -> None:
+    tries = 0
+
+    async def answer(event: Incoming) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise Transient("database_unreachable")
+
+    seat.answer = answer
+    await seat.next_heard(await pair.bruno.send_text(pair.room_id, "!book"))
+    assert tries == 3
+
+
+async def test_event_of_a_bug_is_dropped_and_the_room_goes_on(seat: Seat, pair: Pair) -> None:
+    tries = 0
+
+    async def answer(event: Incoming) -> None:
+        nonlocal tries
+        if event.body == "poison":
+            tries += 1
+            raise ZeroDivisionError
+
+    seat.answer = answer
+    await pair.bruno.send_text(pair.room_id, "poison")
+    await seat.next_heard(await pair.bruno.send_text(pair.room_id, "!book"))
+    assert tries == 3
+
+
+# A homeserver in trouble, and hostile senders
+
+
+async def test_failing_syncs_are_asked_rarely_and_recovered_from(far_seat: Seat, far_pair: Pair, proxy: Proxy) -> None:
+    asked = proxy.count("/sync")
+    proxy.refuse = lambda _, path: (502, {}) if path == "/sync" else None
+    await far_pair.bruno.send_text(far_pair.room_id, "wake")  # ends the open long-poll
+    event_id = await far_pair.bruno.send_text(far_pair.room_id, "!book")
+    await asyncio.sleep(4)
+    assert proxy.count("/sync") - asked <= 5
+    proxy.refuse = lambda *_: None
+    assert (await far_seat.next_heard(event_id)).doubt is None
+
+
+async def test_hostile_olm_messages_do_not_stop_the_loop(seat: Seat, pair: Pair) -> None:
+    bot = seat.account.user_id
+    keys = (await pair.ana.request("POST", "/keys/query", {"device_keys": {bot: []}}))["device_keys"][bot]
+    (device_id, device), *_ = keys.items()
+    bots_key = device["keys"][f"curve25519:{device_id}"]
+    attacker = vodozemac.Account()
+    session = attacker.create_outbound_session(
+        vodozemac.Curve25519PublicKey.from_base64(bots_key), vodozemac.Account().curve25519_key
+    )
+    kind, unknown_key = session.encrypt(b"{}").to_parts()
+    assert kind == 0
+    bodies: list[Any] = [
+        {"type": 0, "body": encode(unknown_key)},
+        {"type": 0, "body": "%%%"},
+        {"type": 1, "body": "%%%"},
+        {"type": 1, "body": ""},
+        {"type": 7, "body": "abc"},
+        {"type": 0},
+        "text",
+    ]
+    for body in bodies:
+        content = {
+            "algorithm": "m.olm.v1.curve25519-aes-sha2",
+            "sender_key": attacker.curve25519_key.to_base64(),
+            "ciphertext": {bots_key: body},
+        }
+        path = f"/sendToDevice/m.room.encrypted/{secrets.token_hex(8)}"
+        await pair.ana.request("PUT", path, {"messages": {bot: {device_id: content}}})
+    assert (await seat.next_heard(await pair.ana.send_text(pair.room_id, "!help"))).doubt is None
+
+
+async def test_malformed_answers_do_not_stop_the_loop(far_seat: Seat, far_pair: Pair, proxy: Proxy) -> None:
+    room_id = far_pair.room_id
+    nonsense: list[Any] = [
+        None,
+        [],
+        7,
+        {},
+        {"type": 3},
+        {"event_id": "$x", "type": "m.room.message", "sender": [], "content": 1},
+    ]
+    late = {"event_id": "$y", "type": "m.room.message", "sender": "@x:y", "origin_server_ts": 10**30, "content": {}}
+
+    def forge(path: str, answer: Json) -> Json:
+        if path == "/sync" and room_id in answer.get("rooms", {}).get("join", {}):
+            room = answer["rooms"]["join"][room_id]
+            room["timeline"]["events"] = [*nonsense, late, *room["timeline"]["events"]]
+            room["state"] = {"events": nonsense}
+            answer["to_device"] = {"events": [*nonsense, {"type": "m.room.encrypted", "sender": {}, "content": []}]}
+            answer["device_lists"] = {"changed": [{}, None, 3], "left": None}
+            answer["rooms"]["join"]["!odd:x"] = []
+            answer["rooms"]["invite"] = {"!other:x": {"invite_state": {"events": [{}, 3]}}}
+        return answer
+
+    proxy.forge = forge
+    event = await far_seat.next_heard(await far_pair.bruno.send_text(room_id, "!book"))
+    assert (event.body, event.doubt) == ("!book", None)
+
+
+async def test_exhausted_one_time_keys_are_replaced(far_seat: Seat, far_pair: Pair, proxy: Proxy) -> None:
+    before = proxy.count("/keys/upload")
+
+    def forge(path: str, answer: Json) -> Json:
+        if path == "/sync":
+            answer["device_one_time_keys_count"] = {}
+        return answer
+
+    proxy.forge = forge
+    await far_pair.bruno.send_text(far_pair.room_id, "wake")
+    await far_seat.wait_for(lambda: proxy.count("/keys/upload") > before)
+
+
+async def test_late_key_makes_event_readable(far_seat: Seat, far_pair: Pair, proxy: Proxy) -> None:
+    withheld: list[Json] = []
+
+    def delay_keys(path: str, answer: Json) -> Json:
+        if path == "/sync" and "to_device" in answer:
+            withheld.extend(answer.pop("to_device")["events"])
+        return answer
+
+    def bring_keys(path: str, answer: Json) -> Json:
+        if path == "/sync":
+            answer.setdefault("to_device", {"events": []})["events"].extend(withheld)
+            withheld.clear()
+        return answer
+
+    proxy.forge = delay_keys
+    early = await far_pair.bruno.send_text(far_pair.room_id, "!book")
+    later = await far_seat.next_heard(await far_pair.bruno.react(far_pair.room_id, early, "❌"))
+    assert [event.event_id for event in far_seat.heard] == [later.event_id]
+    proxy.forge = bring_keys
+    await far_pair.bruno.react(far_pair.room_id, early, "✅")
+    event = await far_seat.next_heard(early)
+    assert (event.body, event.doubt) == ("!book", None)
+
+
+async def test_event_without_key_is_given_once(far_seat: Seat, far_pair: Pair, proxy: Proxy) -> None:
+    def lose_keys(path: str, answer: Json) -> Json:
+        if path == "/sync":
+            answer.pop("to_device", None)
+        return answer
+
+    proxy.forge = lose_keys
+    event_id = await far_pair.bruno.send_text(far_pair.room_id, "!book")
+    event = await far_seat.next_heard(event_id)
+    assert (event.kind, event.doubt, event.body) == ("undecryptable", "undecryptable", "")
+    await asyncio.sleep(2.5)
+    assert len(far_seat.heard) == 1
+
+
+# Speaking
+
+
+async def test_same_transaction_shows_once(seat: Seat, pair: Pair) -> None:
+    first = await seat.say(pair, "once", transaction_id="t1")
+    assert await seat.say(pair, "once", transaction_id="t1") == first
+    await seat.say(pair, "twice")
+    await pair.ana.next_message(seat.account.user_id, lambda message: message.body == "twice")
+    assert [message.body for message in pair.ana.heard(seat.account.user_id)] == ["once", "twice"]
+
+
+async def test_speaking_costs_one_request_once_keys_are_shared(far_seat: Seat, far_pair: Pair, proxy: Proxy) -> None:
+    await far_seat.say(far_pair, "first")
+    heard = far_pair.bruno.mark()
+    proxy.asked.clear()
+    await far_seat.say(far_pair, "second")
+    speaking = [path for _, path in proxy.asked if path != "/sync"]
+    assert [path.rpartition("/")[0] for path in speaking] == [f"/rooms/{far_pair.room_id}/send/m.room.encrypted"]
+    await far_pair.bruno.next_message(far_seat.account.user_id, since=heard)
+
+
+async def test_reaction_that_is_there_already_is_success(seat: Seat, pair: Pair) -> None:
+    event_id = await pair.bruno.send_text(pair.room_id, "!slots")
+    for _ in range(2):
+        await seat.client.react(pair.room_id, event_id, "1️⃣", transaction_id=secrets.token_hex(8))
+    assert await pair.bruno.reactions_to(event_id, seat.account.user_id, at_least=1) == ["1️⃣"]
+
+
+async def test_stranger_in_room_stops_speaking(synapse: Synapse, seat: Seat, pair: Pair) -> None:
+    stranger = await make_account(synapse)
+    await seat.say(pair, "before")
+    await seat.client.homeserver.ask("POST", f"/rooms/{pair.room_id}/invite", {"user_id": stranger})
+    await seat.wait_for(lambda: stranger in seat.client.members(pair.room_id))
+    with pytest.raises(StrangerInRoom) as raised:
+        await seat.say(pair, "after")
+    assert raised.value.strangers == {stranger}
+    assert seat.members[-1] == (pair.room_id, seat.client.members(pair.room_id))
+
+
+async def test_lost_room_key_is_shared_anew(far_seat: Seat, far_pair: Pair, proxy: Proxy) -> None:
+    def lose(_: str, path: str) -> tuple[int, Json] | None:
+        return (503, {}) if path.startswith("/sendToDevice/") else None
+
+    proxy.refuse = lose
+    with pytest.raises(Transient) as raised:
+        await far_seat.say(far_pair, "hello")
+    assert raised.value.code == "http_503"
+    proxy.refuse = lambda *_: None
+    await far_seat.say(far_pair, "hello")
+    assert (await far_pair.ana.next_message(far_seat.account.user_id)).body == "hello"
+
+
+async def test_rate_limit_is_told(far_seat: Seat, far_pair: Pair, proxy: Proxy) -> None:
+    answer = (429, {"errcode": "M_LIMIT_EXCEEDED", "retry_after_ms": 1500})
+    proxy.refuse = lambda _, path: answer if "/send/" in path else None
+    with pytest.raises(Transient) as raised:
+        await far_seat.say(far_pair, "hello")
+    assert (raised.value.code, raised.value.retry_after) == ("rate_limited", 1.5)
+
+
+async def test_phone_out_of_one_time_keys_does_not_block_others(far_seat: Seat, far_pair: Pair, proxy: Proxy) -> None:
+    def exhaust(path: str, answer: Json) -> Json:
+        if path == "/keys/claim":
+            answer["one_time_keys"].pop(far_pair.ana.user_id, None)
+        return answer
+
+    proxy.forge = exhaust
+    await far_seat.say(far_pair, "hello")
+    assert (await far_pair.bruno.next_message(far_seat.account.user_id)).body == "hello"
+
+
+async def test_room_key_changes_after_hundred_messages(seat: Seat, pair: Pair) -> None:
+    for number in range(101):
+        await seat.say(pair, str(number))
+    last = await pair.ana.next_message(seat.account.user_id, lambda message: message.body == "100")
+    texts = [message.body for message in pair.ana.heard(seat.account.user_id)]
+    assert (texts, last.encrypted) == ([str(number) for number in range(101)], True)
+    ours = seat.client._machine_now().outbound(pair.room_id)  # noqa: SLF001  # nothing else tells its age
+    assert ours is not None
+    assert ours.message_count == 1
+
+
+async def test_nobody_hears_before_phones_are_signed(synapse: Synapse, seat: Seat, tmp_path: Path) -> None:
+    async with people(synapse, tmp_path, 2, cross_signed=False) as (ana, bruno):
+        pair = Pair(await seat.make_room(ana.user_id, bruno.user_id), ana, bruno)
+        await asyncio.gather(*(person.join(pair.room_id) for person in (ana, bruno)))
+        await seat.wait_for(lambda: set(seat.client.members(pair.room_id).values()) == {"join"})
+        assert not seat.client.can_read(pair.room_id, ana.user_id)
+        with pytest.raises(NobodyToHear):
+            await seat.say(pair, "too early")
+        await ana.cross_sign()
+        await seat.wait_for(lambda: seat.client.can_read(pair.room_id, ana.user_id))
+        assert [trust.pinned for user, trust in seat.trusts if user == ana.user_id][-1] == ana.identity.fingerprint
+        await seat.say(pair, "now")
+        assert (await ana.next_message(seat.account.user_id)).body == "now"
+        await bruno.wait_for(lambda: "m.unverified" in bruno.withheld.values() or None, "the reason")
+
+
+# Rooms of others
+
+
+async def test_invitation_is_refused_and_told(seat: Seat, pair: Pair) -> None:
+    room_id = await pair.ana.create_room(seat.account.user_id)
+    await seat.wait_for(lambda: bool(seat.invitations))
+    assert seat.invitations == [(room_id, pair.ana.user_id)]
+    members = await pair.ana.request("GET", f"/rooms/{room_id}/members")
+    ours = [event for event in members["chunk"] if event["state_key"] == seat.account.user_id]
+    assert [event["content"]["membership"] for event in ours] == ["leave"]
+
+
+async def test_leaving_person_is_told(seat: Seat, pair: Pair) -> None:
+    await pair.bruno.request("POST", f"/rooms/{pair.room_id}/leave", {})
+    await seat.wait_for(lambda: seat.client.members(pair.room_id).get(pair.bruno.user_id) == "leave")
+    assert seat.members[-1][1][pair.bruno.user_id] == "leave"
+    assert not seat.client.can_read(pair.room_id, pair.bruno.user_id)
+
+
+# The account
+
+
+async def test_restart_keeps_device_and_leaves_no_other(seat: Seat) -> None:
+    device, master = seat.client.device_id, seat.client.master_key
+    await seat.restart()
+    answer = await seat.client.homeserver.ask("GET", "/devices")
+    assert [known["device_id"] for known in answer["devices"]] == [device]
+    assert (seat.client.device_id, seat.client.master_key) == (device, master)
+
+
+async def test_secrets_are_for_their_owner_alone(seat: Seat) -> None:
+    store = seat.account.store
+    assert store.stat().st_mode & 0o777 == 0o700
+    assert {file.stat().st_mode & 0o777 for file in store.iterdir()} == {0o600}
+
+
+async def test_lost_store_gets_a_new_device_signed_by_the_old_identity(seat: Seat, pair: Pair) -> None:
+    device, master = seat.client.device_id, seat.client.master_key
+    await seat.stop()
+    (seat.account.store / "crypto.db").unlink()
+    await seat.start()
+    assert seat.client.device_id != device
+    assert seat.client.master_key == master
+    answer = await pair.ana.request("POST", "/keys/query", {"device_keys": {seat.account.user_id: []}})
+    assert list(answer["device_keys"][seat.account.user_id]) == [seat.client.device_id]
+    await seat.say(pair, "back again")
+    assert (await pair.ana.next_message(seat.account.user_id)).body == "back again"
+
+
+async def test_second_process_is_refused(seat: Seat) -> None:
+    with pytest.raises(StoreInUse):
+        await Client(seat.account, pin=seat.pin).connect()
+
+
+async def test_password_account_is_cross_signed_and_keeps_its_login(synapse: Synapse, tmp_path: Path) -> None:
+    async with Seat.take_by_password(synapse, tmp_path / "bot") as seat:
+        async with phone(synapse, tmp_path, seat.account.user_id, cross_signed=False):
+            await seat.restart()
+            device = seat.client.device_id
+            answer = await seat.client.homeserver.ask("GET", "/devices")
+            assert [known["device_id"] for known in answer["devices"]] == [device]
+        await seat.stop()
+        (seat.account.store / "seeds.json").unlink()
+        master = seat.client.master_key
+        await seat.start()
+        assert seat.client.device_id == device
+        assert seat.client.master_key != master
+
+
+async def test_wrong_token_is_refused_at_once(synapse: Synapse, seat: Seat, tmp_path: Path) -> None:
+    account = Seat.account_of(synapse, tmp_path / "other", as_token="wrong")
+    with pytest.raises(HomeserverRefused) as raised:
+        await Client(account, pin=seat.pin).connect()
+    assert raised.value.code == "M_UNKNOWN_TOKEN"

@@ -37,7 +37,6 @@ class Seat:
 
     synapse: Synapse
     account: Account
-    client: Client
     grace: float = 10.0
     token: str | None = None
     pins: dict[str, str] = field(default_factory=dict)
@@ -46,20 +45,40 @@ class Seat:
     trusts: list[tuple[str, Trust]] = field(default_factory=list)
     invitations: list[tuple[str, str | None]] = field(default_factory=list)
     answer: Callable[[Incoming], Any] | None = None
+    client: Client = field(init=False)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _running: asyncio.Task[None] | None = None
 
     @classmethod
     @asynccontextmanager
-    async def take(cls, synapse: Synapse, store: Path, *, grace: float = 10.0) -> AsyncIterator[Self]:
-        account = Account(
-            homeserver=synapse.base_url,
-            user_id=f"@visavis.{secrets.token_hex(4)}:{synapse.server_name}",
-            store=store,
-            display_name="Visavis",
-            as_token=synapse.as_token,
-        )
-        seat = cls(synapse, account, None, grace)  # type: ignore[arg-type]  # made in start
+    async def take(
+        cls, synapse: Synapse, store: Path, *, grace: float = 10.0, homeserver: str | None = None
+    ) -> AsyncIterator[Self]:
+        """Run a new bot account; `homeserver` is the URL by which it finds Synapse, if not the direct one."""
+        account = cls.account_of(synapse, store, homeserver=homeserver or synapse.base_url)
+        async with cls._run(synapse, account, grace) as seat:
+            yield seat
+
+    @classmethod
+    @asynccontextmanager
+    async def take_by_password(cls, synapse: Synapse, store: Path) -> AsyncIterator[Self]:
+        """Run a bot on an ordinary account, as it would on somebody else's homeserver."""
+        user_id = await make_account(synapse)
+        account = Account(synapse.base_url, user_id, store, "Visavis", password=PASSWORD)
+        async with cls._run(synapse, account, 10.0) as seat:
+            yield seat
+
+    @classmethod
+    def account_of(cls, synapse: Synapse, store: Path, **values: Any) -> Account:
+        """A bot account that nobody has used."""
+        user_id = f"@visavis.{secrets.token_hex(4)}:{synapse.server_name}"
+        values = {"homeserver": synapse.base_url, "as_token": synapse.as_token} | values
+        return Account(user_id=user_id, store=store, display_name="Visavis", **values)
+
+    @classmethod
+    @asynccontextmanager
+    async def _run(cls, synapse: Synapse, account: Account, grace: float) -> AsyncIterator[Self]:
+        seat = cls(synapse, account, grace)
         try:
             await seat.start()
             yield seat
@@ -142,6 +161,14 @@ class Seat:
         """The event of that ID, as it was first handed over."""
         await self.wait_for(lambda: any(event.event_id == event_id for event in self.heard), timeout)
         return next(event for event in self.heard if event.event_id == event_id)
+
+    async def pair_up(self, ana: Human, bruno: Human) -> Pair:
+        """Make a room for the two and wait until all three can read it."""
+        room_id = await self.make_room(ana.user_id, bruno.user_id)
+        for person in (ana, bruno):
+            await person.join(room_id)
+        await self.wait_for(lambda: all(self.client.can_read(room_id, who.user_id) for who in (ana, bruno)))
+        return Pair(room_id, ana, bruno)
 
     async def make_room(self, *people: str) -> str:
         return await create_room(self.client, Plan(secrets.token_hex(16), frozenset(people), federate=False))
