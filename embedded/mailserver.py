@@ -7,6 +7,7 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakSet
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
@@ -68,9 +69,14 @@ class MailServer:
     port: int
     maildir: Path
     server: asyncio.Server
+    connections: WeakSet[SMTP]
 
     async def stop(self) -> None:
+        """Take no more mail; what is under way is cut off, and its sender was not told 250."""
         self.server.close()
+        for connection in list(self.connections):
+            if isinstance(connection.transport, asyncio.WriteTransport):
+                connection.transport.abort()
         await self.server.wait_closed()
 
 
@@ -82,13 +88,16 @@ async def start_mail_server(maildir: Path, *, port: int | None = None) -> MailSe
     make_maildir(maildir)
     chosen = keep_port(maildir / "port", port, "mail")
     keeper, loop = Keeper(maildir), asyncio.get_running_loop()
+    connections: WeakSet[SMTP] = WeakSet()
 
     def serve() -> SMTP:
-        return SMTP(keeper, data_size_limit=LARGEST_MAIL, enable_SMTPUTF8=True, hostname="localhost",
-                    ident="ESMTP", loop=loop)  # fmt: skip
+        connection = SMTP(keeper, data_size_limit=LARGEST_MAIL, enable_SMTPUTF8=True, hostname="localhost",
+                          ident="ESMTP", loop=loop)  # fmt: skip
+        connections.add(connection)
+        return connection
 
     try:
         server = await loop.create_server(serve, HOST, chosen, family=socket.AF_INET)
     except OSError as error:
         raise EmbeddedFailed(f"The port {chosen} for mail cannot be had: {error.strerror}.") from error
-    return MailServer(chosen, maildir, server)
+    return MailServer(chosen, maildir, server, connections)

@@ -27,8 +27,15 @@ log = structlog.get_logger(__name__)
 LAUNCHER = Path(__file__).with_name("launch.py")
 LINUX = sys.platform == "linux"
 LOG_BYTES = 1_000_000
+FULL_BYTES = 16 * 1024 * 1024  # PostgreSQL's log of changes grows by as much at a time
 LEFTOVER_SECONDS = 5.0
 CHOSEN_PORTS = range(20_000, 30_000)  # below the ports that systems give to outgoing connections
+
+REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EEXIST: "a file is in its place",
+    errno.ENOTDIR: "a file is in its place",
+}
 
 
 class EmbeddedFailed(Exception):
@@ -41,7 +48,7 @@ def told(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error)).lower()
+        reason = REASONS.get(error.errno or 0) or (error.strerror or str(error)).lower()
         raise EmbeddedFailed(f"Cannot {doing}: {reason}.") from error
 
 
@@ -151,6 +158,7 @@ class Child:
     name: str
     process: asyncio.subprocess.Process
     log: Path
+    log_start: int  # where this start's part of the log begins, in bytes
 
     @property
     def pid(self) -> int:
@@ -179,8 +187,10 @@ class Child:
 
     def failed(self, what: str) -> EmbeddedFailed:
         """The sentence for a child that did not do its work; `what` is such as "PostgreSQL did not start"."""
-        said = self.log.read_bytes()[-20_000:].decode(errors="replace") if self.log.is_file() else ""
-        if os.strerror(errno.ENOSPC) in said:
+        with told(f"read {self.log}"):
+            said = self.log.read_bytes()[self.log_start :].decode(errors="replace")
+            disk = os.statvfs(self.log.parent)
+        if os.strerror(errno.ENOSPC) in said or disk.f_bavail * disk.f_frsize < FULL_BYTES:
             return EmbeddedFailed(f"{what}: the disk is full.")
         reasons = re.findall(r"(?:error|FATAL|PANIC): +(.+)", said)
         reason = f" ({reasons[-1].rstrip('.')})" if reasons else ""
@@ -219,6 +229,7 @@ async def start(
     with told(f"write {output}"):
         keep_short(output)
         out = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log_start = os.fstat(out).st_size
     try:
         with told(f"start {name}"):
             process = await asyncio.create_subprocess_exec(
@@ -228,7 +239,7 @@ async def start(
             )  # fmt: skip
     finally:
         os.close(out)
-    return Child(name, process, output)
+    return Child(name, process, output, log_start)
 
 
 def keep_short(output: Path) -> None:

@@ -241,7 +241,6 @@ def configuration(starting: Starting, postgresql: PostgreSQL) -> dict[str, Any]:
         "log_config": str(folder / "log.yaml"),
         "media_store_path": str(folder / "media"),
         "signing_key_path": str(folder / "signing.key"),
-        "pid_file": str(folder / "homeserver.pid"),
         "app_service_config_files": [str(folder / "visavis.yaml")],
         "report_stats": False,
         "macaroon_secret_key": kept["macaroon"],
