@@ -1,0 +1,1 @@
+"""Carries mail and calendars: the outbox's mail channel becomes messages, and messages become delivered."""

@@ -1,0 +1,229 @@
+"""SMTP connections (RFC 5321), and what a server's answer means for a mail: sent, Transient or Permanent."""
+
+import asyncio
+import contextlib
+import re
+import ssl
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import aiosmtplib
+import structlog
+
+from supervision.config import MailConfig
+from supervision.errors import DeliveryFailed, Permanent, Transient
+
+log = structlog.get_logger(__name__)
+
+IDLE_SECONDS = 30.0
+QUIT_SECONDS = 2.0
+# How often `timeout_seconds` fits into one mail's whole way, from connecting to the server's last word.
+STEPS = 3
+
+# The server wants another login or more encryption (RFC 4954, 6; RFC 3207, 4): no fault of the mail.
+LOGIN_CODES = (530, 534, 535, 538)
+ENHANCED_CODE = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")  # RFC 3463, 2
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """A mail ready to be sent: `content` with CRLF line ends; `utf8` asks for SMTPUTF8 (RFC 6531)."""
+
+    sender: str
+    recipient: str
+    content: bytes
+    utf8: bool = False
+
+
+@dataclass
+class Connection:
+    """An open connection; `used` once a mail went over it, so that the server may have closed it meanwhile."""
+
+    client: aiosmtplib.SMTP
+    used: bool = False
+    rested_at: float = 0.0  # of time.monotonic(), in seconds
+
+
+class Stale(Exception):
+    """The server had closed a connection that we kept; the mail was not begun."""
+
+
+class Connections:
+    """Connections to the configured server, kept open between mails.
+
+    Each concurrent `send` has one of its own; the caller limits how many there are. TLS certificates are verified
+    against the system's authorities.
+    """
+
+    def __init__(self, config: MailConfig) -> None:
+        self.config = config
+        self._idle: list[Connection] = []
+        self._context: ssl.SSLContext | None = None
+
+    @property
+    def longest_send(self) -> float:
+        """Seconds after which a `send` has ended, one way or the other."""
+        return STEPS * self.config.timeout_seconds
+
+    async def send(self, envelope: Envelope) -> None:
+        """Hand a mail over. Raises Transient or Permanent; after a cancellation the mail may be sent or not."""
+        try:
+            async with asyncio.timeout(self.longest_send):
+                while True:
+                    connection = await self._take()
+                    with contextlib.suppress(Stale):
+                        return await self._send_over(connection, envelope)
+        except TimeoutError:
+            raise Transient("smtp_timeout") from None
+
+    async def close_idle(self) -> None:
+        """Say goodbye on connections that have rested for long."""
+        rested = time.monotonic() - IDLE_SECONDS
+        old = [connection for connection in self._idle if connection.rested_at <= rested]
+        self._idle = [connection for connection in self._idle if connection.rested_at > rested]
+        await asyncio.gather(*(quit_politely(connection.client) for connection in old))
+
+    async def close(self) -> None:
+        idle, self._idle = self._idle, []
+        await asyncio.gather(*(quit_politely(connection.client) for connection in idle))
+
+    async def _take(self) -> Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.client.is_connected:
+                return connection
+        return Connection(await self._connect())
+
+    async def _connect(self) -> aiosmtplib.SMTP:
+        """A new connection, encrypted and signed in as configured. All that fails here is no fault of a mail."""
+        config = self.config
+        client = aiosmtplib.SMTP(
+            hostname=config.host,
+            port=config.port,
+            username=config.username,
+            password=config.password.get_secret_value() if config.password else None,
+            use_tls=config.security == "tls",
+            start_tls=config.security == "starttls",
+            tls_context=await self._tls_context(),
+            timeout=config.timeout_seconds,
+            local_hostname=to_ascii(config.sender.rpartition("@")[2]),
+        )
+        try:
+            with transient_setup():
+                await client.connect()
+                if client.is_ehlo_or_helo_needed:
+                    await client.ehlo()
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    async def _tls_context(self) -> ssl.SSLContext | None:
+        if self.config.security == "none":
+            return None
+        if self._context is None:
+            self._context = await asyncio.to_thread(ssl.create_default_context)
+        return self._context
+
+    async def _send_over(self, connection: Connection, envelope: Envelope) -> None:
+        """Send on this connection and keep it where it is left in order. Raises Stale before the mail is begun."""
+        client = connection.client
+        in_order = False
+        try:
+            await transfer(connection, envelope)
+            in_order = True
+        except aiosmtplib.SMTPResponseException as error:
+            in_order = await reset(client)
+            raise judge(error) from None
+        except aiosmtplib.SMTPTimeoutError:
+            raise Transient("smtp_timeout") from None
+        except aiosmtplib.SMTPNotSupported:
+            raise Permanent("smtp_no_utf8_addresses") from None
+        except (aiosmtplib.SMTPException, OSError):
+            raise Transient("smtp_connection_lost") from None
+        except ValueError:
+            raise Permanent("address_unusable") from None
+        finally:
+            if in_order:
+                connection.used = True
+                connection.rested_at = time.monotonic()
+                self._idle.append(connection)
+            else:
+                client.close()
+
+
+async def transfer(connection: Connection, envelope: Envelope) -> None:
+    """One mail transaction (RFC 5321, 3.3)."""
+    client = connection.client
+    if envelope.utf8 and not client.supports_extension("smtputf8"):
+        raise aiosmtplib.SMTPNotSupported("SMTPUTF8")
+    encoding = "utf-8" if envelope.utf8 else "ascii"
+    try:
+        await client.mail(envelope.sender, options=["SMTPUTF8"] if envelope.utf8 else [], encoding=encoding)
+    except aiosmtplib.SMTPServerDisconnected as error:
+        if connection.used:
+            raise Stale from error
+        raise
+    except aiosmtplib.SMTPResponseException as error:
+        if connection.used and error.code == 421:
+            raise Stale from error
+        raise
+    await client.rcpt(envelope.recipient, encoding=encoding)
+    await client.data(envelope.content)
+
+
+async def reset(client: aiosmtplib.SMTP) -> bool:
+    """Give up the transaction; whether the connection can be used again."""
+    try:
+        await client.rset()
+    except (aiosmtplib.SMTPException, OSError):
+        return False
+    return client.is_connected
+
+
+async def quit_politely(client: aiosmtplib.SMTP) -> None:
+    with contextlib.suppress(aiosmtplib.SMTPException, OSError):
+        await client.quit(timeout=QUIT_SECONDS)
+    client.close()
+
+
+@contextlib.contextmanager
+def transient_setup() -> Iterator[None]:
+    """Whatever goes wrong before a mail is begun can be mended by the operator, who is told in the log."""
+    try:
+        yield
+    except aiosmtplib.SMTPAuthenticationError as error:
+        log.error("smtp.sign_in_refused", code=error.code)
+        raise Transient(f"smtp_sign_in_{error.code}") from None
+    except aiosmtplib.SMTPResponseException as error:
+        log.warning("smtp.connection_refused", code=error.code)
+        raise Transient(f"smtp_refused_{error.code}") from None
+    except aiosmtplib.SMTPTimeoutError:
+        log.warning("smtp.connection_timeout")
+        raise Transient("smtp_connect_timeout") from None
+    except (aiosmtplib.SMTPException, OSError) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, ssl.SSLError):
+            log.error("smtp.tls_failed", reason=getattr(cause, "verify_message", None) or cause.reason)
+            raise Transient("smtp_tls") from None
+        log.warning("smtp.connection_failed", error=type(cause).__name__)
+        raise Transient("smtp_connect") from None
+
+
+def judge(error: aiosmtplib.SMTPResponseException) -> DeliveryFailed:
+    """4yz may be tried again, 5yz may not (RFC 5321, 4.2.1); a reply that makes no sense may."""
+    enhanced = ENHANCED_CODE.match(error.message)
+    code = f"smtp_{error.code}" + (f"_{enhanced[0]}" if enhanced else "")
+    if error.code in LOGIN_CODES:
+        log.error("smtp.sign_in_wanted", code=error.code)
+        return Transient(code)
+    return Permanent(code) if 500 <= error.code <= 599 else Transient(code)
+
+
+def to_ascii(domain: str) -> str:
+    """A domain as DNS and HELO want it (IDNA 2003, as far as Python has it)."""
+    try:
+        return domain.encode("idna").decode("ascii")
+    except UnicodeError:
+        return "localhost"
