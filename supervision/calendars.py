@@ -35,7 +35,6 @@ class Answer(StrEnum):
 
     OPEN = "NEEDS-ACTION"
     ACCEPTED = "ACCEPTED"
-    DECLINED = "DECLINED"
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,23 @@ class Notice:
     claimed: bool = False  # already leased to the caller, who sends it right after the commit
     id: uuid.UUID = field(default_factory=uuid.uuid4)
 
+    def as_claimed(self, *, now: datetime) -> "Notification":
+        """What `claim` would have returned for a notice that was enqueued with its lease."""
+        return Notification(
+            self.id,
+            self.person_id,
+            self.pair_id,
+            self.appointment_id,
+            self.revision,
+            self.channel,
+            self.kind,
+            self.details,
+            self.priority,
+            now,
+            1,
+            None,
+        )
+
 
 @dataclass(frozen=True)
 class Notification:
@@ -267,6 +284,17 @@ async def let_wait(tx: Transaction, notification_id: uuid.UUID) -> None:
         update(notifications)
         .where(notifications.c.id == notification_id)
         .values(state=State.WAITING, claimed_until=None)
+    )
+
+
+async def release_bot(tx: Transaction, bot: str) -> None:
+    """End the leases that a bot account's last process left behind; its lock says that there is no other."""
+    await tx.execute(
+        text(
+            "UPDATE notifications SET claimed_until = NULL FROM pairs WHERE pairs.id = notifications.pair_id"
+            " AND pairs.bot = :bot AND channel = 'matrix' AND state = 'pending' AND claimed_until IS NOT NULL"
+        ),
+        {"bot": bot},
     )
 
 

@@ -118,7 +118,7 @@ async def add(tx: Transaction, actor: Actor, supervisor: Person, supervisee: Per
     except IntegrityError as error:
         raise NotUnderstood("refused.pair_exists") from error
     await audit.record(tx, actor, "pair.add", "pair", identifier, now=now)
-    await tx.execute(select(func.pg_notify("visavis_matrix", "")))
+    await tx.execute(select(func.pg_notify("visavis_pairs", "")))
     return await get(tx, identifier)
 
 

@@ -136,6 +136,12 @@ class Reader:
         return format_datetime(at, pattern, tzinfo=self.zone, locale=self.locale)
 
 
+@functools.lru_cache(maxsize=256)
+def reader(language: str, time_zone: str) -> Reader:
+    """The reader for a language and zone; it keeps nothing of whom it speaks to."""
+    return Reader(language, time_zone)
+
+
 def to_json(params: Mapping[str, object]) -> dict[str, Any]:
     """Parameters as JSON for the outbox; `from_json` reads them back."""
     return {name: _encode(value) for name, value in params.items()}
@@ -248,11 +254,21 @@ def utc(at: datetime) -> datetime:
 
 def refusal(reader: Reader, refused: Refused) -> str:
     """What a refusal says to this person."""
-    params = dict(refused.params)
-    key = refused.key
-    alternatives = params.get("alternatives")
-    if isinstance(alternatives, list) and alternatives:
-        key, params["alternatives"] = f"{key}_others", Clocks(tuple(alternatives))
-    if "status" in params:
-        params["status"] = Key(f"status.{params['status']}")
+    key, params = refusal_line(refused)
     return reader.say(key, **params)
+
+
+def refusal_line(refused: Refused) -> tuple[str, dict[str, Param]]:
+    """A refusal as a key of the catalogue and the parameters of its sentence."""
+    key = refused.key
+    params: dict[str, Param] = {}
+    for name, value in refused.params.items():
+        match name, value:
+            case "alternatives", list():
+                if value:
+                    key, params[name] = f"{key}_others", Clocks(tuple(value))
+            case "status", _:
+                params[name] = Key(f"status.{value}")
+            case _, str() | int():
+                params[name] = value
+    return key, params

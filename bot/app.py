@@ -1,0 +1,179 @@
+"""One bot account, running: its lock, its login, its rooms, and the loops that listen and speak."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+import structlog
+from sqlalchemy import select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from bot.client import Client
+from bot.greetings import greet
+from bot.handlers import Handlers
+from bot.logins import Account
+from bot.notices import Notices
+from bot.rooms import Plan, create_room
+from bot.trust import Trust
+from supervision import audit, identities, notifications, pairs
+from supervision.audit import SYSTEM
+from supervision.config import Config
+from supervision.db import AccountLock, Database, listen
+from supervision.errors import DeliveryFailed, Transient
+from supervision.models import bots
+from supervision.pairs import Pair
+
+log = structlog.get_logger()
+
+ROOMS_EVERY = 60.0  # seconds between looks for pairs without a room, when nothing says so at once
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Bot:
+    """`run` it for as long as the process lives."""
+
+    def __init__(self, database: Database, config: Config, clock: Callable[[], datetime] = utc_now) -> None:
+        self.database = database
+        self.config = config
+        self.clock = clock
+        matrix = config.matrix
+        account = Account(
+            matrix.homeserver,
+            matrix.bot,
+            matrix.store,
+            "Visavis",
+            matrix.as_token.get_secret_value() if matrix.as_token else None,
+            matrix.password.get_secret_value() if matrix.password else None,
+        )
+        self.client = Client(account, pin=self._pin)
+        self.notices = Notices(database, self.client, clock)
+        self.handlers = Handlers(database, self.notices, clock, config.web.base_url)
+        self.ready = asyncio.Event()
+
+    async def run(self) -> None:
+        """Wait until no other process runs this account, then be it. Raises when the account's lock is lost."""
+        lock = AccountLock(self.database, self.client.user_id)
+        await lock.acquire()
+        try:
+            await self._connect()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._stop_without(lock))
+                group.create_task(self.notices.run())
+                group.create_task(self._keep_rooms())
+                group.create_task(
+                    self.client.run(
+                        load_token=self._load_token,
+                        save_token=self._save_token,
+                        on_event=self.handlers.handle,
+                        on_members=self._members_changed,
+                        on_trust_changed=self._trust_changed,
+                        on_invitation=self._invited,
+                    )
+                )
+        finally:
+            await self.client.close()
+            await lock.release()
+
+    async def _connect(self) -> None:
+        """Log in, waiting for a homeserver that is away; never in a tight loop, logins are counted there."""
+        pause = 1.0
+        while True:
+            try:
+                await self.client.connect()
+                break
+            except Transient as failure:
+                log.warning("bot.homeserver_away", code=failure.code)
+                await asyncio.sleep(max(pause, failure.retry_after or 0.0))
+                pause = min(pause * 2, 60.0)
+        async with self.database.transaction() as tx:
+            await pairs.register_bot(tx, self.client.user_id, now=self.clock())
+            await notifications.release_bot(tx, self.client.user_id)
+            await tx.execute(
+                update(bots).where(bots.c.matrix_id == self.client.user_id).values(master_key=self.client.master_key)
+            )
+        log.info("bot.connected")
+
+    async def _stop_without(self, lock: AccountLock) -> None:
+        await lock.lost.wait()
+        raise Transient("account_lock_lost")
+
+    async def _keep_rooms(self) -> None:
+        """Make a room for every active pair of this bot that has none, whenever one appears."""
+        wake = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(listen(self.database, "visavis_pairs", wake))
+            while True:
+                wake.clear()
+                try:
+                    await self._make_missing_rooms()
+                except (Transient, SQLAlchemyError, OSError) as error:
+                    log.warning("rooms.delayed", error=type(error).__name__)
+                    await asyncio.sleep(2)
+                    continue
+                self.ready.set()
+                try:
+                    await asyncio.wait_for(wake.wait(), ROOMS_EVERY)
+                except TimeoutError:
+                    continue
+
+    async def _make_missing_rooms(self) -> None:
+        async with self.database.transaction() as tx:
+            known = await pairs.list_for_bot(tx, self.client.user_id)
+        for pair in known:
+            if pair.room_id is not None:
+                continue
+            try:
+                room_id = await create_room(self.client, self._plan(pair))
+            except Transient:
+                raise
+            except DeliveryFailed as failure:
+                log.error("room.not_made", pair=str(pair.id), code=failure.code)
+                continue
+            async with self.database.transaction() as tx:
+                await pairs.set_room(tx, pair.id, room_id)
+                await audit.record(tx, SYSTEM, "room.make", "pair", pair.id, now=self.clock())
+            log.info("room.made", pair=str(pair.id))
+            self.notices.wake.set()
+
+    def _plan(self, pair: Pair) -> Plan:
+        people = frozenset(person.matrix_id for person in pair.people if person.matrix_id)
+        ours = self.client.user_id.partition(":")[2]
+        federate = any(person.partition(":")[2] != ours for person in people)
+        return Plan(str(pair.room_token), people, federate)
+
+    async def _load_token(self) -> str | None:
+        async with self.database.transaction() as tx:
+            token: str | None = await tx.scalar(
+                select(bots.c.sync_token).where(bots.c.matrix_id == self.client.user_id)
+            )
+            return token
+
+    async def _save_token(self, token: str) -> None:
+        async with self.database.transaction() as tx:
+            await tx.execute(update(bots).where(bots.c.matrix_id == self.client.user_id).values(sync_token=token))
+
+    async def _pin(self, matrix_id: str, master_key: str) -> str | None:
+        async with self.database.transaction() as tx:
+            return await identities.pin(tx, matrix_id, master_key, now=self.clock())
+
+    async def _members_changed(self, room_id: str, members: Mapping[str, str]) -> None:
+        await self._greet(room_id)
+
+    async def _trust_changed(self, user_id: str, trust: Trust) -> None:
+        for room_id in self.client.rooms():
+            if self.client.members(room_id).get(user_id) == "join":
+                await self._greet(room_id)
+
+    async def _greet(self, room_id: str) -> None:
+        try:
+            await greet(self.database, self.client, room_id, self.clock)
+        except SQLAlchemyError as error:
+            raise Transient("database") from error
+
+    async def _invited(self, room_id: str, inviter: str | None) -> None:
+        """Somebody wanted the bot in a room that it did not make; the client has refused already."""
+        async with self.database.transaction() as tx:
+            await audit.record(tx, SYSTEM, "room.refuse_invitation", "room", room_id, now=self.clock(), success=False)

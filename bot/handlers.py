@@ -1,0 +1,337 @@
+"""From a judged event to its one transaction and its reply."""
+
+import re
+import secrets
+import uuid
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import structlog
+from prometheus_client import Counter
+from sqlalchemy.exc import DBAPIError
+
+from bot import commands
+from bot.answers import Talk, answer, answer_tap
+from bot.commands import Command
+from bot.events import Doubt, Incoming
+from bot.notices import Notices
+from bot.replies import DIGITS, NO, YES, Line, Reply, say
+from supervision import audit, journal, notifications, pairs, questions
+from supervision.audit import Actor
+from supervision.db import Database, Transaction
+from supervision.errors import NotFound, Refused, TooMany, Transient
+from supervision.models import Channel
+from supervision.notifications import HIGH, Notice, Notification
+from supervision.pairs import Pair
+from supervision.people import Person
+from supervision.questions import Asked
+from supervision.texts import refusal_line, to_json
+
+log = structlog.get_logger()
+COMMANDS = Counter("visavis_commands_total", "Commands in rooms by outcome", ["outcome"])
+
+OLDEST = timedelta(hours=24)
+LIST_LIFETIME = timedelta(hours=24)
+REPLY_LIFETIME = timedelta(hours=24)
+COMMANDS_A_MINUTE = 20
+COMPLAINT_EVERY = timedelta(hours=1)
+COMPLAINT_A_MINUTE = timedelta(minutes=1)
+DISK_FULL = "53100"  # PostgreSQL, appendix A
+UNSAFE_NAME = re.compile(r"[/\\\x00-\x1f\x7f\u202a-\u202e\u2066-\u2069]|^\.|\.$")
+
+DOUBTS = {
+    Doubt.not_encrypted: "doubt.not_encrypted",
+    Doubt.undecryptable: "doubt.undecryptable",
+    Doubt.changed_identity: "doubt.changed_identity",
+}
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One event with its pair and sender, within a transaction."""
+
+    event: Incoming
+    pair: Pair
+    person: Person
+    actor: Actor
+    now: datetime
+
+
+Change = Callable[[Heard, Transaction], Awaitable[Reply]]
+TAPS = frozenset({YES, NO, *DIGITS})
+
+
+class _NothingAsked(Exception):
+    """The reaction answers no question of ours; its transaction is undone."""
+
+
+class Handlers:
+    """Handles the events of one bot account's rooms; each room's come one at a time.
+
+    `dashboard` is the address of the web application.
+    """
+
+    def __init__(self, database: Database, notices: Notices, clock: Callable[[], datetime], dashboard: str) -> None:
+        self.database = database
+        self.notices = notices
+        self.clock = clock
+        self.dashboard = dashboard
+        self._buckets: dict[uuid.UUID, tuple[float, datetime]] = {}
+        self._complaints: OrderedDict[tuple[str, str | None, str], datetime] = OrderedDict()
+
+    async def handle(self, event: Incoming) -> None:
+        """Act on an event, once. Raises Transient where the database is away: the event has to come again."""
+        try:
+            await self._handle(event)
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) == DISK_FULL:
+                await self._tell_disk_full(event)
+                raise Transient("disk_full") from error
+            if not _is_outage(error):
+                await self._apologise(event, error)
+                return
+            raise Transient("database") from error
+        except OSError as error:
+            raise Transient("database") from error
+
+    async def _handle(self, event: Incoming) -> None:
+        match event.kind:
+            case "text":
+                await self._read_text(event)
+            case "reaction":
+                await self._read_reaction(event)
+            case "undecryptable":
+                await self._refuse(event, "doubt.undecryptable")
+            case "attachment" if event.doubt is None and event.filename and UNSAFE_NAME.search(event.filename):
+                await self._refuse(event, "event.file_name")
+
+    async def _read_text(self, event: Incoming) -> None:
+        if event.msgtype != "m.text":
+            return
+        if event.is_edit:
+            if commands.parse(_edited_body(event)) is not None:
+                await self._refuse(event, "event.edited")
+            return
+        command = commands.parse(event.body)
+        if command is None:
+            return
+        if event.doubt is not None:
+            await self._refuse(event, DOUBTS.get(event.doubt, "doubt.device"))
+        elif self.clock() - event.sent_at > OLDEST:
+            await self._refuse(event, "event.old")
+        else:
+            await self._act(event, lambda heard, tx: self._answer(heard, tx, command))
+
+    async def _read_reaction(self, event: Incoming) -> None:
+        if event.key in TAPS and event.relates_to is not None and self.clock() - event.sent_at <= OLDEST:
+            await self._act(event, self._answer_tap)
+
+    async def _act(self, event: Incoming, change: Change) -> None:
+        """Journal, change and reply in one transaction; or, where that is refused or fails, say so in another."""
+        try:
+            async with self.database.transaction() as tx:
+                heard = await self._hear(tx, event)
+                if heard is None:
+                    return
+                if not await self._journal(tx, event, "done", heard.now):
+                    repeated = event.event_id not in await journal.handled(tx, [event.event_id])
+                    notification = None
+                else:
+                    repeated = False
+                    reply = await change(heard, tx)
+                    notification = await self._enqueue(tx, heard, reply) if reply.lines else None
+        except _NothingAsked:
+            return
+        except Refused as refused:
+            COMMANDS.labels("refused").inc()
+            await self._tell(event, refused)
+            return
+        except (DBAPIError, OSError, Transient):
+            raise
+        except Exception as error:
+            await self._apologise(event, error)
+            return
+        if repeated:
+            await self._refuse(event, "doubt.repeated")
+            return
+        COMMANDS.labels("done").inc()
+        if notification is not None:
+            await self.notices.deliver(notification, reply.pair or heard.pair)
+
+    async def _answer(self, heard: Heard, tx: Transaction, command: Command) -> Reply:
+        self._spend(heard)
+        talk = Talk(tx, heard.pair, heard.person, heard.actor, heard.now, self.dashboard)
+        return await answer(talk, command)
+
+    async def _answer_tap(self, heard: Heard, tx: Transaction) -> Reply:
+        """A reaction under one of our open questions to this very person; anything else is ordinary talk."""
+        event = heard.event
+        asked = await self._find_question(heard, tx)
+        if asked is None:
+            raise _NothingAsked
+        self._spend(heard)
+        key = event.key or ""
+        talk = Talk(tx, heard.pair, heard.person, heard.actor, heard.now, self.dashboard)
+        reply = await answer_tap(
+            talk,
+            asked,
+            yes={YES: True, NO: False}.get(key),
+            number=DIGITS.index(key) + 1 if key in DIGITS else None,
+        )
+        if reply is None:
+            raise _NothingAsked
+        return reply
+
+    async def _find_question(self, heard: Heard, tx: Transaction) -> Asked | None:
+        event_id = heard.event.relates_to or ""
+        asked = await questions.find(tx, event_id, heard.pair.id, heard.person.id, now=heard.now)
+        if asked is None and not await questions.is_known(tx, event_id):
+            # Somebody may tap on a message of ours before we have noted which notification it is.
+            async with self.notices.lock(heard.event.room_id):
+                pass
+            asked = await questions.find(tx, event_id, heard.pair.id, heard.person.id, now=heard.now)
+        return asked
+
+    async def _hear(self, tx: Transaction, event: Incoming) -> Heard | None:
+        """Who says it, in which pair. A stranger is noted and not heard; a room of no pair is none of ours."""
+        now = self.clock()
+        try:
+            pair = await pairs.by_room(tx, event.room_id)
+        except NotFound:
+            return None
+        via: audit.Via = "reaction" if event.kind == "reaction" else "matrix"
+        for person in pair.people:
+            if person.matrix_id == event.sender and person.disabled_at is None:
+                return Heard(event, pair, person, Actor(person.id, via, device=event.device_id), now)
+        if await self._journal(tx, event, "stranger", now):
+            log.warning("room.stranger_heard", pair=str(pair.id))
+            await audit.record(tx, Actor(None, via), "room.speak", "pair", pair.id, now=now, success=False)
+        return None
+
+    async def _journal(self, tx: Transaction, event: Incoming, outcome: str, now: datetime) -> bool:
+        return await journal.record(
+            tx,
+            event.event_id,
+            event.room_id,
+            session_id=event.session_id,
+            message_index=event.message_index,
+            outcome=outcome,
+            now=now,
+        )
+
+    async def _enqueue(self, tx: Transaction, heard: Heard, reply: Reply) -> Notification:
+        """Put a reply into the outbox, leased to us, who send it right after the commit."""
+        keys: list[str] = []
+        notice_id = uuid.uuid4()
+        if reply.ask is not None and reply.ask.tappable:
+            keys = list(DIGITS[: len(reply.ask.slots)])
+        details = {
+            "lines": [[line.key, to_json(line.params)] for line in reply.lines],
+            "keys": keys,
+            "thread": heard.event.thread_root,
+        }
+        notice = Notice(
+            heard.person.id,
+            Channel.MATRIX,
+            "reply",
+            details,
+            pair_id=heard.pair.id,
+            priority=HIGH,
+            expires_at=heard.now + REPLY_LIFETIME,
+            claimed=True,
+            id=notice_id,
+        )
+        await notifications.enqueue(tx, [notice], now=heard.now)
+        if reply.ask is not None:
+            asked = Asked(
+                notice_id,
+                heard.pair.id,
+                heard.person.id,
+                reply.ask.kind,
+                heard.now + LIST_LIFETIME,
+                reply.ask.appointment_id,
+                None,
+                reply.ask.slots,
+                reply.ask.choices,
+            )
+            await questions.put(tx, asked, now=heard.now)
+        return notice.as_claimed(now=heard.now)
+
+    async def _tell(self, event: Incoming, refused: Refused) -> None:
+        """Journal, audit and answer an event that changed nothing."""
+        key, params = refusal_line(refused)
+        silent = isinstance(refused, TooMany) and not self._may_complain(event, key, COMPLAINT_A_MINUTE)
+        await self._note(event, Reply((Line(key, dict(params)),)), reason=refused.key, silent=silent)
+
+    async def _refuse(self, event: Incoming, key: str) -> None:
+        """An event that is no command, whatever it says: doubts are told once an hour to each device."""
+        COMMANDS.labels("doubted").inc()
+        silent = key.startswith("doubt.") and not self._may_complain(event, key, COMPLAINT_EVERY)
+        await self._note(event, say(key), reason=key, silent=silent)
+
+    async def _apologise(self, event: Incoming, error: Exception) -> None:
+        number = "".join(secrets.choice("23456789ABCDEFGHJKMNPQRSTUVWXYZ") for _ in range(4))
+        COMMANDS.labels("failed").inc()
+        log.error("command.failed", number=number, event=event.event_id, exc_info=error)
+        await self._note(event, say("failed", number=number), reason="failed", silent=False)
+
+    async def _note(self, event: Incoming, reply: Reply, *, reason: str, silent: bool) -> None:
+        notification = None
+        async with self.database.transaction() as tx:
+            heard = await self._hear(tx, event)
+            if heard is None or not await self._journal(tx, _without_index(event), reason, heard.now):
+                return
+            await audit.record(
+                tx, heard.actor, "command", "pair", heard.pair.id, now=heard.now, success=False, reason=reason
+            )
+            if not silent:
+                notification = await self._enqueue(tx, heard, reply)
+        if notification is not None:
+            await self.notices.deliver(notification, heard.pair)
+
+    async def _tell_disk_full(self, event: Incoming) -> None:
+        """Nothing can be written, so this one answer goes without the outbox; its transaction ID shows it once."""
+        async with self.database.transaction() as tx:
+            pair = await pairs.by_room(tx, event.room_id)
+        person = next((one for one in pair.people if one.matrix_id == event.sender), None)
+        if person is not None:
+            await self.notices.say_unrecorded(pair, person, say("disk_full").lines, f"disk-{event.event_id}")
+
+    def _spend(self, heard: Heard) -> None:
+        """Take a command from the person's bucket; raise TooMany when it is empty."""
+        full = float(COMMANDS_A_MINUTE)
+        left, at = self._buckets.get(heard.person.id, (full, heard.now))
+        left = min(full, left + (heard.now - at).total_seconds() * full / 60)
+        if left < 1:
+            raise TooMany
+        self._buckets[heard.person.id] = (left - 1, heard.now)
+
+    def _may_complain(self, event: Incoming, key: str, every: timedelta) -> bool:
+        now, topic = self.clock(), (event.sender, event.device_id, key)
+        last = self._complaints.get(topic)
+        if last is not None and now - last < every:
+            return False
+        self._complaints[topic] = now
+        self._complaints.move_to_end(topic)
+        while len(self._complaints) > 10_000:
+            self._complaints.popitem(last=False)
+        return True
+
+
+def _is_outage(error: DBAPIError) -> bool:
+    """Whether PostgreSQL is away or overloaded (classes 08, 40, 53, 55, 57 of its appendix A), rather than we wrong."""
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    return error.connection_invalidated or not state or state[:2] in ("08", "40", "53", "55", "57")
+
+
+def _edited_body(event: Incoming) -> str:
+    content = event.content.get("m.new_content")
+    body = content.get("body") if isinstance(content, Mapping) else None
+    return body if isinstance(body, str) else event.body.removeprefix("* ")
+
+
+def _without_index(event: Incoming) -> Incoming:
+    """For the journal of a refusal: the ciphertext's own row may stand there already, under another event."""
+    return replace(event, session_id=None, message_index=None)

@@ -1,0 +1,372 @@
+"""Delivers the outbox channel `matrix`: renders what is to be said, sends it, notes what became of it."""
+
+import asyncio
+import contextlib
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import bleach
+import markdown
+import structlog
+from prometheus_client import Counter
+from sqlalchemy.exc import SQLAlchemyError
+
+from bot.client import Client
+from bot.events import Json, LoggedOut, NobodyToHear
+from bot.replies import NO, YES, Line, shown_key
+from supervision import appointments, notifications, pairs, queries, questions
+from supervision.appointments import Appointment
+from supervision.audit import Actor
+from supervision.db import Database, Transaction, listen
+from supervision.errors import DeliveryFailed, NotFound, Transient
+from supervision.models import Channel, Question, State, Status
+from supervision.notifications import Notification
+from supervision.pairs import Pair
+from supervision.people import Person
+from supervision.questions import Asked
+from supervision.texts import Key, Span, from_json, reader
+
+log = structlog.get_logger()
+DELIVERED = Counter("visavis_matrix_notices_total", "Notifications of the channel matrix by outcome", ["outcome"])
+
+SAFETY_NET = 30.0  # seconds between polls when nothing wakes the loop
+TAGS = frozenset({"p", "br", "ol", "ul", "li", "em", "strong", "a", "code"})
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a notification says. `keys` are the reactions put under it; `asked` the question it is."""
+
+    lines: tuple[Line, ...]
+    mentions: tuple[Person, ...] = ()
+    keys: tuple[str, ...] = ()
+    asked: Asked | None = None
+    thread_root: str | None = None
+
+
+class Notices:
+    """Speaks for one bot account. `clock` gives aware UTC."""
+
+    def __init__(self, database: Database, client: Client, clock: Callable[[], datetime]) -> None:
+        self.database = database
+        self.client = client
+        self.clock = clock
+        self.wake = asyncio.Event()
+        self._sending: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._reacting: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Deliver what is due, for ever. A database that is away is waited for."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(listen(self.database, "visavis_matrix", self.wake))
+            while True:
+                self.wake.clear()
+                try:
+                    found = await self.deliver_due()
+                    wait = 0.0 if found else await self._seconds_to_next()
+                except (SQLAlchemyError, OSError) as error:
+                    log.warning("notices.database_away", error=type(error).__name__)
+                    wait = 2.0
+                if wait:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self.wake.wait(), wait)
+
+    async def deliver_due(self) -> int:
+        """Claim and deliver one batch, rooms side by side and each in order. Returns how many were claimed."""
+        async with self.database.transaction() as tx:
+            claimed = await notifications.claim(tx, Channel.MATRIX, now=self.clock(), most=50, bot=self.client.user_id)
+            known = {pair_id: await pairs.get(tx, pair_id) for pair_id in {n.pair_id for n in claimed} if pair_id}
+        rooms: dict[uuid.UUID, list[Notification]] = defaultdict(list)
+        for notification in claimed:
+            if notification.pair_id is not None:
+                rooms[notification.pair_id].append(notification)
+        async with asyncio.TaskGroup() as group:
+            for pair_id, of_room in rooms.items():
+                group.create_task(self._deliver_in_order(known[pair_id], of_room))
+        return len(claimed)
+
+    async def deliver(self, notification: Notification, pair: Pair) -> None:
+        """Send one claimed notification and settle it; a failure is planned anew, never raised."""
+        try:
+            await self._send(notification, pair)
+        except NobodyToHear:
+            await self._wait(notification)
+        except DeliveryFailed as failure:
+            await self._fail(notification, failure)
+
+    def lock(self, room_id: str) -> asyncio.Lock:
+        """Held while a message is sent and noted: who holds it knows every event of ours in that room."""
+        return self._sending[room_id]
+
+    async def _deliver_in_order(self, pair: Pair, of_room: Sequence[Notification]) -> None:
+        for notification in of_room:
+            try:
+                await self.deliver(notification, pair)
+            except (SQLAlchemyError, OSError) as error:
+                log.warning("notices.database_away", error=type(error).__name__)
+                return  # the leases run out, and all of it is tried again
+            except LoggedOut:
+                raise
+            except Exception as error:
+                log.exception("notification.parked", id=str(notification.id), error=type(error).__name__)
+                await self._park(notification, "not_rendered")
+
+    async def _send(self, notification: Notification, pair: Pair) -> None:
+        if pair.room_id is None:
+            raise Transient("no_room_yet", retry_after=5)
+        message: Message | None
+        if notification.kind == "reply":
+            message = compose_reply(notification)  # needs nothing that is not in it, and somebody is waiting
+        else:
+            async with self.database.transaction() as tx:
+                message = await compose(tx, notification, pair, now=self.clock())
+        person = next(person for person in pair.people if person.id == notification.person_id)
+        if message is None:
+            async with self.database.transaction() as tx:
+                await notifications.settle_superseded(tx, notification.id, now=self.clock())
+            return
+        self._require_readers(pair.room_id, message.mentions)
+        await self.send_message(notification, pair, pair.room_id, person, message)
+
+    async def send_message(
+        self, notification: Notification, pair: Pair, room_id: str, person: Person, message: Message
+    ) -> None:
+        """Send and note a composed message, then put its reactions and settle it."""
+        expected = [one.matrix_id for one in pair.people if one.matrix_id]
+        async with self.lock(room_id):
+            event_id = await self.client.send(
+                room_id,
+                "m.room.message",
+                render(message, person),
+                transaction_id=str(notification.id),
+                expected=expected,
+            )
+            async with self.database.transaction() as tx:
+                if message.asked is not None:
+                    await questions.put(tx, message.asked, now=self.clock())
+                if message.keys:
+                    await notifications.note_event(tx, notification.id, event_id)
+                else:
+                    await notifications.settle_sent(tx, notification.id, now=self.clock(), matrix_event_id=event_id)
+        DELIVERED.labels("sent").inc()
+        if message.keys:
+            task = asyncio.create_task(self._react(notification, room_id, event_id, message.keys))
+            self._reacting.add(task)
+            task.add_done_callback(self._reacting.discard)
+
+    async def say_unrecorded(self, pair: Pair, person: Person, lines: tuple[Line, ...], transaction_id: str) -> None:
+        """Say something that the database cannot remember just now; what cannot be said is dropped."""
+        with contextlib.suppress(DeliveryFailed):
+            await self.client.send(
+                pair.room_id or "",
+                "m.room.message",
+                render(Message(lines), person),
+                transaction_id=transaction_id,
+                expected=[one.matrix_id for one in pair.people if one.matrix_id],
+            )
+
+    async def _react(self, notification: Notification, room_id: str, event_id: str, keys: Sequence[str]) -> None:
+        """Put the reactions and settle. Where that fails the lease brings all of it back, as the same events."""
+        try:
+            for number, key in enumerate(keys):
+                await self.client.react(room_id, event_id, shown_key(key), transaction_id=f"{notification.id}-{number}")
+            async with self.database.transaction() as tx:
+                await notifications.settle_sent(tx, notification.id, now=self.clock(), matrix_event_id=event_id)
+        except DeliveryFailed as failure:
+            await self._fail(notification, failure)
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("notices.database_away", error=type(error).__name__)
+
+    def _require_readers(self, room_id: str, people: Sequence[Person]) -> None:
+        """Raise NobodyToHear unless each of these can read the room; Transient while that is not known yet."""
+        for person in people:
+            user_id = person.matrix_id or ""
+            if self.client.can_read(room_id, user_id):
+                continue
+            if self.client.members(room_id).get(user_id) == "join" and self.client.trust(user_id) is None:
+                raise Transient("devices_unknown", retry_after=1)
+            raise NobodyToHear
+
+    async def _wait(self, notification: Notification) -> None:
+        """News waits for its person's first trusted device; an answer that nobody can read is dropped."""
+        async with self.database.transaction() as tx:
+            if notification.kind in ("reply", "room.introduction"):
+                await notifications.settle_superseded(tx, notification.id, now=self.clock())
+            else:
+                await notifications.let_wait(tx, notification.id)
+        DELIVERED.labels("waiting").inc()
+
+    async def _fail(self, notification: Notification, failure: DeliveryFailed) -> None:
+        if isinstance(failure, LoggedOut):
+            raise failure
+        retry_after = failure.retry_after if isinstance(failure, Transient) else None
+        async with self.database.transaction() as tx:
+            state = await notifications.settle_failed(
+                tx,
+                notification,
+                failure.code,
+                now=self.clock(),
+                backoff=notifications.MATRIX_BACKOFF,
+                permanent=not isinstance(failure, Transient),
+                retry_after=retry_after,
+            )
+        DELIVERED.labels("parked" if state is State.PARKED else "retry").inc()
+        log.warning("notice.not_sent", id=str(notification.id), code=failure.code, state=state)
+
+    async def _park(self, notification: Notification, code: str) -> None:
+        async with self.database.transaction() as tx:
+            await notifications.settle_failed(
+                tx,
+                notification,
+                code,
+                now=self.clock(),
+                backoff=notifications.MATRIX_BACKOFF,
+                permanent=True,
+            )
+        DELIVERED.labels("parked").inc()
+
+    async def _seconds_to_next(self) -> float:
+        async with self.database.transaction() as tx:
+            due = await notifications.next_due(tx, Channel.MATRIX)
+        if due is None:
+            return SAFETY_NET
+        return min(SAFETY_NET, max(0.05, (due - self.clock()).total_seconds()))
+
+
+async def compose(tx: Transaction, notification: Notification, pair: Pair, *, now: datetime) -> Message | None:
+    """What a notification says now; None where nothing is left to say."""
+    details = notification.details
+    if notification.kind == "room.introduction":
+        return _introduction(notification, pair)
+    if notification.kind == "room.summary":
+        return await _summary(tx, notification, pair, now=now)
+    if notification.appointment_id is None:
+        raise NotFound("refused.appointment_not_found")
+    addressee = pair.member(notification.person_id)
+    appointment = await appointments.get(tx, Actor(addressee.id, "system"), notification.appointment_id)
+    span = Span(appointment.starts_at, appointment.ends_at, pair.other(addressee.id).time_zone)
+    names = {"supervisor": pair.supervisor.name, "supervisee": pair.supervisee.name, "span": span}
+    by = details.get("by")
+    who = pair.member(uuid.UUID(by)).name if by else ""
+    match notification.kind:
+        case "appointment.requested":
+            return _question(notification, pair, appointment, addressee, Line("news.requested", names))
+        case "appointment.confirmed":
+            return Message((Line("news.confirmed", names),), (addressee,))
+        case "appointment.declined":
+            return Message((Line("news.lapsed" if details.get("lapsed") else "news.declined", names),), (addressee,))
+        case "appointment.cancelled":
+            lines: tuple[Line, ...] = (Line("news.cancelled", {"who": who, "span": span}),)
+            if details.get("reason"):
+                lines += (Line("news.reason", {"reason": details["reason"]}),)
+            return Message(lines, (addressee,))
+        case "appointment.rescheduled":
+            was = datetime.fromisoformat(details["was"])
+            earlier = Span(was, was + (appointment.ends_at - appointment.starts_at), span.other_zone)
+            params = {"who": who, "span": span, "was": earlier}
+            if appointment.status is Status.REQUESTED and addressee.id == pair.supervisor.id:
+                return _question(notification, pair, appointment, addressee, Line("news.rescheduled_ask", params))
+            return Message((Line("news.rescheduled", params),), (addressee,))
+    raise NotFound("refused.not_found")
+
+
+def compose_reply(notification: Notification) -> Message:
+    """An answer to a command, as handlers.py put it into the outbox."""
+    details = notification.details
+    lines = tuple(Line(key, dict(from_json(params))) for key, params in details["lines"])
+    return Message(lines, (), tuple(details.get("keys", ())), None, details.get("thread"))
+
+
+def render(message: Message, person: Person) -> Json:
+    """The content of an `m.room.message` (Matrix 1.18, m.text and m.notice).
+
+    A mention makes it `m.text`, which rings; without one it is `m.notice`. A list gets a `formatted_body` too.
+    """
+    speech = reader(person.language, person.time_zone)
+    sentences = [speech.say(line.key, **line.params) for line in message.lines]
+    content: Json = {"msgtype": "m.text" if message.mentions else "m.notice", "body": "\n".join(sentences)}
+    if len(sentences) > 1:
+        content["format"] = "org.matrix.custom.html"
+        content["formatted_body"] = to_html(sentences)
+    if message.mentions:
+        content["m.mentions"] = {"user_ids": [one.matrix_id for one in message.mentions]}
+    if message.thread_root:
+        content["m.relates_to"] = {"rel_type": "m.thread", "event_id": message.thread_root}
+    return content
+
+
+def to_html(sentences: Sequence[str]) -> str:
+    """Sentences and list items as clean HTML. What people wrote in them stays text."""
+    escaped = [_escape(sentence) for sentence in sentences]
+    lines: list[str] = []
+    for number, sentence in enumerate(escaped):
+        starts_list = _is_item(sentence) != (number > 0 and _is_item(escaped[number - 1]))
+        lines += ["", sentence] if starts_list or not _is_item(sentence) else [sentence]
+    html = markdown.markdown("\n".join(lines), output_format="html")
+    return bleach.clean(html, tags=TAGS, attributes={"a": ["href"], "ol": ["start"]}, strip=True).replace("\n", "")
+
+
+def _escape(sentence: str) -> str:
+    safe = sentence.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for mark in "\\`*_[]":
+        safe = safe.replace(mark, "\\" + mark)
+    return safe
+
+
+def _is_item(sentence: str) -> bool:
+    head = sentence.partition(" ")[0]
+    return head == "-" or (head.endswith(".") and head[:-1].isdecimal())
+
+
+def _question(
+    notification: Notification, pair: Pair, appointment: Appointment, addressee: Person, line: Line
+) -> Message:
+    asked = Asked(
+        notification.id,
+        pair.id,
+        addressee.id,
+        Question.ANSWER_REQUEST,
+        appointment.starts_at,
+        appointment.id,
+        notification.revision,
+    )
+    return Message((line,), (addressee,), (YES, NO), asked)
+
+
+def _introduction(notification: Notification, pair: Pair) -> Message:
+    """To one or both, once in each of their languages."""
+    readers = tuple(person for person in pair.people if str(person.id) in notification.details["people"])
+    if len(readers) == 1:
+        other = pair.other(readers[0].id).name
+        return Message((Line("room.introduction_one", {"names": readers[0].name, "other": other}),), readers)
+    names = ", ".join(person.name for person in readers)
+    return Message((Line("room.introduction", {"names": names}),), readers)
+
+
+async def _summary(tx: Transaction, notification: Notification, pair: Pair, *, now: datetime) -> Message:
+    """How things stand, for somebody whom the bot could not write to for a while."""
+    person = pair.member(notification.person_id)
+    coming = await queries.coming(tx, person.id, now=now, pair_id=pair.id)
+    if not coming:
+        return Message((Line("summary.none", {"name": person.name}),), (person,))
+    city = reader(person.language, person.time_zone).city()
+    other_zone = pair.other(person.id).time_zone
+    lines = [Line("summary.head", {"name": person.name, "city": city})]
+    for number, one in enumerate(coming, start=1):
+        span = Span(one.starts_at, one.ends_at, other_zone, brief=True)
+        params = {"number": number, "span": span, "status": Key(f"status.{one.status}")}
+        lines.append(Line("appointments.line", params))
+    if person.id == pair.supervisor.id and any(one.status is Status.REQUESTED for one in coming):
+        lines.append(Line("summary.answer"))
+    asked = Asked(
+        notification.id,
+        pair.id,
+        person.id,
+        Question.PICK_APPOINTMENT,
+        now + timedelta(days=1),
+        choices=[one.id for one in coming],
+    )
+    return Message(tuple(lines), (person,), (), asked)

@@ -1,0 +1,50 @@
+"""What the bot answers: lines of the catalogue and, where something is asked, what the numbers stand for."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from supervision.models import Question
+from supervision.pairs import Pair
+
+DIGITS = ("1⃣", "2⃣", "3⃣", "4⃣", "5⃣", "6⃣", "7⃣", "8⃣", "9⃣", "🔟")  # keycaps without U+FE0F
+YES, NO = "✅", "❌"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One sentence: its key in the catalogues and its parameters."""
+
+    key: str
+    params: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A list whose numbers can be answered. `appointment_id` is what a picked slot would move."""
+
+    kind: Question
+    slots: Sequence[datetime] = ()
+    choices: Sequence[uuid.UUID] = ()
+    appointment_id: uuid.UUID | None = None
+    tappable: bool = False
+
+
+@dataclass(frozen=True)
+class Reply:
+    """`pair` is the pair as it is now, where the command changed how one of it is spoken to."""
+
+    lines: tuple[Line, ...]
+    ask: Ask | None = None
+    pair: Pair | None = None
+
+
+def say(key: str, **params: object) -> Reply:
+    """A reply of one sentence."""
+    return Reply((Line(key, params),))
+
+
+def shown_key(key: str) -> str:
+    """A keycap as phones draw it: the digit, U+FE0F, U+20E3 (Unicode 16, emoji-sequences.txt)."""
+    return key[0] + "\ufe0f" + key[1] if len(key) == 2 and key[1] == "\u20e3" else key
