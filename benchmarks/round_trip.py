@@ -27,7 +27,7 @@ from zoneinfo import ZoneInfo
 import aiohttp
 
 from benchmarks.demo import ROOT, Administration, Booker
-from tests.support.human import Human
+from tests.support.human import Human, Message
 
 WARM_UP_ROUNDS = 3
 SECONDS_A_COMMAND = 3.05  # a person has 20 commands a minute
@@ -117,16 +117,29 @@ async def book_once(seat: Seats) -> float:
     await seat.supervisee.send_text(seat.room_id, command)
     await seat.supervisee.next_message(seat.bot, lambda m: m.msgtype == "m.notice", room_id=seat.room_id, since=mark)
     taken = time.perf_counter() - begun
-    await cancel(seat, starts_at)
+    await settle(seat, starts_at, mark)
     return taken
 
 
-async def cancel(seat: Seats, starts_at: datetime) -> None:
-    """Free the slot again, and wait until the room has been told: nothing of it may fall into the next round."""
+async def settle(seat: Seats, starts_at: datetime, mark: int) -> None:
+    """See that the slot is booked and free it again, and that the room has heard all of it.
+
+    Nothing of one round may fall into the next one's time.
+    """
     appointment_id = await seat.booker.appointment_at(starts_at)
+    asked = await news(seat, mark)
+    await seat.supervisor.reactions_to(asked.event_id, seat.bot, at_least=2)
     mark = seat.supervisor.mark()
     await seat.booker.cancel(appointment_id)
-    await seat.supervisor.next_message(seat.bot, room_id=seat.room_id, since=mark)
+    await news(seat, mark)
+
+
+async def news(seat: Seats, mark: int) -> Message:
+    """What the bot tells the supervisor next."""
+    to_supervisor = seat.supervisor.user_id
+    return await seat.supervisor.next_message(
+        seat.bot, lambda m: to_supervisor in m.mentions, room_id=seat.room_id, since=mark
+    )
 
 
 async def take_seats(stack: AsyncExitStack, demo: Json, state: Path) -> AsyncIterator[Seats]:
