@@ -120,10 +120,13 @@ class Folder:
         """The identity's secret keys, made once and on the disk before anybody hears of them."""
         kept = self.read(_SEEDS)
         if kept is None:
-            seeds = Seeds.generate()
-            self.write(_SEEDS, {name: encode(seed) for name, seed in asdict(seeds).items()})
-            return seeds
+            return self.keep_seeds(Seeds.generate())
         return Seeds(**{name: decode(seed) for name, seed in kept.items()})
+
+    def keep_seeds(self, seeds: Seeds) -> Seeds:
+        """Have these keys on the disk instead of the earlier ones."""
+        self.write(_SEEDS, {name: encode(seed) for name, seed in asdict(seeds).items()})
+        return seeds
 
 
 class Login:
@@ -250,9 +253,7 @@ class Login:
         seeds, user_id = self._folder.seeds(), self._account.user_id
         _, published = await self.published_keys()
         if not _is_ours(published, seeds):
-            if published.master_key not in (None, seeds.public_key("master")):
-                log.warning("bot.identity_replaced", user_id=user_id)
-            await self._ask_proving("POST", "/keys/device_signing/upload", seeds.upload(user_id))
+            seeds = await self._publish_identity(seeds, published)
             _, published = await self.published_keys()
         ours = published.device(self.device_id)
         if ours is None or not ours.signed:
@@ -265,6 +266,22 @@ class Login:
         if ours is None or not ours.signed or not _is_ours(published, seeds):
             raise Permanent("not_cross_signed")
         return seeds.public_key("master")
+
+    async def _publish_identity(self, seeds: Seeds, published: PublishedKeys) -> Seeds:
+        """Upload the identity; a fresh one where another stands, as a homeserver takes no key a second time."""
+        user_id = self._account.user_id
+        if published.master_key is None:
+            upload = seeds.upload(user_id)
+        elif published.master_key == seeds.public_key("master"):
+            seeds = self._folder.keep_seeds(seeds.renew_lower())
+            upload = seeds.upload(user_id)
+            del upload["master_key"]
+        else:
+            log.warning("bot.identity_replaced", user_id=user_id)
+            seeds = self._folder.keep_seeds(Seeds.generate())
+            upload = seeds.upload(user_id)
+        await self._ask_proving("POST", "/keys/device_signing/upload", upload)
+        return seeds
 
     async def forget_others(self) -> None:
         """Delete every other device of the account: people's clients would warn of them."""

@@ -90,8 +90,8 @@ async def create_room(client: Client, plan: Plan) -> str:
     room_id = await find_room(client, plan.token)
     if room_id is None:
         room_id = await _make(client, plan)
-    await client.read_room(room_id)
-    await invite_missing(client, room_id, plan.people)
+    if await invite_missing(client, room_id, plan.people):
+        await client.read_room(room_id)
     return room_id
 
 

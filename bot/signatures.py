@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from cryptography.exceptions import InvalidSignature
@@ -151,6 +151,10 @@ class Seeds:
     def public_key(self, usage: Usage) -> str:
         """The public half in unpadded base64."""
         return _public(getattr(self, usage))
+
+    def renew_lower(self) -> Seeds:
+        """The same master key with two fresh lower keys."""
+        return replace(Seeds.generate(), master=self.master)
 
     def upload(self, user_id: str) -> Json:
         """The body of `POST /keys/device_signing/upload`; the master signs the two lower keys."""

@@ -162,6 +162,11 @@ class Seat:
         await self.wait_for(lambda: any(event.event_id == event_id for event in self.heard), timeout)
         return next(event for event in self.heard if event.event_id == event_id)
 
+    async def next_heard_or_dropped(self, event_id: str) -> None:
+        """Wait until the event of that ID is over, whatever became of it."""
+        token = self.token
+        await self.wait_for(lambda: self.token != token)
+
     async def pair_up(self, ana: Human, bruno: Human) -> Pair:
         """Make a room for the two and wait until all three can read it."""
         room_id = await self.make_room(ana.user_id, bruno.user_id)

@@ -1,0 +1,98 @@
+"""The order of work and of tokens, without a homeserver."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from itertools import islice
+
+from bot.lanes import Lanes, Progress, pauses
+
+
+def test_ten_failures_are_spread_over_minutes() -> None:
+    waited = list(islice(pauses(), 10))
+    whole = [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
+    assert [pause / 2 <= actual <= pause for actual, pause in zip(waited, whole, strict=True)] == [True] * 10
+
+
+async def saved_tokens(progress: Progress, saved: list[str], count: int, failures: list[Exception]) -> None:
+    saving = asyncio.create_task(progress.keep_saving())
+    async with asyncio.timeout(5):
+        while len(saved) < count or failures:
+            await asyncio.sleep(0.01)  # noqa: ASYNC110  # the list is the thing under test
+    saving.cancel()
+
+
+async def test_token_waits_for_all_before_it() -> None:
+    saved: list[str] = []
+
+    async def save(token: str) -> None:
+        saved.append(token)
+
+    progress = Progress(save)
+    first, second, third = (progress.begin(token) for token in "abc")
+    third.leave()
+    second.leave()
+    saving = asyncio.create_task(progress.keep_saving())
+    await asyncio.sleep(0.05)
+    assert saved == []
+    first.leave()
+    await asyncio.sleep(0.05)
+    assert saved == ["c"]
+    saving.cancel()
+
+
+async def test_failed_saving_is_tried_again() -> None:
+    saved: list[str] = []
+    failures: list[Exception] = [ConnectionError()]
+
+    async def save(token: str) -> None:
+        if failures:
+            raise failures.pop()
+        saved.append(token)
+
+    progress = Progress(save)
+    progress.begin("a").leave()
+    await saved_tokens(progress, saved, 1, failures)
+    assert saved == ["a"]
+
+
+async def test_too_many_open_batches_hold_up_the_next() -> None:
+    async def save(_: str) -> None:
+        return None
+
+    progress = Progress(save, most_open=1)
+    batches = [progress.begin(token) for token in "ab"]
+    saving = asyncio.create_task(progress.keep_saving())
+    waiting = asyncio.create_task(progress.wait_for_room())
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    batches[0].leave()
+    await asyncio.wait_for(waiting, 5)
+    saving.cancel()
+
+
+async def test_lanes_keep_order_and_do_not_wait_for_one_another() -> None:
+    done: list[str] = []
+    gate = asyncio.Event()
+
+    def work(name: str, wait: bool = False) -> Callable[[], Coroutine[None, None, None]]:
+        async def act() -> None:
+            if wait:
+                await gate.wait()
+            done.append(name)
+
+        return act
+
+    async with asyncio.TaskGroup() as group:
+        lanes = Lanes(group)
+        batch = Progress(lambda _: asyncio.sleep(0)).begin("a")
+        lanes.put("slow", "test", work("slow 1", wait=True), batch)
+        lanes.put("slow", "test", work("slow 3"), batch)
+        lanes.put("quick", "test", work("quick"), batch)
+        await asyncio.sleep(0.01)
+        lanes.put_first("slow", "test", [work("slow 2a"), work("slow 2b")], batch)
+        gate.set()
+    batch.leave()
+    assert done == ["quick", "slow 1", "slow 2a", "slow 2b", "slow 3"]
+    assert batch.done
