@@ -113,25 +113,26 @@ async def book_once(seat: Seats) -> float:
     await asyncio.sleep(seat.next_command_at - time.monotonic())
     seat.next_command_at = time.monotonic() + SECONDS_A_COMMAND
     command = f"!book {starts_at.astimezone(seat.zone):%Y-%m-%d %H:%M}"
+    told = seat.supervisor.mark()
     mark, begun = seat.supervisee.mark(), time.perf_counter()
     await seat.supervisee.send_text(seat.room_id, command)
     await seat.supervisee.next_message(seat.bot, lambda m: m.msgtype == "m.notice", room_id=seat.room_id, since=mark)
     taken = time.perf_counter() - begun
-    await settle(seat, starts_at, mark)
+    await settle(seat, starts_at, told)
     return taken
 
 
-async def settle(seat: Seats, starts_at: datetime, mark: int) -> None:
+async def settle(seat: Seats, starts_at: datetime, told: int) -> None:
     """See that the slot is booked and free it again, and that the room has heard all of it.
 
     Nothing of one round may fall into the next one's time.
     """
     appointment_id = await seat.booker.appointment_at(starts_at)
-    asked = await news(seat, mark)
+    asked = await news(seat, told)
     await seat.supervisor.reactions_to(asked.event_id, seat.bot, at_least=2)
-    mark = seat.supervisor.mark()
+    told = seat.supervisor.mark()
     await seat.booker.cancel(appointment_id)
-    await news(seat, mark)
+    await news(seat, told)
 
 
 async def news(seat: Seats, mark: int) -> Message:
