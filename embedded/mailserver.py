@@ -86,7 +86,7 @@ async def start_mail_server(maildir: Path, *, port: int | None = None) -> MailSe
     Raises EmbeddedFailed if the port or the folder cannot be had.
     """
     make_maildir(maildir)
-    chosen = keep_port(maildir / "port", port, "mail")
+    chosen = await keep_port(maildir / "port", port, "mail")
     keeper, loop = Keeper(maildir), asyncio.get_running_loop()
     connections: WeakSet[SMTP] = WeakSet()
 

@@ -5,6 +5,7 @@ Started by root it runs as an unprivileged account, since PostgreSQL refuses roo
 """
 
 import asyncio
+import errno
 import json
 import os
 import pwd
@@ -14,7 +15,8 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -110,6 +112,7 @@ async def start_postgresql(folder: Path, *, durable: bool = True) -> PostgreSQL:
     try:
         passwords = keep_passwords(claimed)
         sockets = make_socket_folder(claimed, account)
+        (claimed.path / "password").unlink(missing_ok=True)  # left by a start that was killed
         if not (claimed.path / "data").is_dir():
             await make_data(claimed, passwords[SUPERUSER], account, durable=durable)
         child = await start_server(claimed, sockets, account, durable=durable)
@@ -137,6 +140,10 @@ def choose_account(data: Path) -> tuple[int, int] | None:
     For root it is the account that owns the data already, else `nobody`.
     """
     if os.geteuid() != 0:
+        try:
+            pwd.getpwuid(os.geteuid())  # initdb and libpq ask as well
+        except KeyError:
+            raise EmbeddedFailed(f"PostgreSQL cannot run as the user ID {os.geteuid()}: it has no account.") from None
         return None
     with told(f"use the folder {data.parent}"):
         if data.is_dir() and (owner := data.stat()).st_uid != 0:
@@ -182,8 +189,14 @@ def short_folder() -> str:
 
 
 def give(path: Path, account: tuple[int, int] | None) -> None:
+    """Let the account own a path; refused by a user namespace that knows no account but root."""
     if account:
-        os.chown(path, *account)
+        try:
+            os.chown(path, *account)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EPERM):
+                raise
+            raise EmbeddedFailed("PostgreSQL cannot run as root, and this root may not become another.") from error
 
 
 async def make_data(folder: Folder, password: str, account: tuple[int, int] | None, *, durable: bool) -> None:
@@ -267,21 +280,34 @@ def says_ready(pid_file: Path) -> bool:
 
 async def make_databases(server: PostgreSQL) -> None:
     """Make the roles and databases that are not there yet."""
-    connection = await connect(server)
+    with told_by(server):
+        connection = await connect(server)
+        try:
+            there = {row[0] for row in await connection.fetch("SELECT rolname FROM pg_roles")}
+            for role in sorted(set(ROLES) - there):
+                await connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{server.passwords[role]}'")
+            for database in OWNERS:
+                await make_database(connection, database)
+            await connection.execute("GRANT CONNECT ON DATABASE visavis TO visavis_app")
+        finally:
+            await connection.close(timeout=5)
+
+
+async def make_database(connection: "asyncpg.Connection[asyncpg.Record]", database: str) -> None:
+    """Make a database, if it is not there, that its owner alone may enter."""
+    if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", database):
+        await connection.execute(
+            f"CREATE DATABASE {database} OWNER {OWNERS[database]} TEMPLATE template0 {LOCALES[database]}"
+        )
+    await connection.execute(f"REVOKE CONNECT ON DATABASE {database} FROM PUBLIC")
+
+
+@contextmanager
+def told_by(server: PostgreSQL) -> Iterator[None]:
+    """Turn an error of the database's into one sentence."""
     try:
-        roles = {row[0] for row in await connection.fetch("SELECT rolname FROM pg_roles")}
-        for role in sorted(set(ROLES) - roles):
-            await connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{server.passwords[role]}'")
-        databases = {row[0] for row in await connection.fetch("SELECT datname FROM pg_database")}
-        for database in sorted(set(OWNERS) - databases):
-            await connection.execute(
-                f"CREATE DATABASE {database} OWNER {OWNERS[database]} TEMPLATE template0 {LOCALES[database]}"
-            )
-        await connection.execute("REVOKE CONNECT ON DATABASE visavis, synapse FROM PUBLIC")
-        await connection.execute("GRANT CONNECT ON DATABASE visavis TO visavis_app")
+        yield
     except asyncpg.DiskFullError as error:
         raise EmbeddedFailed("PostgreSQL could not make its databases: the disk is full.") from error
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise server.child.failed("PostgreSQL could not make its databases") from error
-    finally:
-        await connection.close(timeout=5)

@@ -29,6 +29,7 @@ LINUX = sys.platform == "linux"
 LOG_BYTES = 1_000_000
 FULL_BYTES = 16 * 1024 * 1024  # PostgreSQL's log of changes grows by as much at a time
 LEFTOVER_SECONDS = 5.0
+PORT_SECONDS = 2.0  # a killed process may let go of its locks a moment before its ports
 CHOSEN_PORTS = range(20_000, 30_000)  # below the ports that systems give to outgoing connections
 
 REASONS = {
@@ -273,22 +274,33 @@ def read_kept(path: Path) -> dict[str, str]:
     return {str(name): str(value) for name, value in kept.items()}
 
 
-def keep_port(path: Path, given: int | None, purpose: str) -> int:
+async def keep_port(path: Path, given: int | None, purpose: str) -> int:
     """The TCP port to use on the loopback interface: the given one, else the one kept in `path`, else a new one.
 
     It is kept in `path` then. Raises EmbeddedFailed if the given or kept one is taken; another would break the
     addresses that people have noted.
     """
-    with told(f"read {path}"):
-        kept = path.read_text().strip() if path.is_file() else ""
-    port = given or (int(kept) if kept.isdecimal() else None)
+    kept = read_port(path)
+    port = given or kept
     if port is None:
         port = next(port for port in random.sample(CHOSEN_PORTS, 1000) if can_have(port) is None)
-    elif refusal := can_have(port):
+    refusal = can_have(port)
+    limit = time.monotonic() + (PORT_SECONDS if port == kept else 0)
+    while refusal and time.monotonic() < limit:
+        await asyncio.sleep(0.02)
+        refusal = can_have(port)
+    if refusal:
         raise EmbeddedFailed(f"The port {port} for {purpose} cannot be had: {refusal}.")
-    if str(port) != kept:
+    if port != kept:
         write_kept(path, f"{port}\n")
     return port
+
+
+def read_port(path: Path) -> int | None:
+    """The port that a file keeps, if any."""
+    with told(f"read {path}"):
+        text = path.read_text().strip() if path.is_file() else ""
+    return int(text) if text.isdecimal() else None
 
 
 def can_have(port: int) -> str | None:

@@ -139,7 +139,7 @@ async def prepare_synapse(
     """Start loading Synapse while PostgreSQL is still on its way; `go` on the result, or `abandon`, must follow."""
     claimed = await claim(folder)
     try:
-        chosen = keep_port(claimed.path / "port", port, "Matrix")
+        chosen = await keep_port(claimed.path / "port", port, "Matrix")
         kept = keep_secrets(claimed, server_name)
         child = await start(
             claimed, "synapse", [sys.executable, "-P", MODULE, "--config-path", claimed.path / "homeserver.yaml"],

@@ -105,8 +105,10 @@ async def kill_at(state: Path, seconds: float) -> None:
     assert process.stdout
     await process.stdout.readline()
     await asyncio.sleep(seconds)
-    process.kill()
-    await process.communicate()
+    if process.returncode is None:
+        process.kill()
+    _, told = await process.communicate()
+    assert told == b""
 
 
 def living(state: Path) -> list[str]:

@@ -1,0 +1,190 @@
+"""The demo's people and their bookings: enough to look around, and free slots to try everything with."""
+
+import json
+import secrets
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
+
+from sqlalchemy import update
+
+from embedded.processes import read_kept, write_kept
+from embedded.synapse import Synapse
+from supervision import appointments, availability, pairs, people
+from supervision.audit import SYSTEM, Actor
+from supervision.availability import Availability, WeeklyRange
+from supervision.db import Database, Transaction
+from supervision.errors import NotFound
+from supervision.models import State, notifications
+from supervision.pairs import Pair
+from supervision.people import Person
+
+WORKING_DAYS = range(5)
+
+
+@dataclass(frozen=True)
+class Sample:
+    name: str
+    localpart: str
+    roles: tuple[str, ...]
+    language: str = "pt-BR"
+    time_zone: str = "America/Sao_Paulo"
+
+
+SAMPLES = (
+    Sample("Ana Ribeiro", "ana", ("supervisor",)),
+    Sample("Bruno Teixeira", "bruno", ("supervisee",)),
+    Sample("Clara Nunes", "clara", ("supervisee",), time_zone="Europe/Lisbon"),
+    Sample("Helena Costa", "helena", ("supervisor",), time_zone="Europe/Lisbon"),
+    Sample("Daniel Moore", "daniel", ("supervisee",), language="en", time_zone="Europe/London"),
+    Sample("Rita Prado", "rita", ("admin",)),
+)
+PAIRS = (("ana", "bruno"), ("ana", "clara"), ("helena", "daniel"))
+
+MORNINGS_AND_AFTERNOONS = Availability(
+    tuple(
+        WeeklyRange(weekday, starts, ends)
+        for weekday in WORKING_DAYS
+        for starts, ends in ((time(9), time(12)), (time(14), time(18)))
+    ),
+    length=50,
+    grid=60,
+    buffer_after=10,
+    notice=120,
+    horizon=90,
+)
+
+
+@dataclass(frozen=True)
+class DemoPerson:
+    person: Person
+    password: str
+
+
+async def fill(database: Database, synapse: Synapse, folder: Path) -> list[DemoPerson]:
+    """Make the sample people, their accounts and their bookings, once; what is there already is left as it is.
+
+    Passwords are made at the first start and kept in `folder`.
+    """
+    passwords = keep_passwords(folder / "passwords.json")
+    for sample in SAMPLES:
+        await synapse.register(sample.localpart, passwords[sample.localpart], sample.name)
+    now = datetime.now(UTC)
+    async with database.transaction() as tx:
+        found = {sample.localpart: await find_or_add(tx, sample, synapse.server_name, now) for sample in SAMPLES}
+        if not await pairs.list_all(tx):
+            await add_bookings(tx, found, now)
+    return [DemoPerson(found[sample.localpart], passwords[sample.localpart]) for sample in SAMPLES]
+
+
+def keep_passwords(path: Path) -> dict[str, str]:
+    kept = read_kept(path)
+    for sample in SAMPLES:
+        kept.setdefault(sample.localpart, "-".join(secrets.token_hex(2) for _ in range(3)))
+    write_kept(path, json.dumps(kept))
+    return kept
+
+
+async def find_or_add(tx: Transaction, sample: Sample, server_name: str, now: datetime) -> Person:
+    email = f"{sample.localpart}@visavis.example"
+    try:
+        return await people.by_email(tx, email)
+    except NotFound:
+        return await people.add(
+            tx,
+            SYSTEM,
+            name=sample.name,
+            email=email,
+            matrix_id=f"@{sample.localpart}:{server_name}",
+            language=sample.language,
+            time_zone=sample.time_zone,
+            roles=sample.roles,
+            now=now,
+        )
+
+
+async def add_bookings(tx: Transaction, found: dict[str, Person], now: datetime) -> None:
+    """Two supervisors' hours, three pairs; the first has a past, the second an appointment and a request to come."""
+    for supervisor in ("ana", "helena"):
+        await availability.save(tx, SYSTEM, found[supervisor].id, MORNINGS_AND_AFTERNOONS, now=now)
+    first, second, _ = [
+        await pairs.add(tx, SYSTEM, found[supervisor], found[supervisee], now=now + timedelta(microseconds=place))
+        for place, (supervisor, supervisee) in enumerate(PAIRS)
+    ]
+    for weeks in (6, 4, 2):
+        await add_past(tx, first, now - timedelta(weeks=weeks), cancelled=weeks == 6)
+    free = await availability.slots(tx, second, since=now + timedelta(days=2), until=now + timedelta(days=12), now=now)
+    booked = await appointments.book(tx, acts(second.supervisee), second, free[0].starts_at, now=now)
+    await appointments.confirm(tx, acts(second.supervisor), booked.id, now=now)
+    await appointments.book(tx, acts(second.supervisee), second, free[-1].starts_at, now=now)
+
+
+async def add_past(tx: Transaction, pair: Pair, around: datetime, *, cancelled: bool) -> None:
+    """An appointment as it was made back then. Its news are old: nobody is told today."""
+    asked_at = around - timedelta(days=3)
+    free = await availability.slots(tx, pair, since=around, until=around + timedelta(days=4), now=asked_at)
+    booked = await appointments.book(tx, acts(pair.supervisee), pair, free[len(free) // 2].starts_at, now=asked_at)
+    await appointments.confirm(tx, acts(pair.supervisor), booked.id, now=asked_at + timedelta(hours=2))
+    if cancelled:
+        await appointments.cancel(tx, acts(pair.supervisee), booked.id, now=asked_at + timedelta(days=1))
+    await tx.execute(
+        update(notifications)
+        .where(notifications.c.appointment_id == booked.id)
+        .values(state=State.EXPIRED, settled_at=asked_at)
+    )
+    await appointments.close_past(tx, now=datetime.now(UTC))
+
+
+def acts(person: Person) -> Actor:
+    return Actor(person.id, "demo")
+
+
+def describe(
+    demo_people: list[DemoPerson],
+    known: list[Pair],
+    *,
+    web: str,
+    homeserver: str,
+    metrics: str,
+    server_name: str,
+    bot: str,
+) -> str:
+    """The content of `demo.json` (docs/install.md)."""
+    content = {
+        "web": web,
+        "homeserver": homeserver,
+        "metrics": metrics,
+        "server_name": server_name,
+        "bot": bot,
+        "people": [
+            {
+                "id": str(one.person.id),
+                "name": one.person.name,
+                "email": one.person.email,
+                "roles": sorted(one.person.roles),
+                "matrix_id": one.person.matrix_id,
+                "password": one.password,
+                "language": one.person.language,
+                "time_zone": one.person.time_zone,
+                "sign_in": sign_in(web, one.person.id),
+            }
+            for one in demo_people
+        ],
+        "pairs": [
+            {
+                "id": str(pair.id),
+                "supervisor_id": str(pair.supervisor.id),
+                "supervisee_id": str(pair.supervisee.id),
+                "supervisor": pair.supervisor.matrix_id,
+                "supervisee": pair.supervisee.matrix_id,
+                "room_id": pair.room_id,
+            }
+            for pair in known
+        ],
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def sign_in(web: str, person_id: uuid.UUID) -> str:
+    return f"{web}/demo/sign-in/{person_id}"
