@@ -340,7 +340,7 @@ asyncio.run(main())
 """
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", program, str(closed), cwd=HERE, stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(closed)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(closed), os.environ.get("PYTHONPATH", "")])},
     )  # fmt: skip
     said, _ = await process.communicate()
     assert process.returncode == 0
