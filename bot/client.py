@@ -41,6 +41,8 @@ __all__ = ["Account", "Client", "Doubt", "Incoming", "LoggedOut", "NobodyToHear"
 log = structlog.get_logger(__name__)
 
 _POLL_SECONDS = 30
+_LONGEST_PAUSE = 30.0  # seconds between two tries of a homeserver that is away
+_LOGGED_OUT = ("M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_UNKNOWN_DEVICE")
 _FEW_KEYS = 25
 _GAP_LIMIT = 5_000  # events of one room fetched after an absence
 _STATE_TYPES = (
@@ -339,7 +341,7 @@ class Client:
     async def redact(self, room_id: str, event_id: str, *, transaction_id: str) -> str:
         """Take an event back; return the redaction's event ID."""
         place = path("/rooms/{room}/redact/{event}/{txn}", room=room_id, event=event_id, txn=transaction_id)
-        return str((await self.homeserver.ask("PUT", place, {}))["event_id"])
+        return await self._speak(place, {})
 
     async def leave(self, room_id: str) -> None:
         """Leave a room, or refuse its invitation; that the bot is not in it is success."""
@@ -351,7 +353,16 @@ class Client:
 
     async def _put(self, room_id: str, event_type: str, content: Json, transaction_id: str) -> str:
         place = path("/rooms/{room}/send/{type}/{txn}", room=room_id, type=event_type, txn=transaction_id)
-        return str((await self.homeserver.ask("PUT", place, content))["event_id"])
+        return await self._speak(place, content)
+
+    async def _speak(self, place: str, content: Json) -> str:
+        try:
+            answer = await self.homeserver.ask("PUT", place, content)
+        except HomeserverRefused as refused:
+            if refused.code in _LOGGED_OUT:
+                raise Transient("logged_out") from refused
+            raise
+        return str(answer["event_id"])
 
     # Listening
 
@@ -394,7 +405,7 @@ class Client:
             self._chores.clear()
 
     async def _sync(self, token: str | None, progress: Progress) -> None:
-        filter_id, first, waiting = None, True, pauses()
+        filter_id, first, refusals, waiting = None, True, 0, pauses(_LONGEST_PAUSE)
         while True:
             await progress.wait_for_room()
             try:
@@ -403,10 +414,13 @@ class Client:
                 answer = await self._poll(token, filter_id, first)
                 following = answer["next_batch"]
             except HomeserverRefused as refused:
-                if refused.status == 401:
+                if refused.code in _LOGGED_OUT:
                     raise LoggedOut from refused
                 log.warning("sync.refused", code=refused.code)
-                filter_id = None
+                filter_id, refusals = None, refusals + 1
+                if refusals > 1 and token is not None:
+                    log.error("sync.token_given_up")  # the homeserver does not know it any more
+                    token, first = None, True
                 await asyncio.sleep(next(waiting))
             except Transient as failure:
                 log.warning("sync.failed", code=failure.code)
@@ -416,7 +430,7 @@ class Client:
                 await asyncio.sleep(next(waiting))
             else:
                 self._take(answer, token, progress.begin(following))
-                token, first, waiting = following, False, pauses()
+                token, first, refusals, waiting = following, False, 0, pauses(_LONGEST_PAUSE)
                 self._synced.set()
 
     async def _upload_filter(self) -> str:

@@ -23,12 +23,11 @@ from nio.crypto.olm_machine import Olm
 from nio.crypto.sessions import InboundGroupSession, OutboundGroupSession
 from nio.events.to_device import DummyEvent, RoomKeyEvent
 from nio.store.database import MatrixStore
-from unpaddedbase64 import decode_base64
 
 from bot.events import Doubt, Json, NobodyToHear, Origin
 from bot.logins import Folder
 from bot.requests import Homeserver, path
-from bot.signatures import Device, PublishedKeys, is_signed, read_keys
+from bot.signatures import Device, PublishedKeys, decode, is_signed, read_keys
 from supervision.errors import Transient
 
 log = structlog.get_logger(__name__)
@@ -241,7 +240,7 @@ class Machine(Olm):
         if sealed.get("type") == 0:
             message = vodozemac.PreKeyMessage.from_base64(sealed["body"])
         elif sealed.get("type") == 1:
-            message = vodozemac.AnyOlmMessage.normal(decode_base64(sealed["body"]))
+            message = vodozemac.AnyOlmMessage.normal(decode(sealed["body"]))
         else:
             return None
         before = len(self.session_store[sender_key])

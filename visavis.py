@@ -1,0 +1,397 @@
+"""The command line of Visavis; the only file that knows every part of it."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import sys
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import structlog
+import yaml
+from sqlalchemy.exc import DBAPIError
+
+import bridge.delivery
+import migrations
+import web.app
+from bot.app import Bot
+from supervision import identities, jobs, notifications, pairs, people
+from supervision.audit import Actor
+from supervision.config import Config, load
+from supervision.db import Database, Transaction
+from supervision.errors import Refused, SupervisionError
+from supervision.models import State
+from supervision.texts import Reader, refusal
+from web.demo import DemoPages
+
+PARTS = ("bot", "bridge", "web")
+OPERATOR = Actor(None, "cli")
+RESTART_PAUSE = 5.0
+
+log = structlog.get_logger()
+Work = Callable[[Transaction], Awaitable[None]]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("config.yaml"),
+    show_default=True,
+    envvar="VISAVIS_CONFIG",
+    help="The configuration file.",
+)
+@click.pass_context
+def cli(context: click.Context, config_path: Path) -> None:
+    """Visavis: professional supervision in one encrypted room a pair."""
+    context.obj = config_path
+
+
+@cli.command()
+@click.option("--state", type=click.Path(path_type=Path, file_okay=False), default=Path("var/demo"), show_default=True)
+@click.option("--web-port", type=click.IntRange(1, 65535), help="The dashboard's port; chosen and kept otherwise.")
+@click.option("--matrix-port", type=click.IntRange(1, 65535), help="The homeserver's port; chosen and kept otherwise.")
+@click.option("--fresh", is_flag=True, help="Forget the demo that was kept in the state folder.")
+def demo(state: Path, web_port: int | None, matrix_port: int | None, fresh: bool) -> None:
+    """Start everything on this machine with sample people."""
+    # A production machine has none of the embedded servers' packages, so only this command loads them.
+    import visavis_demo
+
+    state = state.absolute()
+    run_until_stopped(visavis_demo.run(state, web_port, matrix_port, run_parts, write_logs_to, fresh=fresh))
+
+
+@cli.command()
+@click.argument("part", type=click.Choice(PARTS), required=False)
+@click.pass_obj
+def run(config_path: Path, part: str | None) -> None:
+    """Run everything in one process, or one part of it."""
+    config = load(config_path)
+    run_until_stopped(run_parts(config, (part,) if part else PARTS))
+
+
+@cli.command()
+@click.pass_obj
+def init(config_path: Path) -> None:
+    """Write a first configuration with fresh secrets, and the homeserver's registration of the bot."""
+    example = Path(__file__).resolve().parent / "config.example.yaml"
+    registration_path = config_path.with_name("visavis-registration.yaml")
+    for path in (config_path, registration_path):
+        if path.exists():
+            raise click.ClickException(f"{path} is there already; nothing was changed.")
+    as_token = secrets.token_urlsafe(48)
+    text = example.read_text(encoding="utf-8")
+    text = text.replace("CHANGE-ME-SECRET-" + "0" * 32, secrets.token_urlsafe(48))
+    text = text.replace("CHANGE-ME-AS-TOKEN", as_token)
+    registration = {
+        "id": "visavis",
+        "url": None,
+        "as_token": as_token,
+        "hs_token": secrets.token_urlsafe(48),
+        "sender_localpart": "visavis-service",
+        "rate_limited": False,
+        "namespaces": {"users": [{"exclusive": True, "regex": r"@visavis.*"}], "aliases": [], "rooms": []},
+    }
+    write_secret(config_path, text)
+    write_secret(registration_path, yaml.safe_dump(registration, sort_keys=False))
+    click.echo(f"Wrote {config_path} and {registration_path}. Go through the first, then give the second to Synapse")
+    click.echo("under app_service_config_files, restart it, and run: visavis check")
+
+
+@cli.command()
+@click.pass_obj
+def check(config_path: Path) -> None:
+    """Say whether the configuration is right and the database ready."""
+    config = load(config_path)
+    asyncio.run(migrations.check(config.database.url.get_secret_value()))
+    click.echo("The configuration is right and the database is ready.")
+
+
+@cli.command()
+@click.pass_obj
+def migrate(config_path: Path) -> None:
+    """Bring the database to this version's tables, as its owner."""
+    config = load(config_path)
+    url = config.database.url.get_secret_value()
+    owner = config.database.owner_url
+    asyncio.run(migrations.upgrade(owner.get_secret_value() if owner else url, url))
+    click.echo(f"The database is at revision {migrations.head()}.")
+
+
+@cli.group()
+def person() -> None:
+    """The people."""
+
+
+@person.command("add")
+@click.option("--name", required=True)
+@click.option("--email", required=True)
+@click.option("--matrix-id", help="Such as @ana:example.org.")
+@click.option("--language", default="pt-BR", show_default=True)
+@click.option("--time-zone", default="America/Sao_Paulo", show_default=True)
+@click.option("--role", "roles", multiple=True, required=True, help="supervisor, supervisee or admin; repeatable.")
+@click.pass_obj
+def add_person(
+    config_path: Path,
+    name: str,
+    email: str,
+    matrix_id: str | None,
+    language: str,
+    time_zone: str,
+    roles: Sequence[str],
+) -> None:
+    """Add a person and print their ID."""
+
+    async def work(tx: Transaction) -> None:
+        added = await people.add(
+            tx,
+            OPERATOR,
+            name=name,
+            email=email,
+            matrix_id=matrix_id,
+            language=language,
+            time_zone=time_zone,
+            roles=roles,
+            now=now(),
+        )
+        click.echo(added.id)
+
+    in_transaction(config_path, work)
+
+
+@person.command("list")
+@click.pass_obj
+def list_people(config_path: Path) -> None:
+    """List everybody: ID, name, address, Matrix ID, roles."""
+
+    async def work(tx: Transaction) -> None:
+        for one in await people.list_all(tx):
+            state = "disabled" if one.disabled_at else ",".join(sorted(one.roles))
+            click.echo("\t".join((str(one.id), one.name, one.email, one.matrix_id or "-", state)))
+
+    in_transaction(config_path, work)
+
+
+@person.command("disable")
+@click.argument("person_id", type=click.UUID)
+@click.pass_obj
+def disable_person(config_path: Path, person_id: uuid.UUID) -> None:
+    """Take away a person's sign-in and commands."""
+    in_transaction(config_path, lambda tx: people.disable(tx, OPERATOR, person_id, now=now()))
+
+
+@person.command("trust")
+@click.argument("matrix_id")
+@click.pass_obj
+def trust_person(config_path: Path, matrix_id: str) -> None:
+    """Believe the changed identity of a Matrix account, after asking its owner."""
+    in_transaction(config_path, lambda tx: identities.confirm(tx, OPERATOR, matrix_id, now=now()))
+
+
+@cli.group()
+def pair() -> None:
+    """The pairs."""
+
+
+@pair.command("add")
+@click.argument("supervisor_id", type=click.UUID)
+@click.argument("supervisee_id", type=click.UUID)
+@click.pass_obj
+def add_pair(config_path: Path, supervisor_id: uuid.UUID, supervisee_id: uuid.UUID) -> None:
+    """Pair two people up and print the pair's ID; their bot makes the room."""
+
+    async def work(tx: Transaction) -> None:
+        supervisor = await people.get(tx, supervisor_id)
+        supervisee = await people.get(tx, supervisee_id)
+        click.echo((await pairs.add(tx, OPERATOR, supervisor, supervisee, now=now())).id)
+
+    in_transaction(config_path, work)
+
+
+@pair.command("list")
+@click.pass_obj
+def list_pairs(config_path: Path) -> None:
+    """List all pairs: ID, supervisor, supervisee, status, room."""
+
+    async def work(tx: Transaction) -> None:
+        for one in await pairs.list_all(tx):
+            line = (str(one.id), one.supervisor.name, one.supervisee.name, one.status, one.room_id or "-")
+            click.echo("\t".join(line))
+
+    in_transaction(config_path, work)
+
+
+@pair.command("archive")
+@click.argument("pair_id", type=click.UUID)
+@click.pass_obj
+def archive_pair(config_path: Path, pair_id: uuid.UUID) -> None:
+    """Close a pair: nothing in it changes any more."""
+    in_transaction(config_path, lambda tx: pairs.archive(tx, OPERATOR, pair_id, now=now()))
+
+
+@cli.group("notifications")
+def outbox() -> None:
+    """What was to be told to whom."""
+
+
+@outbox.command("list")
+@click.option("--state", type=click.Choice([state.value for state in State]), default="parked", show_default=True)
+@click.pass_obj
+def list_notifications(config_path: Path, state: str) -> None:
+    """List notifications: ID, channel, kind, tries, error, when made."""
+
+    async def work(tx: Transaction) -> None:
+        for row in await notifications.list_by_state(tx, State(state)):
+            made = row.created_at.strftime("%Y-%m-%dT%H:%M:%SZ")
+            click.echo("\t".join((str(row.id), row.channel, row.kind, str(row.attempts), row.error or "-", made)))
+
+    in_transaction(config_path, work)
+
+
+@outbox.command("retry")
+@click.argument("notification_id", type=click.UUID, required=False)
+@click.pass_obj
+def retry_notifications(config_path: Path, notification_id: uuid.UUID | None) -> None:
+    """Try a parked notification again, or all of them."""
+
+    async def work(tx: Transaction) -> None:
+        click.echo(await notifications.retry(tx, notification_id, now=now()))
+
+    in_transaction(config_path, work)
+
+
+def in_transaction(config_path: Path, work: Work) -> None:
+    """Do one thing with the configured database."""
+    config = load(config_path)
+
+    async def act() -> None:
+        url = config.database.url.get_secret_value()
+        await migrations.check(url)
+        database = Database(url, pool_size=2)
+        try:
+            async with database.transaction() as tx:
+                await work(tx)
+        finally:
+            await database.close()
+
+    asyncio.run(act())
+
+
+async def run_parts(
+    config: Config,
+    parts: Sequence[str],
+    *,
+    demo_pages: DemoPages | None = None,
+    when_running: Callable[[Database], Coroutine[Any, Any, None]] | None = None,
+) -> None:
+    """Run the parts until cancelled. Raises DatabaseTooOld or DatabaseTooNew before anything is started."""
+    await migrations.check(config.database.url.get_secret_value())
+    database = Database(config.database.url.get_secret_value(), pool_size=config.database.pool_size)
+    scheduler = jobs.schedule(database)
+    scheduler.start()
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(web.app.run(database, config, demo=demo_pages, pages="web" in parts))
+            if "bridge" in parts:
+                group.create_task(keep_alive("bridge", lambda: bridge.delivery.run(database, config)))
+            if "bot" in parts:
+                group.create_task(keep_alive("bot", lambda: Bot(database, config).run()))
+            if when_running is not None:
+                group.create_task(when_running(database))
+    finally:
+        scheduler.shutdown(wait=False)
+        await database.close()
+
+
+async def keep_alive(part: str, start: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a part again, after a pause, whenever it ends: the others live on meanwhile."""
+    while True:
+        try:
+            await start()
+        except Exception as error:
+            log.exception("part.ended", part=part, error=type(error).__name__)
+        await asyncio.sleep(RESTART_PAUSE)
+
+
+def run_until_stopped(main: Coroutine[Any, Any, None]) -> None:
+    """Run until it ends, or until Ctrl-C or SIGTERM has stopped everything in order."""
+
+    async def act() -> None:
+        task = asyncio.ensure_future(main)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, task.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    asyncio.run(act())
+
+
+def write_logs_to(path: Path | None) -> None:
+    """Structured logs, one JSON object a line: to stderr, or to a file that is begun anew at 10 MB."""
+    if path is not None and path.exists() and path.stat().st_size > 10_000_000:
+        path.replace(path.with_suffix(".log.1"))
+    stream = sys.stderr if path is None else path.open("a", encoding="utf-8", buffering=1)
+    logging.basicConfig(stream=stream, level=logging.WARNING, format="%(message)s", force=True)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(file=stream),
+        cache_logger_on_first_use=False,
+    )
+
+
+def write_secret(path: Path, text: str) -> None:
+    """A file that only its owner reads, from its first byte on."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def sentence(error: BaseException) -> str:
+    """One sentence for the person at the terminal."""
+    match error:
+        case BaseExceptionGroup(exceptions=[first, *_]):
+            return sentence(first)
+        case Refused():
+            return refusal(Reader("en", "UTC"), error)
+        case SupervisionError():
+            return str(error)
+        case DBAPIError() | OSError():
+            return f"The database cannot be reached or used: {type(getattr(error, 'orig', error)).__name__}."
+    raise error
+
+
+def main() -> None:
+    write_logs_to(None)
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except Exception as error:
+        click.echo(f"visavis: {sentence(error)}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
