@@ -25,7 +25,7 @@ from bridge.smtp import Envelope, to_ascii
 from supervision import appointments, calendars, pairs, people, sign_ins
 from supervision.appointments import Appointment
 from supervision.audit import Actor
-from supervision.calendars import Answer, Organizer
+from supervision.calendars import GONE, Answer, Organizer
 from supervision.config import Config
 from supervision.db import Transaction
 from supervision.errors import Permanent
@@ -137,8 +137,6 @@ def _answer(letter: Letter, appointment: Appointment) -> Answer:
     """Who asked for this time or agreed to it has accepted; whoever it was put to has not answered."""
     if appointment.status is Status.CONFIRMED and letter.notification.kind != "appointment.rescheduled":
         return Answer.ACCEPTED
-    if appointment.status is Status.DECLINED and letter.recipient.id == appointment.supervisor_id:
-        return Answer.DECLINED
     return Answer.ACCEPTED if _by(letter) == "you" else Answer.OPEN
 
 
@@ -172,7 +170,7 @@ def _booking(letter: Letter, booking: Booking, reader: Reader, config: Config) -
     organizer = _organizer(letter, booking, config)
     clocks = Reader(letter.recipient.language, other.time_zone)
     was = datetime.fromisoformat(details["was"]) if "was" in details else None
-    place = calendars.place(appointment, reader)
+    place = "" if appointment.status in GONE else calendars.place(appointment, reader)
     return {
         "other": other.name,
         "role": "supervisor" if letter.recipient.id == appointment.supervisor_id else "supervisee",
@@ -181,7 +179,8 @@ def _booking(letter: Letter, booking: Booking, reader: Reader, config: Config) -
         "lapsed": bool(details.get("lapsed")),
         "when": f"{reader.day(appointment.starts_at)}, {reader.clock(appointment.starts_at)}",
         "day": reader.long_day(appointment.starts_at),
-        "time": f"{_clocks(reader, appointment)} ({reader.city()})",
+        "clocks": _clocks(reader, appointment),
+        "city": reader.city(),
         "theirs": _theirs(reader, clocks, appointment),
         "was": None if was is None else reader.show(Moment(was)),
         "place": place,

@@ -1,0 +1,294 @@
+"""The outbox: who is told what in which order, by one process alone, how often, and until when."""
+
+import asyncio
+import uuid
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Row, select
+
+from supervision import appointments, notifications
+from supervision.appointments import Appointment
+from supervision.db import Database, listen
+from supervision.errors import NotFound
+from supervision.models import Channel, State
+from supervision.models import notifications as table
+from supervision.notifications import HIGH, LEASE, LOW, MAIL_BACKOFF, NORMAL, Notice, Notification
+from supervision.pairs import Pair
+from tests.support.sample import acts, add_pair, add_person
+
+SECOND = timedelta(seconds=1)
+
+
+async def enqueue(database: Database, now: datetime, *notices: Notice) -> None:
+    async with database.transaction() as tx:
+        await notifications.enqueue(tx, notices, now=now)
+
+
+async def claim(database: Database, now: datetime, most: int = 10, **more: Any) -> list[Notification]:
+    async with database.transaction() as tx:
+        return await notifications.claim(tx, Channel.MAIL, now=now, most=most, **more)
+
+
+async def fail(database: Database, claimed: Notification, now: datetime, **more: Any) -> State:
+    async with database.transaction() as tx:
+        return await notifications.settle_failed(tx, claimed, "smtp_451", now=now, backoff=MAIL_BACKOFF, **more)
+
+
+async def sent(database: Database, claimed: Notification, now: datetime) -> None:
+    async with database.transaction() as tx:
+        await notifications.settle_sent(tx, claimed.id, now=now)
+
+
+async def row(database: Database, notification_id: uuid.UUID) -> Row[Any]:
+    async with database.transaction() as tx:
+        return (await tx.execute(select(table).where(table.c.id == notification_id))).one()
+
+
+async def book(database: Database, pair: Pair, now: datetime) -> Appointment:
+    async with database.transaction() as tx:
+        starts_at = now + timedelta(days=1, hours=1)
+        return await appointments.book(tx, acts(pair.supervisee), pair, starts_at, now=now)
+
+
+def about(appointment: Appointment, kind: str, revision: int = 0, **more: Any) -> Notice:
+    """A mail to the supervisor about this appointment."""
+    return Notice(
+        appointment.supervisor_id,
+        Channel.MAIL,
+        kind,
+        pair_id=appointment.pair_id,
+        appointment_id=appointment.id,
+        revision=revision,
+        **more,
+    )
+
+
+@pytest.fixture
+async def notice(database: Database, now: datetime) -> Notice:
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    return Notice(ana.id, Channel.MAIL, "sign_in")
+
+
+async def test_the_urgent_goes_first_and_then_the_older(database: Database, now: datetime) -> None:
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    kinds = [("a", LOW), ("b", NORMAL), ("c", HIGH), ("d", NORMAL), ("e", HIGH)]
+    await enqueue(database, now, *(Notice(ana.id, Channel.MAIL, kind, priority=priority) for kind, priority in kinds))
+    assert [claimed.kind for claimed in await claim(database, now, most=3)] == ["c", "e", "b"]
+    assert [claimed.kind for claimed in await claim(database, now)] == ["d", "a"]
+
+
+async def test_each_channel_has_its_own_rows(database: Database, now: datetime) -> None:
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    await enqueue(database, now, Notice(ana.id, Channel.MATRIX, "notice"))
+    assert await claim(database, now) == []
+
+
+async def test_a_lease_keeps_others_away_until_it_ends(database: Database, now: datetime, notice: Notice) -> None:
+    await enqueue(database, now, notice)
+    (first,) = await claim(database, now)
+    assert await claim(database, now + LEASE - SECOND) == []
+    (again,) = await claim(database, now + LEASE)
+    assert (first.id, first.attempts, again.id, again.attempts) == (notice.id, 1, notice.id, 2)
+    await sent(database, again, now + LEASE)
+    assert await claim(database, now + timedelta(days=1)) == []
+
+
+async def test_a_lease_is_as_long_as_its_claimer_says(database: Database, now: datetime, notice: Notice) -> None:
+    await enqueue(database, now, notice)
+    await claim(database, now, lease=timedelta(minutes=5))
+    assert await claim(database, now + timedelta(minutes=5) - SECOND) == []
+    assert len(await claim(database, now + timedelta(minutes=5))) == 1
+
+
+async def test_claims_at_the_same_time_share_nothing_and_do_not_wait(database: Database, now: datetime) -> None:
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    await enqueue(database, now, *(Notice(ana.id, Channel.MAIL, str(number)) for number in range(5)))
+    async with database.transaction() as one, database.transaction() as two:
+        ours = await notifications.claim(one, Channel.MAIL, now=now, most=3)
+        theirs = await notifications.claim(two, Channel.MAIL, now=now, most=3)
+    assert [claimed.kind for claimed in ours] == ["0", "1", "2"]
+    assert [claimed.kind for claimed in theirs] == ["3", "4"]
+
+
+async def test_many_claimers_get_each_row_once(database: Database, now: datetime) -> None:
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    await enqueue(database, now, *(Notice(ana.id, Channel.MAIL, "sign_in") for _ in range(200)))
+    got: list[uuid.UUID] = []
+
+    async def take() -> None:
+        while claimed := await claim(database, now, most=7):
+            got.extend(each.id for each in claimed)
+
+    await asyncio.gather(*(take() for _ in range(8)))
+    assert (len(got), len(set(got))) == (200, 200)
+
+
+async def test_one_appointment_is_told_to_one_person_in_order(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, now)
+    await enqueue(database, now, about(appointment, "second", priority=HIGH), about(appointment, "third"))
+    (first,) = await claim(database, now)
+    assert first.kind == "appointment.requested"
+    assert await fail(database, first, now) is State.PENDING
+    assert await claim(database, now) == []  # nothing overtakes what is to be tried again
+    later = now + timedelta(minutes=1)
+    (first,) = await claim(database, later)
+    await sent(database, first, later)
+    (second,) = await claim(database, later)
+    assert second.kind == "second"
+
+
+async def test_another_person_or_appointment_does_not_wait(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, now)
+    bruno = Notice(pair.supervisee.id, Channel.MAIL, "bruno", pair_id=pair.id, appointment_id=appointment.id)
+    await enqueue(database, now, bruno, Notice(pair.supervisor.id, Channel.MAIL, "sign_in"))
+    assert [each.kind for each in await claim(database, now)] == ["appointment.requested", "bruno", "sign_in"]
+
+
+async def test_a_parked_mail_does_not_block_the_next(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, now)
+    await enqueue(database, now, about(appointment, "second"))
+    (first,) = await claim(database, now)
+    assert await fail(database, first, now, permanent=True) is State.PARKED
+    assert [each.kind for each in await claim(database, now)] == ["second"]
+
+
+async def test_a_reminder_of_next_week_does_not_block_today_s_news(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, now)
+    (request,) = await claim(database, now)
+    await sent(database, request, now)
+    reminder = about(appointment, "appointment.reminder", send_at=now + timedelta(hours=1))
+    await enqueue(database, now, reminder, about(appointment, "news"))
+    assert [each.kind for each in await claim(database, now)] == ["news"]
+
+
+async def test_a_cancellation_supersedes_an_invitation_that_was_never_tried(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, now)
+    async with database.transaction() as tx:
+        await appointments.confirm(tx, acts(pair.supervisor), appointment.id, now=now)
+        await appointments.cancel(tx, acts(pair.supervisee), appointment.id, now=now)
+    claimed = await claim(database, now + timedelta(days=1))
+    assert [(each.kind, each.person_id) for each in claimed] == [
+        ("appointment.cancelled", pair.supervisor.id),
+        ("appointment.cancelled", pair.supervisee.id),
+    ]
+
+
+async def test_an_invitation_that_was_tried_gives_way_at_its_next_try(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, now)
+    (request,) = await claim(database, now)
+    await fail(database, request, now)
+    async with database.transaction() as tx:
+        await appointments.decline(tx, acts(pair.supervisor), appointment.id, now=now)
+    assert (await row(database, request.id)).state == State.PENDING
+    soon = now + timedelta(minutes=1)
+    assert [each.person_id for each in await claim(database, soon)] == [pair.supervisee.id]
+    assert (await row(database, request.id)).state == State.SUPERSEDED
+    assert [each.kind for each in await claim(database, soon)] == ["appointment.declined"]
+
+
+@pytest.mark.parametrize(
+    ("attempts", "seconds"),
+    [(1, 30), (2, 60), (3, 120), (6, 960), (9, 7680), (11, 28800), (60, 28800), (2000, 28800)],
+)
+def test_the_backoff_doubles_up_to_eight_hours(attempts: int, seconds: float) -> None:
+    delays = [MAIL_BACKOFF.delay(attempts).total_seconds() for _ in range(500)]
+    assert min(delays) >= 0.75 * seconds
+    assert max(delays) <= 1.25 * seconds
+    assert max(delays) - min(delays) > 0.3 * seconds
+
+
+async def test_a_mail_is_tried_ten_times_and_then_parked(database: Database, now: datetime, notice: Notice) -> None:
+    await enqueue(database, now, notice)
+    states = []
+    for attempt in range(1, 11):
+        (claimed,) = await claim(database, now)
+        assert claimed.attempts == attempt
+        states.append(await fail(database, claimed, now))
+        kept = await row(database, notice.id)
+        assert 0.75 <= (kept.next_try_at - now) / (min(2 ** (attempt - 1), 960) * 30 * SECOND) <= 1.25
+        assert kept.error == "smtp_451"
+        now = kept.next_try_at
+    assert states == [State.PENDING] * 9 + [State.PARKED]
+    assert await claim(database, now + timedelta(days=30)) == []
+
+
+async def test_the_other_side_may_ask_for_more_patience(database: Database, now: datetime, notice: Notice) -> None:
+    await enqueue(database, now, notice)
+    (claimed,) = await claim(database, now)
+    await fail(database, claimed, now, retry_after=3600.0)
+    assert (await row(database, notice.id)).next_try_at == now + timedelta(hours=1)
+
+
+async def test_what_came_too_late_is_settled_and_not_sent(database: Database, now: datetime) -> None:
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    expiring = Notice(ana.id, Channel.MAIL, "sign_in", expires_at=now + timedelta(minutes=10))
+    await enqueue(database, now, expiring)
+    assert await claim(database, now + timedelta(minutes=10)) == []
+    kept = await row(database, expiring.id)
+    assert (kept.state, kept.settled_at) == (State.EXPIRED, now + timedelta(minutes=10))
+
+
+async def test_a_parked_mail_is_tried_again_by_hand(database: Database, now: datetime, notice: Notice) -> None:
+    await enqueue(database, now, notice)
+    (claimed,) = await claim(database, now)
+    await fail(database, claimed, now, permanent=True)
+    async with database.transaction() as tx:
+        assert await notifications.retry(tx, notice.id, now=now) == 1
+        with pytest.raises(NotFound):
+            await notifications.retry(tx, notice.id, now=now)
+    (claimed,) = await claim(database, now)
+    assert claimed.attempts == 1
+
+
+async def test_a_reason_leaves_with_the_settling(database: Database, now: datetime) -> None:
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    telling = Notice(ana.id, Channel.MAIL, "appointment.cancelled", {"by": str(ana.id), "reason": "of theirs"})
+    await enqueue(database, now, telling)
+    (claimed,) = await claim(database, now)
+    assert claimed.details == {"by": str(ana.id), "reason": "of theirs"}
+    await sent(database, claimed, now)
+    assert (await row(database, telling.id)).details == {"by": str(ana.id)}
+
+
+async def test_the_next_due_time_heeds_leases_and_retries(database: Database, now: datetime, notice: Notice) -> None:
+    async def due() -> datetime | None:
+        async with database.transaction() as tx:
+            return await notifications.next_due(tx, Channel.MAIL)
+
+    assert await due() is None
+    await enqueue(database, now, notice)
+    assert await due() == now
+    (claimed,) = await claim(database, now)
+    assert await due() == now + LEASE
+    await fail(database, claimed, now)
+    assert await due() == (await row(database, notice.id)).next_try_at
+
+
+async def test_an_enqueued_mail_wakes_its_loop_at_the_commit(database: Database, now: datetime, notice: Notice) -> None:
+    mail, matrix = asyncio.Event(), asyncio.Event()
+    tasks = [
+        asyncio.create_task(listen(database, "visavis_mail", mail)),
+        asyncio.create_task(listen(database, "visavis_matrix", matrix)),
+    ]
+    try:
+        for event in (mail, matrix):
+            await asyncio.wait_for(event.wait(), 10)  # set once it listens
+            event.clear()
+        async with database.transaction() as tx:
+            await notifications.enqueue(tx, [notice], now=now)
+            await asyncio.sleep(0.1)
+            assert not mail.is_set()
+        await asyncio.wait_for(mail.wait(), 10)
+        assert not matrix.is_set()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
