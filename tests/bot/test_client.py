@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import vodozemac
 
-from bot.client import Client, Incoming, NobodyToHear, StrangerInRoom
+from bot.client import Client, Incoming, LoggedOut, NobodyToHear, StrangerInRoom
 from bot.logins import StoreInUse
 from bot.requests import HomeserverRefused
-from bot.signatures import encode
+from bot.signatures import encode, read_keys
 from embedded.synapse import Synapse
 from supervision.errors import Transient
 from tests.support.homeserver import Pair, Seat, make_account, people, phone
@@ -414,6 +414,44 @@ async def test_lost_store_gets_a_new_device_signed_by_the_old_identity(seat: Sea
     assert list(answer["device_keys"][seat.account.user_id]) == [seat.client.device_id]
     await seat.say(pair, "back again")
     assert (await pair.ana.next_message(seat.account.user_id)).body == "back again"
+
+
+async def test_deleted_device_ends_the_run_and_comes_back_signed(seat: Seat, pair: Pair) -> None:
+    device = seat.client.device_id
+    await seat.client.homeserver.ask("DELETE", f"/devices/{device}", {})
+    with pytest.raises(LoggedOut):
+        await seat.wait_for(lambda: False)
+    with pytest.raises(Transient) as raised:
+        await seat.client.react(pair.room_id, "$event", "✅", transaction_id="t1")
+    assert raised.value.code == "logged_out"
+    await seat.restart()
+    answer = await pair.ana.request("POST", "/keys/query", {"device_keys": {seat.account.user_id: []}})
+    keys = read_keys(answer, seat.account.user_id)
+    assert [(known.device_id, known.signed) for known in keys.devices] == [(device, True)]
+    assert (await seat.next_heard(await pair.bruno.send_text(pair.room_id, "!book"))).doubt is None
+
+
+async def test_bot_can_be_reached_when_its_one_time_keys_are_used_up(seat: Seat, pair: Pair) -> None:
+    await seat.stop()
+    bot, device = seat.account.user_id, seat.client.device_id
+    claimed = []
+    for _ in range(60):
+        wanted = {"one_time_keys": {bot: {device: "signed_curve25519"}}}
+        answer = await pair.ana.request("POST", "/keys/claim", wanted)
+        claimed.extend(answer["one_time_keys"][bot][device].values())
+    assert [key for key in claimed if key.get("fallback")] == [claimed[-1]] * 10
+    await seat.start()
+    await seat.wait_for(lambda: seat.token is not None)
+    answer = await pair.ana.request("POST", "/keys/claim", wanted)
+    (fresh,) = answer["one_time_keys"][bot][device].values()
+    assert not fresh.get("fallback")
+
+
+async def test_forgotten_token_is_given_up(seat: Seat, pair: Pair) -> None:
+    await seat.stop()
+    seat.token = "nonsense"
+    await seat.start()
+    assert (await seat.next_heard(await pair.bruno.send_text(pair.room_id, "!book"))).doubt is None
 
 
 async def test_second_process_is_refused(seat: Seat) -> None:

@@ -15,14 +15,6 @@ def test_ten_failures_are_spread_over_minutes() -> None:
     assert [pause / 2 <= actual <= pause for actual, pause in zip(waited, whole, strict=True)] == [True] * 10
 
 
-async def saved_tokens(progress: Progress, saved: list[str], count: int, failures: list[Exception]) -> None:
-    saving = asyncio.create_task(progress.keep_saving())
-    async with asyncio.timeout(5):
-        while len(saved) < count or failures:
-            await asyncio.sleep(0.01)  # noqa: ASYNC110  # the list is the thing under test
-    saving.cancel()
-
-
 async def test_token_waits_for_all_before_it() -> None:
     saved: list[str] = []
 
@@ -43,18 +35,19 @@ async def test_token_waits_for_all_before_it() -> None:
 
 
 async def test_failed_saving_is_tried_again() -> None:
-    saved: list[str] = []
     failures: list[Exception] = [ConnectionError()]
+    saved: asyncio.Queue[str] = asyncio.Queue()
 
     async def save(token: str) -> None:
         if failures:
             raise failures.pop()
-        saved.append(token)
+        saved.put_nowait(token)
 
     progress = Progress(save)
     progress.begin("a").leave()
-    await saved_tokens(progress, saved, 1, failures)
-    assert saved == ["a"]
+    saving = asyncio.create_task(progress.keep_saving())
+    assert await asyncio.wait_for(saved.get(), 5) == "a"
+    saving.cancel()
 
 
 async def test_too_many_open_batches_hold_up_the_next() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from bot.client import Account, Client, Incoming, Trust
+from bot.client import Account, Client, Incoming, LoggedOut, Trust
 from bot.rooms import Plan, create_room
 from embedded.synapse import Synapse
 from tests.support.human import Human
@@ -107,7 +107,7 @@ class Seat:
         """End it as a signal would, without a last word to anybody."""
         if self._running is not None:
             self._running.cancel()
-            with suppress(asyncio.CancelledError):
+            with suppress(asyncio.CancelledError, LoggedOut):
                 await self._running
             self._running = None
         await self.client.close()
