@@ -3,13 +3,18 @@
 import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import asyncpg
 import pytest
 
 import migrations
+from embedded.mailserver import start_mail_server
 from embedded.postgresql import PostgreSQL, start_postgresql
+from embedded.servers import Servers
+from embedded.synapse import Synapse, start_synapse
 from supervision.db import Database
+from tests.support.practice import Practice, open_practice
 
 
 @pytest.fixture
@@ -23,6 +28,31 @@ async def postgresql(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
     server = await start_postgresql(tmp_path_factory.mktemp("postgresql"), durable=False)
     yield server
     await server.stop()
+
+
+@pytest.fixture(scope="session")
+async def synapse(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Synapse]:
+    server = await start_synapse(tmp_path_factory.mktemp("synapse"), postgresql=postgresql, hash_rounds=4)
+    yield server
+    await server.stop()
+
+
+@pytest.fixture(scope="session")
+async def servers(
+    postgresql: PostgreSQL, synapse: Synapse, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Servers]:
+    """The session's servers together, as the demo has them."""
+    state = tmp_path_factory.mktemp("servers")
+    mail = await start_mail_server(state / "mail")
+    yield Servers(state, postgresql, synapse, mail)
+    await mail.stop()
+
+
+@pytest.fixture
+async def practice(servers: Servers, database_name: str, tmp_path: Path) -> AsyncIterator[Practice]:
+    """All of Visavis, running, with a database and a bot account of its own."""
+    async with open_practice(servers, database_name, tmp_path) as practice:
+        yield practice
 
 
 @pytest.fixture(scope="session")

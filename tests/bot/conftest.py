@@ -8,17 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from embedded.postgresql import PostgreSQL
-from embedded.synapse import Synapse, start_synapse
+from embedded.synapse import Synapse
 from tests.support.homeserver import Pair, Seat, people
 from tests.support.proxy import Proxy
-
-
-@pytest.fixture(scope="session")
-async def synapse(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Synapse]:
-    server = await start_synapse(tmp_path_factory.mktemp("synapse"), postgresql=postgresql, hash_rounds=4)
-    yield server
-    await server.stop()
 
 
 @pytest.fixture
