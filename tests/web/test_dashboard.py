@@ -1,0 +1,241 @@
+"""The two dashboards: what is next, and every change a person can make there, without JavaScript."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import select
+
+from supervision import appointments, pairs
+from supervision.appointments import Appointment
+from supervision.db import Database
+from supervision.models import audit_entries
+from supervision.models import appointments as table
+from supervision.pairs import Pair
+from tests.support.sample import acts, add_pair, add_person
+from tests.web.conftest import Open
+
+TEN = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)  # 10:00 in São Paulo, 13:00 in Lisbon
+
+
+async def book(database: Database, pair: Pair, starts_at: datetime, now: datetime) -> Appointment:
+    async with database.transaction() as tx:
+        return await appointments.book(tx, acts(pair.supervisee), pair, starts_at, now=now)
+
+
+async def confirm(database: Database, pair: Pair, appointment: Appointment, now: datetime) -> Appointment:
+    async with database.transaction() as tx:
+        return await appointments.confirm(tx, acts(pair.supervisor), appointment.id, now=now)
+
+
+async def stored(database: Database) -> list[tuple[str, datetime]]:
+    async with database.transaction() as tx:
+        return [
+            (row.status, row.starts_at)
+            for row in await tx.execute(select(table.c.status, table.c.starts_at).order_by(table.c.starts_at))
+        ]
+
+
+async def test_a_supervisee_books(database: Database, now: datetime, open_browser: Open) -> None:
+    pair = await add_pair(database, now=now)
+    bruno = await open_browser(pair.supervisee)
+    assert (await bruno.get("/")).headers["Location"] == "/appointments"
+    assert (await bruno.get("/appointments")).status == 200
+    assert "No appointment yet" in bruno.page
+    slot = "2026-11-24T13:00:00Z/2026-11-24T13:50:00Z"
+    assert slot in bruno.slots()
+    answer = await bruno.post("/appointments", bruno.fields("/appointments") | {"slot": slot})
+    assert (answer.status, answer.headers["Location"]) == (303, "/appointments?done=requested")
+    assert await stored(database) == [("requested", TEN)]
+    await bruno.follow()
+    assert "Request sent. You will be told the answer." in bruno.page
+    assert "Tue 24 Nov, 13:00–13:50 (Lisbon; 10:00–10:50 in Sao Paulo)" in bruno.page
+    assert slot not in bruno.slots()
+
+
+async def test_a_double_tap_books_once_and_gives_the_same_answer(
+    database: Database, now: datetime, open_browser: Open
+) -> None:
+    pair = await add_pair(database, now=now)
+    bruno = await open_browser(pair.supervisee)
+    await bruno.get("/appointments")
+    fields = bruno.fields("/appointments") | {"slot": bruno.slots()[0]}
+    answers = [await bruno.post("/appointments", fields) for _ in range(2)]
+    assert [answer.headers["Location"] for answer in answers] == ["/appointments?done=requested"] * 2
+    assert len(await stored(database)) == 1
+
+
+async def test_a_taken_time_is_told_with_the_day_s_others(database: Database, now: datetime, open_browser: Open) -> None:
+    pair = await add_pair(database, now=now)
+    clara = await add_person(database, "Clara", ["supervisee"], now=now)
+    other = await add_pair(database, now=now, supervisor=pair.supervisor, supervisee=clara)
+    bruno = await open_browser(pair.supervisee)
+    await bruno.get("/appointments")
+    await book(database, other, TEN, now)
+    slot = "2026-11-24T13:00:00Z/2026-11-24T13:50:00Z"
+    answer = await bruno.post("/appointments", bruno.fields("/appointments") | {"slot": slot})
+    assert answer.status == 409
+    assert "That time has just been taken. Free on the same day: 12:00, 14:00, 15:00, 16:00." in bruno.page
+    assert "Clara" not in bruno.page
+
+
+async def test_a_supervisor_confirms_and_declines(database: Database, now: datetime, open_browser: Open) -> None:
+    pair = await add_pair(database, now=now)
+    first, second = [await book(database, pair, TEN + timedelta(hours=hours), now) for hours in (0, 1)]
+    ana = await open_browser(pair.supervisor)
+    assert (await ana.get("/")).headers["Location"] == "/supervisor"
+    await ana.get("/supervisor")
+    assert "2 pedidos esperam por você" in ana.page
+    for appointment, action, done in ((first, "confirm", "confirmed"), (second, "decline", "declined")):
+        path = f"/appointments/{appointment.id}/{action}"
+        answer = await ana.post(path, ana.fields(path))
+        assert (answer.status, answer.headers["Location"]) == (303, f"/supervisor?done={done}")
+    assert await stored(database) == [("confirmed", TEN), ("declined", TEN + timedelta(hours=1))]
+    await ana.follow()
+    assert "Nenhum pedido à espera" in ana.page
+    assert "terça-feira, 24 de novembro, 10:00" in ana.page
+
+
+async def test_either_cancels_after_a_page_that_asks(database: Database, now: datetime, open_browser: Open) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, TEN, now)
+    bruno = await open_browser(pair.supervisee)
+    await bruno.get("/appointments")
+    path = f"/appointments/{appointment.id}/cancel"
+    assert path in bruno.page
+    await bruno.get(path)
+    assert "This cannot be undone." in bruno.page
+    answer = await bruno.post(path, bruno.fields(path) | {"reason": "ill"})
+    assert answer.headers["Location"] == "/appointments?done=cancelled"
+    assert await stored(database) == [("cancelled", TEN)]
+
+
+@pytest.mark.parametrize(
+    ("who", "home", "done", "status"),
+    [
+        ("supervisee", "/appointments", "move_requested", "requested"),
+        ("supervisor", "/supervisor", "moved", "confirmed"),
+    ],
+)
+async def test_either_moves(
+    database: Database, now: datetime, open_browser: Open, who: str, home: str, done: str, status: str
+) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, TEN, now)
+    await confirm(database, pair, appointment, now)
+    browser = await open_browser(getattr(pair, who))
+    path = f"/appointments/{appointment.id}/reschedule"
+    await browser.get(path)
+    slot = "2026-11-24T14:00:00Z/2026-11-24T14:50:00Z"
+    assert slot in browser.slots()
+    answer = await browser.post(path, browser.fields(path) | {"slot": slot})
+    assert answer.headers["Location"] == f"{home}?done={done}"
+    assert await stored(database) == [(status, TEN + timedelta(hours=1))]
+
+
+async def test_a_page_seen_before_a_change_changes_nothing(
+    database: Database, now: datetime, open_browser: Open
+) -> None:
+    """Ana confirms what she saw at ten; meanwhile Bruno moved it to eleven."""
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, TEN, now)
+    ana = await open_browser(pair.supervisor)
+    await ana.get("/supervisor")
+    async with database.transaction() as tx:
+        later = TEN + timedelta(hours=1)
+        await appointments.reschedule(tx, acts(pair.supervisee), appointment.id, later, now=now)
+    path = f"/appointments/{appointment.id}/confirm"
+    assert (await ana.post(path, ana.fields(path))).status == 412
+    assert "Isto mudou enquanto você olhava." in ana.page
+    assert await stored(database) == [("requested", later)]
+
+
+async def test_a_refusal_is_audited(database: Database, now: datetime, open_browser: Open) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, TEN, now)
+    bruno = await open_browser(pair.supervisee)
+    await bruno.get("/appointments")
+    answer = await bruno.post(f"/appointments/{appointment.id}/confirm")
+    assert answer.status == 403
+    async with database.transaction() as tx:
+        rows = list(await tx.execute(select(audit_entries).where(audit_entries.c.success.is_(False))))
+    assert [(row.actor_id, row.via, row.action, row.resource_id, row.reason) for row in rows] == [
+        (pair.supervisee.id, "web", "appointment.confirm", str(appointment.id), "refused.supervisor_answers")
+    ]
+
+
+async def test_a_stranger_sees_and_changes_nothing(database: Database, now: datetime, open_browser: Open) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, TEN, now)
+    other = await add_pair(
+        database,
+        now=now,
+        supervisor=await add_person(database, "Dora", ["supervisor", "supervisee"], now=now),
+        supervisee=await add_person(database, "Edu", ["supervisee"], now=now),
+    )
+    for someone in other.people:
+        browser = await open_browser(someone)
+        for path in ("/appointments", "/supervisor"):
+            await browser.get(path)
+            for leak in ("Ana", "Bruno", str(appointment.id), str(pair.id)):
+                assert leak not in browser.page
+        for action in ("", "/cancel", "/reschedule"):
+            assert (await browser.get(f"/appointments/{appointment.id}{action}")).status == 404
+        for action in ("confirm", "decline", "cancel", "reschedule"):
+            slot = "2026-11-24T14:00:00Z/2026-11-24T14:50:00Z"
+            answer = await browser.post(f"/appointments/{appointment.id}/{action}", {"slot": slot})
+            assert answer.status == 404
+    assert await stored(database) == [("requested", TEN)]
+
+
+async def test_another_pair_cannot_be_booked_for(database: Database, now: datetime, open_browser: Open) -> None:
+    pair = await add_pair(database, now=now)
+    edu = await add_person(database, "Edu", ["supervisee"], now=now, language="en")
+    await add_pair(database, now=now, supervisee=edu)
+    browser = await open_browser(edu)
+    await browser.get("/appointments")
+    fields = browser.fields("/appointments") | {"pair_id": str(pair.id), "slot": browser.slots()[0]}
+    assert (await browser.post("/appointments", fields)).status == 404
+    assert "There is no such pair." in browser.page
+    assert await stored(database) == []
+
+
+@pytest.mark.parametrize("path", ["/supervisor", "/admin"])
+async def test_a_page_of_another_role_is_refused(
+    database: Database, now: datetime, open_browser: Open, path: str
+) -> None:
+    pair = await add_pair(database, now=now)
+    bruno = await open_browser(pair.supervisee)
+    assert (await bruno.get(path)).status == 403
+    assert "You cannot do that. Nothing was changed." in bruno.page
+
+
+async def test_several_roles_can_be_switched(database: Database, now: datetime, open_browser: Open) -> None:
+    carla = await add_person(database, "Carla", ["supervisor", "supervisee", "admin"], now=now)
+    await add_pair(database, now=now, supervisee=carla)
+    browser = await open_browser(carla)
+    assert (await browser.get("/")).headers["Location"] == "/supervisor"
+    for path in ("/supervisor", "/appointments", "/admin"):
+        assert (await browser.get(path)).status == 200
+        assert f'<a href="{path}" aria-current="page">' in browser.page
+
+
+async def test_pages_open_with_what_makes_no_sense(database: Database, now: datetime, open_browser: Open) -> None:
+    pair = await add_pair(database, now=now)
+    bruno, ana = await open_browser(pair.supervisee), await open_browser(pair.supervisor)
+    for query in ("from=x", "from=0001-01-01", "from=9999-12-31", "from=2026-11-23&pair=x", "done=%3Cscript%3E"):
+        assert (await bruno.get(f"/appointments?{query}")).status == 200
+        assert "<script" not in bruno.page
+    for query in ("week=x", "week=0001-01-01", "week=9999-12-31"):
+        assert (await ana.get(f"/supervisor?{query}")).status == 200
+    for path in ("/appointments/x", "/appointments/../admin", f"/appointments/{str(pair.id).upper()}"):
+        assert (await bruno.get(path)).status in (403, 404)
+
+
+async def test_a_supervisor_without_hours_is_told_calmly(database: Database, now: datetime, open_browser: Open) -> None:
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    bruno = await add_person(database, "Bruno", ["supervisee"], now=now)
+    async with database.transaction() as tx:
+        await pairs.add(tx, acts(ana), ana, bruno, now=now)
+    browser = await open_browser(bruno)
+    assert (await browser.get("/appointments")).status == 200
+    assert "Ainda não há horários definidos para esta supervisão." in browser.page

@@ -1,0 +1,209 @@
+"""The pages of a signed-in person: what is next, what can be done, then the rest."""
+
+import uuid
+from collections import defaultdict
+from datetime import timedelta
+
+from aiohttp import web
+
+from supervision import appointments, notifications, pairs, people, queries
+from supervision.appointments import OPEN
+from supervision.db import Transaction
+from supervision.errors import NotFound, Refused
+from supervision.models import Role, State
+from supervision.people import Person
+from web import pages, problems, views
+from web.state import database, now, person, visitor
+
+HISTORY_SHOWN = 5
+HISTORY_MOST = 50
+COMING_MOST = 500
+
+
+async def lead(request: web.Request) -> web.Response:
+    return pages.go(pages.home(visitor(request)))
+
+
+async def show_supervisee(request: web.Request) -> web.Response:
+    return await supervisee_page(request)
+
+
+async def supervisee_page(request: web.Request, refused: Refused | None = None) -> web.Response:
+    """The supervisee's dashboard, or what was refused above it."""
+    me, at = person(request, Role.SUPERVISEE), now(request)
+    async with database(request).transaction() as tx:
+        known = [pair for pair in await pairs.list_of(tx, me.id, archived=True) if pair.supervisee.id == me.id]
+        mine = {pair.id for pair in known}
+        found = await queries.coming(tx, me.id, now=at, most=COMING_MOST)
+        past = await queries.history(tx, me.id, now=at, most=HISTORY_MOST)
+        coming = views.rows(me, known, [item for item in found if item.pair_id in mine], at)
+        history = views.rows(me, known, [item for item in past if item.pair_id in mine], at)
+        members = [m for m in views.members(me, known, coming, await queries.bot_master_keys(tx)) if m.active]
+        chosen = _chosen(request, members)
+        first = views.read_day(request.query.get("from", ""))
+        choice = await views.choices(tx, chosen.pair, me, first, now=at) if chosen else None
+        offered = await _offered_identity(tx, me)
+    everything = "all" in request.query
+    return pages.render(
+        request,
+        "supervisee.html",
+        status=problems.status_of(refused) if refused else 200,
+        alert=refused,
+        next_row=coming[0] if coming else None,
+        next_when=pages.days_until(visitor(request).reader, coming[0].appointment.starts_at, at) if coming else "",
+        coming=coming[1:],
+        members=members,
+        rooms=_rooms(members),
+        chosen=chosen,
+        choice=choice,
+        history=history if everything else history[:HISTORY_SHOWN],
+        more_history=not everything and len(history) > HISTORY_SHOWN,
+        offered=offered,
+    )
+
+
+async def show_supervisor(request: web.Request) -> web.Response:
+    return await supervisor_page(request)
+
+
+async def supervisor_page(request: web.Request, refused: Refused | None = None) -> web.Response:
+    """The supervisor's dashboard, or what was refused above it."""
+    me, at = person(request, Role.SUPERVISOR), now(request)
+    today = at.astimezone(me.zone).date()
+    day = views.read_day(request.query.get("week", "")) or today
+    monday = day - timedelta(days=day.weekday())
+    async with database(request).transaction() as tx:
+        known = [pair for pair in await pairs.list_of(tx, me.id, archived=True) if pair.supervisor.id == me.id]
+        requests = views.rows(me, known, await queries.requests(tx, me.id, now=at), at)
+        found = [
+            item for item in await queries.coming(tx, me.id, now=at, most=COMING_MOST) if item.supervisor_id == me.id
+        ]
+        week = await queries.page(
+            tx,
+            since=views.midnight(monday, me.zone),
+            until=views.midnight(monday + timedelta(days=7), me.zone),
+            statuses=OPEN,
+            supervisor_id=me.id,
+            most=COMING_MOST,
+        )
+        coming = views.rows(me, known, found, at)
+        members = [m for m in views.members(me, known, coming, await queries.bot_master_keys(tx)) if m.active]
+        offered = await _offered_identity(tx, me)
+    confirmed = [row for row in coming if not row.answerable]
+    return pages.render(
+        request,
+        "supervisor.html",
+        status=problems.status_of(refused) if refused else 200,
+        alert=refused,
+        requests=requests,
+        next_row=confirmed[0] if confirmed else None,
+        next_when=pages.days_until(visitor(request).reader, confirmed[0].appointment.starts_at, at)
+        if confirmed
+        else "",
+        days=views.week_days(views.rows(me, known, week.items, at), monday, me.zone),
+        today=today,
+        this_week=today - timedelta(days=today.weekday()),
+        monday=monday,
+        before=monday - timedelta(days=7),
+        after=monday + timedelta(days=7),
+        members=members,
+        rooms=_rooms(members),
+        offered=offered,
+    )
+
+
+async def show_appointment(request: web.Request) -> web.Response:
+    return await appointment_page(request, "appointment.html")
+
+
+async def show_cancel(request: web.Request) -> web.Response:
+    return await appointment_page(request, "cancel.html")
+
+
+async def show_reschedule(request: web.Request) -> web.Response:
+    return await appointment_page(request, "reschedule.html")
+
+
+async def appointment_page(request: web.Request, template: str, refused: Refused | None = None) -> web.Response:
+    """One appointment of the person's own: itself, or the page that cancels or moves it."""
+    me, at = person(request), now(request)
+    appointment_id = path_id(request)
+    async with database(request).transaction() as tx:
+        appointment = await appointments.get(tx, visitor(request).actor, appointment_id)
+        pair = await pairs.get(tx, appointment.pair_id)
+        keys = await queries.bot_master_keys(tx)
+        choice = None
+        if template == "reschedule.html":
+            first = views.read_day(request.query.get("from", ""))
+            choice = await views.choices(tx, pair, me, first, now=at, moving=appointment.id)
+    row = views.Row(appointment, me, pair.other(me.id), at)
+    if template != "appointment.html" and not row.changeable:
+        template = "appointment.html"
+    return pages.render(
+        request,
+        template,
+        status=problems.status_of(refused) if refused else 200,
+        alert=refused,
+        row=row,
+        member=views.members(me, [pair], [], keys)[0],
+        when=pages.days_until(visitor(request).reader, appointment.starts_at, at) if row.changeable else "",
+        choice=choice,
+        home=home_for(row),
+    )
+
+
+async def show_admin(request: web.Request) -> web.Response:
+    """People, pairs and what could not be delivered."""
+    person(request, Role.ADMIN)
+    async with database(request).transaction() as tx:
+        everybody = await people.list_all(tx)
+        all_pairs = await pairs.list_all(tx)
+        parked = await notifications.list_by_state(tx, State.PARKED)
+    return pages.render(request, "admin.html", people=everybody, pairs=all_pairs, parked=parked)
+
+
+def home_for(row: views.Row) -> str:
+    """The dashboard on which the person finds this appointment."""
+    return pages.HOMES[Role.SUPERVISOR if row.supervises else Role.SUPERVISEE]
+
+
+def path_id(request: web.Request) -> uuid.UUID:
+    return read_id(request.match_info["id"])
+
+
+def read_id(text: str) -> uuid.UUID:
+    """Raises NotFound for what is no lower-case UUID: nothing has such an ID."""
+    try:
+        found = uuid.UUID(text)
+    except ValueError as error:
+        raise NotFound from error
+    if str(found) != text:
+        raise NotFound
+    return found
+
+
+def _rooms(members: list[views.Member]) -> defaultdict[uuid.UUID, str | None]:
+    return defaultdict(lambda: None, {member.pair.id: member.room for member in members})
+
+
+def _chosen(request: web.Request, members: list[views.Member]) -> views.Member | None:
+    wanted = request.query.get("pair")
+    return next((member for member in members if str(member.pair.id) == wanted), members[0] if members else None)
+
+
+async def _offered_identity(tx: Transaction, me: Person) -> str | None:
+    """The person's own changed Matrix identity, which waits for their word."""
+    if me.matrix_id is None:
+        return None
+    return views.fingerprint(await queries.offered_identity(tx, me.matrix_id))
+
+
+ROUTES = [
+    web.get("/", lead),
+    web.get("/appointments", show_supervisee),
+    web.get("/supervisor", show_supervisor),
+    web.get("/admin", show_admin),
+    web.get("/appointments/{id}", show_appointment),
+    web.get("/appointments/{id}/cancel", show_cancel),
+    web.get("/appointments/{id}/reschedule", show_reschedule),
+]

@@ -1,0 +1,97 @@
+"""HTML pages: one template environment, what every template may call, and answers made of it."""
+
+import secrets
+from datetime import datetime
+from pathlib import Path
+
+from aiohttp import web
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from supervision.errors import Refused
+from supervision.models import Role, Status
+from supervision.texts import Reader, Span
+from web import problems, sessions
+from web.assets import asset
+from web.state import VISITOR, Visitor, parts
+
+HOMES = {Role.SUPERVISOR: "/supervisor", Role.SUPERVISEE: "/appointments", Role.ADMIN: "/admin"}
+SHAPES = {
+    Status.REQUESTED: "◌",
+    Status.CONFIRMED: "●",
+    Status.DECLINED: "✕",
+    Status.CANCELLED: "✕",
+    Status.COMPLETED: "✓",
+    Status.NO_SHOW: "–",
+}
+# One-line results of what was just done, by the word that a redirect carries.
+RESULTS = frozenset(
+    {"requested", "confirmed", "declined", "cancelled", "moved", "move_requested", "identity_confirmed", "signed_out"}
+)
+
+ENVIRONMENT = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+ENVIRONMENT.globals.update(asset=asset, SHAPES=SHAPES, HOMES=HOMES, Span=Span, instant=problems.instant)
+
+
+def render(
+    request: web.Request,
+    template: str,
+    *,
+    status: int = 200,
+    alert: Refused | str | None = None,
+    visitor: Visitor | None = None,
+    browser: str | None = None,
+    **values: object,
+) -> web.Response:
+    """A page of that template. `alert` is what went wrong, told above the content."""
+    seen = visitor or request[VISITOR]
+    person = seen.session.person if seen.session else None
+    reader = seen.reader
+    done = request.query.get("done", "")
+    html = ENVIRONMENT.get_template(template).render(
+        reader=reader,
+        t=reader.say,
+        count=reader.say_count,
+        person=person,
+        homes=[role for role in HOMES if person and role in person.roles],
+        path=request.path,
+        form_token=sessions.form_token(request, browser) if VISITOR in request else "",
+        once=secrets.token_urlsafe(16),
+        result=reader.say(f"web.done.{done}") if done in RESULTS and alert is None else None,
+        alert=problems.sentence(reader, alert) if isinstance(alert, Refused) else alert,
+        demo=parts(request).demo,
+        other_clock=lambda zone, at: other_clock(reader, zone, at),
+        **values,
+    )
+    return web.Response(status=status, text=html, content_type="text/html")
+
+
+def other_clock(reader: Reader, zone: str, at: datetime) -> str:
+    """The time on another person's clock, with its city, and its day where that differs."""
+    other = Reader(reader.language, zone)
+    day = f"{other.day(at)}, " if other.day(at) != reader.day(at) else ""
+    return f"{day}{other.clock(at)} {other.city()}"
+
+
+def go(location: str, done: str | None = None) -> web.Response:
+    """See Other (RFC 9110, section 15.4.4), with the word of a one-line result."""
+    return web.Response(status=303, headers={"Location": f"{location}?done={done}" if done else location})
+
+
+def home(visitor: Visitor) -> str:
+    """Where `/` leads by role."""
+    roles = visitor.session.person.roles if visitor.session else ()
+    return next((path for role, path in HOMES.items() if role in roles), "/sign-in")
+
+
+def days_until(reader: Reader, at: datetime, now: datetime) -> str:
+    """`hoje`, `amanhã`, `em 3 dias`: counted in calendar days of the reader's zone."""
+    days = (at.astimezone(reader.zone).date() - now.astimezone(reader.zone).date()).days
+    if days in (0, 1):
+        return reader.say(("web.today", "web.tomorrow")[days])
+    return reader.say_count("web.in_days", days) if days > 0 else ""
