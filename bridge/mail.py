@@ -8,12 +8,12 @@ import functools
 import unicodedata
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.parser import BytesHeaderParser
-from email.policy import SMTP, SMTPUTF8
+from email.policy import SMTP
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import css_inline
 import jinja2
 
-from bridge.smtp import Envelope, to_ascii
+from bridge.smtp import Envelope, domain, to_ascii
 from supervision import appointments, calendars, pairs, people, sign_ins
 from supervision.appointments import Appointment
 from supervision.audit import Actor
@@ -87,15 +87,14 @@ def compose(letter: Letter, config: Config, *, now: datetime) -> EmailMessage:
     `header_unsafe` where a name or an address could end a header line.
     """
     notification, recipient = letter.notification, letter.recipient
-    sender = config.mail.sender
     content = _content(letter, config)
     subject = _render(f"{notification.kind}/subject.txt", content).strip()
-    message = EmailMessage(policy=SMTP if (sender + recipient.email).isascii() else SMTPUTF8)
-    message["From"] = _mailbox(config.mail.sender_name, sender)
+    message = EmailMessage(policy=SMTP)
+    message["From"] = _mailbox(config.mail.sender_name, config.mail.sender)
     message["To"] = _mailbox(recipient.name, recipient.email)
     message["Subject"] = _safe(subject)
     message["Date"] = now.astimezone(UTC)
-    message["Message-ID"] = f"<{notification.id}@{to_ascii(sender.rpartition('@')[2])}>"
+    message["Message-ID"] = f"<{notification.id}@{domain(config.mail.sender)}>"
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834, 5
     message.set_content(_render(f"{notification.kind}/body.txt", content), cte="quoted-printable")
     html = _render(f"{notification.kind}/body.html", content)
@@ -109,10 +108,9 @@ def write(letter: Letter, config: Config, *, now: datetime) -> Envelope:
     """`compose`, as the bytes to send. Raises Permanent, too, if its headers do not read back as they were set."""
     message = compose(letter, config, now=now)
     content = message.as_bytes()
-    if BytesHeaderParser(policy=message.policy).parsebytes(content).keys() != message.keys():
+    if BytesHeaderParser(policy=SMTP).parsebytes(content).keys() != message.keys():
         raise Permanent("header_unsafe")
-    utf8 = not (config.mail.sender + letter.recipient.email).isascii()
-    return Envelope(config.mail.sender, letter.recipient.email, content, utf8)
+    return Envelope(to_ascii(config.mail.sender), to_ascii(letter.recipient.email), content)
 
 
 def _attach_calendar(message: EmailMessage, letter: Letter, booking: Booking, config: Config) -> None:
@@ -120,7 +118,7 @@ def _attach_calendar(message: EmailMessage, letter: Letter, booking: Booking, co
     appointment = booking.appointment
     entry = calendars.write(
         appointment,
-        letter.recipient,
+        replace(letter.recipient, email=to_ascii(letter.recipient.email)),
         booking.other,
         _organizer(letter, booking, config),
         stamp=letter.notification.created_at,
@@ -222,12 +220,12 @@ def _by(letter: Letter) -> str:
 def _organizer(letter: Letter, booking: Booking, config: Config) -> Organizer:
     supervises = letter.recipient.id == booking.appointment.supervisor_id
     page = "supervisor" if supervises else "appointments"
-    return Organizer(config.mail.sender_name, config.mail.sender, f"{config.web.base_url}/{page}")
+    return Organizer(config.mail.sender_name, to_ascii(config.mail.sender), f"{config.web.base_url}/{page}")
 
 
 def _mailbox(name: str, address: str) -> Address:
     try:
-        return Address(display_name=_safe(name), addr_spec=_safe(address))
+        return Address(display_name=_safe(name), addr_spec=to_ascii(_safe(address)))
     except (ValueError, IndexError):
         raise Permanent("address_unusable") from None
 

@@ -12,7 +12,8 @@ import aiosmtplib
 import structlog
 
 from supervision.config import MailConfig
-from supervision.errors import DeliveryFailed, Permanent, Transient
+from supervision.errors import DeliveryFailed, NotUnderstood, Permanent, Transient
+from supervision.people import check_email
 
 log = structlog.get_logger(__name__)
 
@@ -28,12 +29,11 @@ ENHANCED_CODE = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")  # RFC 3463, 2
 
 @dataclass(frozen=True)
 class Envelope:
-    """A mail ready to be sent: `content` with CRLF line ends; `utf8` asks for SMTPUTF8 (RFC 6531)."""
+    """A mail ready to be sent: addresses and headers in ASCII, `content` with CRLF line ends."""
 
     sender: str
     recipient: str
     content: bytes
-    utf8: bool = False
 
 
 @dataclass
@@ -68,6 +68,7 @@ class Connections:
 
     async def send(self, envelope: Envelope) -> None:
         """Hand a mail over. Raises Transient or Permanent; after a cancellation the mail may be sent or not."""
+        require_usable(envelope.recipient)
         try:
             async with asyncio.timeout(self.longest_send):
                 while True:
@@ -107,7 +108,7 @@ class Connections:
             start_tls=config.security == "starttls",
             tls_context=await self._tls_context(),
             timeout=config.timeout_seconds,
-            local_hostname=to_ascii(config.sender.rpartition("@")[2]),
+            local_hostname=domain(config.sender),
         )
         try:
             with transient_setup():
@@ -138,12 +139,8 @@ class Connections:
             raise judge(error) from None
         except aiosmtplib.SMTPTimeoutError:
             raise Transient("smtp_timeout") from None
-        except aiosmtplib.SMTPNotSupported:
-            raise Permanent("smtp_no_utf8_addresses") from None
         except (aiosmtplib.SMTPException, OSError):
             raise Transient("smtp_connection_lost") from None
-        except ValueError:
-            raise Permanent("address_unusable") from None
         finally:
             if in_order:
                 connection.used = True
@@ -156,11 +153,8 @@ class Connections:
 async def transfer(connection: Connection, envelope: Envelope) -> None:
     """One mail transaction (RFC 5321, 3.3)."""
     client = connection.client
-    if envelope.utf8 and not client.supports_extension("smtputf8"):
-        raise aiosmtplib.SMTPNotSupported("SMTPUTF8")
-    encoding = "utf-8" if envelope.utf8 else "ascii"
     try:
-        await client.mail(envelope.sender, options=["SMTPUTF8"] if envelope.utf8 else [], encoding=encoding)
+        await client.mail(envelope.sender)
     except aiosmtplib.SMTPServerDisconnected as error:
         if connection.used:
             raise Stale from error
@@ -169,7 +163,7 @@ async def transfer(connection: Connection, envelope: Envelope) -> None:
         if connection.used and error.code == 421:
             raise Stale from error
         raise
-    await client.rcpt(envelope.recipient, encoding=encoding)
+    await client.rcpt(envelope.recipient)
     await client.data(envelope.content)
 
 
@@ -207,6 +201,9 @@ def transient_setup() -> Iterator[None]:
         if isinstance(cause, ssl.SSLError):
             log.error("smtp.tls_failed", reason=getattr(cause, "verify_message", None) or cause.reason)
             raise Transient("smtp_tls") from None
+        if type(cause) is aiosmtplib.SMTPException:
+            log.error("smtp.extension_missing")  # STARTTLS, or AUTH of a kind we know
+            raise Transient("smtp_extension_missing") from None
         log.warning("smtp.connection_failed", error=type(cause).__name__)
         raise Transient("smtp_connect") from None
 
@@ -221,9 +218,24 @@ def judge(error: aiosmtplib.SMTPResponseException) -> DeliveryFailed:
     return Permanent(code) if 500 <= error.code <= 599 else Transient(code)
 
 
-def to_ascii(domain: str) -> str:
-    """A domain as DNS and HELO want it (IDNA 2003, as far as Python has it)."""
+def require_usable(address: str) -> None:
+    """Raise Permanent for what is no plain address; aiosmtplib would send to what it can make of it."""
     try:
-        return domain.encode("idna").decode("ascii")
+        check_email(address)
+    except NotUnderstood:
+        raise Permanent("address_unusable") from None
+    if not address.isascii():
+        raise Permanent("address_unusable")
+
+
+def domain(address: str) -> str:
+    return to_ascii(address).rpartition("@")[2]
+
+
+def to_ascii(address: str) -> str:
+    """An address whose domain is written as DNS wants it (RFC 3490). Raises Permanent if there is no such domain."""
+    name, _, domain = address.rpartition("@")
+    try:
+        return address if address.isascii() else f"{name}@{domain.encode('idna').decode('ascii')}"
     except UnicodeError:
-        return "localhost"
+        raise Permanent("address_unusable") from None
