@@ -3,6 +3,7 @@
 import hmac
 import secrets
 import time
+import traceback
 from urllib.parse import parse_qsl, urlsplit
 
 import structlog
@@ -21,6 +22,8 @@ log = structlog.get_logger()
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 INCIDENT_LETTERS = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
 FORM_FIELDS = 20
+CAUSES_LOGGED = 5
+FRAMES_LOGGED = 20
 CONTENT_POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
@@ -79,7 +82,7 @@ async def explain(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise  # the client has gone; there is nobody to answer
     except Exception as error:
         number = "".join(secrets.choice(INCIDENT_LETTERS) for _ in range(4))
-        log.error("web.failed", incident=number, route=_route(request), error=type(error).__name__, exc_info=error)
+        log.error("web.failed", incident=number, route=_route(request), **traces(error))
         sentence = _reader(request).say("failed", number=number)
         return tell(request, Problem(500, sentence, "failed", {"incident": number}))
 
@@ -117,6 +120,17 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     if not open_to_scripts and not sessions.carries_token(request, request[FORM].get("form_token", "")):
         raise NotAllowed("web.refused.form_token")
     return await handler(request)
+
+
+def traces(error: BaseException) -> dict[str, object]:
+    """What failed where, without the exception's text and without values, which may hold what people wrote."""
+    kinds: list[str] = []
+    frames = [f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)]
+    cause: BaseException | None = error
+    while cause is not None and len(kinds) < CAUSES_LOGGED:
+        kinds.append(type(cause).__name__)
+        cause = cause.__cause__ or cause.__context__
+    return {"error": kinds, "frames": frames[-FRAMES_LOGGED:]}
 
 
 def is_api(request: web.Request) -> bool:

@@ -116,9 +116,7 @@ def demo() -> DemoPages | None:
 
 
 @pytest.fixture
-async def server(
-    database: Database, config: Config, clock: Clock, demo: DemoPages | None
-) -> AsyncIterator[TestServer]:
+async def server(database: Database, config: Config, clock: Clock, demo: DemoPages | None) -> AsyncIterator[TestServer]:
     server = TestServer(make_app(database, config, demo=demo, clock=clock))
     await server.start_server()
     yield server

@@ -8,8 +8,8 @@ from sqlalchemy import select
 from supervision import appointments, pairs
 from supervision.appointments import Appointment
 from supervision.db import Database
-from supervision.models import audit_entries
 from supervision.models import appointments as table
+from supervision.models import audit_entries
 from supervision.pairs import Pair
 from tests.support.sample import acts, add_pair, add_person
 from tests.web.conftest import Open
@@ -64,7 +64,9 @@ async def test_a_double_tap_books_once_and_gives_the_same_answer(
     assert len(await stored(database)) == 1
 
 
-async def test_a_taken_time_is_told_with_the_day_s_others(database: Database, now: datetime, open_browser: Open) -> None:
+async def test_a_taken_time_is_told_with_the_day_s_others(
+    database: Database, now: datetime, open_browser: Open
+) -> None:
     pair = await add_pair(database, now=now)
     clara = await add_person(database, "Clara", ["supervisee"], now=now)
     other = await add_pair(database, now=now, supervisor=pair.supervisor, supervisee=clara)
