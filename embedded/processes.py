@@ -22,6 +22,8 @@ from pathlib import Path
 
 import structlog
 
+from supervision.errors import SupervisionError
+
 log = structlog.get_logger(__name__)
 
 LAUNCHER = Path(__file__).with_name("launch.py")
@@ -39,7 +41,7 @@ REASONS = {
 }
 
 
-class EmbeddedFailed(Exception):
+class EmbeddedFailed(SupervisionError):
     """A part of this machine's own servers cannot run; the text is one sentence for the person at the terminal."""
 
 

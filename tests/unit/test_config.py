@@ -1,0 +1,116 @@
+"""The configuration: every problem at once, with its key and where the value came from; nothing secret shown."""
+
+from pathlib import Path
+
+import pytest
+
+from supervision.config import load
+from supervision.errors import ConfigInvalid
+
+RIGHT = """
+secret: 0123456789012345678901234567890123456789
+database:
+  url: postgresql://visavis_app:pass-phrase@localhost/visavis
+matrix:
+  homeserver: https://matrix.example.org
+  bot: "@visavis:example.org"
+  as_token: token
+mail:
+  host: mail.example.org
+  sender: visavis@example.org
+web:
+  base_url: https://visavis.example.org/
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def problems(path: Path, environment: dict[str, str] | None = None) -> list[tuple[str, str, str]]:
+    with pytest.raises(ConfigInvalid) as refusal:
+        load(path, environment or {})
+    return [(one.key, one.message, one.origin) for one in refusal.value.problems]
+
+
+def test_a_right_file_is_read(tmp_path: Path) -> None:
+    config = load(write(tmp_path, RIGHT), {})
+    assert config.web.base_url == "https://visavis.example.org"
+    assert config.database.url.get_secret_value() == "postgresql+asyncpg://visavis_app:pass-phrase@localhost/visavis"
+    assert config.mail.port == 25
+
+
+def test_the_environment_goes_over_the_file(tmp_path: Path) -> None:
+    config = load(write(tmp_path, RIGHT), {"VISAVIS_MAIL__HOST": "other.example.org", "VISAVIS_UNRELATED": "x"})
+    assert config.mail.host == "other.example.org"
+
+
+def test_a_secret_can_stand_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("from the file\n")
+    text = RIGHT.replace("as_token: token", f"as_token_file: {tmp_path / 'token'}")
+    token = load(write(tmp_path, text), {}).matrix.as_token
+    assert token is not None
+    assert token.get_secret_value() == "from the file"
+
+
+def test_every_problem_is_told_with_key_and_origin(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        RIGHT.replace("https://matrix.example.org", "matrix")
+        .replace("visavis@example.org", '"visavis@example.org\\nBcc: x@example.org"')
+        .replace("  as_token: token\n", "  as_token_file: /nowhere/token\n")
+        + "  port: 99999\ncolour: teal\n",
+    )
+    assert problems(path, {"VISAVIS_MAIL__PORT": "often"}) == [
+        ("matrix.as_token_file", "the file it names cannot be read", str(path)),
+        ("matrix.homeserver", "must be an http:// or https:// address", str(path)),
+        ("mail.port", "Input should be a valid integer, unable to parse string as an integer",
+         "environment VISAVIS_MAIL__PORT"),
+        ("mail.sender", "is no mail address", str(path)),
+        ("web.port", "Input should be less than or equal to 65535", str(path)),
+        ("colour", "is not a known key", str(path)),
+    ]  # fmt: skip
+
+
+def test_missing_keys_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "secret: 0123456789012345678901234567890123456789\n")
+    assert [key for key, message, _ in problems(path) if message == "is missing"] == [
+        "database",
+        "matrix",
+        "mail",
+        "web",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "the file is no valid YAML"),
+        ("- a\n- b\n", "the file must hold keys and values"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    [(key, said, _)] = problems(write(tmp_path, text))
+    assert (key, said) == ("configuration", message)
+
+
+def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    assert problems(path) == [("configuration", "the file does not exist", str(path))]
+
+
+def test_bytes_that_are_no_text_are_said(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    assert problems(path) == [("configuration", "the file cannot be read", str(path))]
+
+
+def test_no_secret_is_shown(tmp_path: Path) -> None:
+    config = load(write(tmp_path, RIGHT), {})
+    assert "0123456789" not in repr(config)
+    assert "pass-phrase" not in repr(config)
+    with pytest.raises(ConfigInvalid) as refusal:
+        load(write(tmp_path, RIGHT.replace("0123456789012345678901234567890123456789", "tooshort")), {})
+    assert "tooshort" not in str(refusal.value)
