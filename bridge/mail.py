@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.parser import BytesHeaderParser
@@ -226,7 +227,7 @@ def _organizer(letter: Letter, booking: Booking, config: Config) -> Organizer:
 def _mailbox(name: str, address: str) -> Address:
     try:
         return Address(display_name=_safe(name), addr_spec=to_ascii(_safe(address)))
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, MessageError):
         raise Permanent("address_unusable") from None
 
 
