@@ -43,6 +43,7 @@ log = structlog.get_logger(__name__)
 _POLL_SECONDS = 30
 _LONGEST_PAUSE = 30.0  # seconds between two tries of a homeserver that is away
 _LOGGED_OUT = ("M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_UNKNOWN_DEVICE")
+_HEAD_START = 0.1  # seconds by which answers may go before the next poll, which costs the homeserver as much
 _FEW_KEYS = 25
 _GAP_LIMIT = 5_000  # events of one room fetched after an absence
 _STATE_TYPES = (
@@ -429,9 +430,11 @@ class Client:
                 log.warning("sync.malformed")
                 await asyncio.sleep(next(waiting))
             else:
-                self._take(answer, token, progress.begin(following))
+                batch = progress.begin(following)
+                self._take(answer, token, batch)
                 token, first, refusals, waiting = following, False, 0, pauses(_LONGEST_PAUSE)
                 self._synced.set()
+                await batch.wait_briefly(_HEAD_START)
 
     async def _upload_filter(self) -> str:
         place = path("/user/{user}/filter", user=self.user_id)

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -33,6 +34,7 @@ class Batch:
         self.token = token
         self._open = 1  # the dispatching itself
         self._closed = closed
+        self._quiet: asyncio.Event | None = None
 
     def enter(self) -> None:
         """One more thing of this batch is to be done."""
@@ -43,6 +45,16 @@ class Batch:
         self._open -= 1
         if not self._open:
             self._closed()
+            if self._quiet is not None:
+                self._quiet.set()
+
+    async def wait_briefly(self, seconds: float) -> None:
+        """Wait until nothing is open, but no longer than this."""
+        if not self.done:
+            self._quiet = asyncio.Event()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._quiet.wait()
 
     @property
     def done(self) -> bool:

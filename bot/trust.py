@@ -157,7 +157,7 @@ class Directory:
                 self._stale.pop(user, None)
 
     async def _learn(self, keys: PublishedKeys) -> None:
-        pinned = None if keys.master_key is None else await self._pin(keys.user_id, keys.master_key)
+        pinned = None if keys.master_key is None else await self._pinned(keys.user_id, keys.master_key)
         before = self._trusts.get(keys.user_id)
         if pinned is None and before is not None:
             pinned = before.pinned  # an identity that disappeared is a changed one
@@ -165,6 +165,12 @@ class Directory:
         self._trusts[keys.user_id] = trust
         if trust != before:
             self._changed(keys.user_id, trust)
+
+    async def _pinned(self, user_id: str, master_key: str) -> str | None:
+        try:
+            return await self._pin(user_id, master_key)
+        except Exception as error:
+            raise Transient("pins_unreachable") from error  # nobody is judged without them, and nothing is lost
 
     def origin(self, sender: str, session: InboundGroupSession, index: int) -> Origin:
         """Judge whose message this is: by the keys its session came with, never by what the event claims."""

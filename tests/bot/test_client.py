@@ -82,14 +82,16 @@ async def test_unhandled_event_comes_again_after_restart(seat: Seat, pair: Pair)
 
 
 async def test_absence_longer_than_a_timeline_loses_nothing(seat: Seat, pair: Pair) -> None:
-    first = await pair.bruno.send_text(pair.room_id, "before")
-    await seat.next_heard(first)
+    for body in ("one", "two"):
+        await seat.next_heard(await pair.bruno.send_text(pair.room_id, body))
     await seat.stop()
     sent = [await pair.bruno.send_text(pair.room_id, f"number {number}") for number in range(70)]
     seat.heard = []
     await seat.start()
     await seat.next_heard(sent[-1])
-    assert [event.event_id for event in seat.heard if event.event_id != first] == sent
+    again = [event.body for event in seat.heard[: -len(sent)]]
+    assert again in ([], ["two"])  # the last token may not have been kept any more
+    assert [event.event_id for event in seat.heard[-len(sent) :]] == sent
     assert {event.doubt for event in seat.heard} == {None}
 
 
@@ -416,7 +418,9 @@ async def test_lost_store_gets_a_new_device_signed_by_the_old_identity(seat: Sea
     assert (await pair.ana.next_message(seat.account.user_id)).body == "back again"
 
 
-async def test_deleted_device_ends_the_run_and_comes_back_signed(seat: Seat, pair: Pair) -> None:
+async def test_deleted_device_ends_the_run_and_comes_back_signed(
+    synapse: Synapse, seat: Seat, pair: Pair, tmp_path: Path
+) -> None:
     device = seat.client.device_id
     await seat.client.homeserver.ask("DELETE", f"/devices/{device}", {})
     with pytest.raises(LoggedOut):
@@ -428,7 +432,8 @@ async def test_deleted_device_ends_the_run_and_comes_back_signed(seat: Seat, pai
     answer = await pair.ana.request("POST", "/keys/query", {"device_keys": {seat.account.user_id: []}})
     keys = read_keys(answer, seat.account.user_id)
     assert [(known.device_id, known.signed) for known in keys.devices] == [(device, True)]
-    assert (await seat.next_heard(await pair.bruno.send_text(pair.room_id, "!book"))).doubt is None
+    async with phone(synapse, tmp_path, pair.bruno.user_id, identity=pair.bruno.identity) as fresh:
+        assert (await seat.next_heard(await fresh.send_text(pair.room_id, "!book"))).doubt is None
 
 
 async def test_bot_can_be_reached_when_its_one_time_keys_are_used_up(seat: Seat, pair: Pair) -> None:
