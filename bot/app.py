@@ -121,6 +121,7 @@ class Bot:
 
     async def _make_missing_rooms(self) -> None:
         async with self.database.transaction() as tx:
+            await pairs.adopt(tx, self.client.user_id)
             known = await pairs.list_for_bot(tx, self.client.user_id)
         for pair in known:
             if pair.room_id is not None:

@@ -160,9 +160,13 @@ async def list_for_bot(tx: Transaction, bot: str) -> list[Pair]:
 
 
 async def register_bot(tx: Transaction, bot: str, *, now: datetime) -> None:
-    """Make a bot account known, and give it the active pairs that have none."""
+    """Make a bot account known, so that new pairs are given to it."""
     await tx.execute(insert(bots).values(matrix_id=bot).on_conflict_do_nothing())
     await tx.execute(update(bots).where(bots.c.matrix_id == bot).values(started_at=now))
+
+
+async def adopt(tx: Transaction, bot: str) -> None:
+    """Give a bot account the active pairs that were made before there was any."""
     await tx.execute(update(pairs).where(pairs.c.bot.is_(None), pairs.c.status == PairStatus.ACTIVE).values(bot=bot))
 
 
