@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import sys
 import tempfile
 from pathlib import Path
@@ -20,6 +21,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=200, help="round trips of each side (200)")
     parser.add_argument("--state", type=Path, help="keep the demo's state here, not in a temporary folder")
     arguments = parser.parse_args()
+    logging.getLogger("nio").setLevel(logging.CRITICAL)  # it warns of every other device of its room
     with tempfile.TemporaryDirectory(prefix="visavis-bench-") as temporary:
         state: Path = arguments.state or Path(temporary)
         state.mkdir(parents=True, exist_ok=True)
