@@ -63,6 +63,7 @@ class Bot:
                 group.create_task(self._stop_without(lock))
                 group.create_task(self.notices.run())
                 group.create_task(self._keep_rooms())
+                group.create_task(listen(self.database, "visavis_identities", asyncio.Event(), self.client.reconsider))
                 group.create_task(
                     self.client.run(
                         load_token=self._load_token,
@@ -176,5 +177,10 @@ class Bot:
 
     async def _invited(self, room_id: str, inviter: str | None) -> None:
         """Somebody wanted the bot in a room that it did not make; the client has refused already."""
-        async with self.database.transaction() as tx:
-            await audit.record(tx, SYSTEM, "room.refuse_invitation", "room", room_id, now=self.clock(), success=False)
+        try:
+            async with self.database.transaction() as tx:
+                await audit.record(
+                    tx, SYSTEM, "room.refuse_invitation", "room", room_id, now=self.clock(), success=False
+                )
+        except SQLAlchemyError as error:
+            raise Transient("database") from error

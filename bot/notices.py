@@ -243,6 +243,10 @@ async def compose(tx: Transaction, notification: Notification, pair: Pair, *, no
         return _introduction(notification, pair)
     if notification.kind == "room.summary":
         return await _summary(tx, notification, pair, now=now)
+    if notification.kind in ("identity.changed", "identity.confirmed"):
+        whose = pair.member(uuid.UUID(notification.details["whose"]))
+        key = "news.identity_changed" if notification.kind == "identity.changed" else "news.identity_confirmed"
+        return Message((Line(key, {"who": whose.name}),), (pair.other(whose.id),))
     if notification.appointment_id is None:
         raise NotFound("refused.appointment_not_found")
     addressee = pair.member(notification.person_id)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 import asyncpg
 import structlog
@@ -71,8 +71,18 @@ async def lock_people(tx: Transaction, people: Iterable[uuid.UUID]) -> None:
     await tx.execute(LOCK_PEOPLE, {"keys": sorted({lock_key(person) for person in people})})
 
 
-async def listen(database: Database, channel: str, wake: asyncio.Event) -> None:
-    """Set `wake` at each `NOTIFY channel`, for ever; a lost connection is made anew, and then `wake` is set too."""
+async def listen(
+    database: Database, channel: str, wake: asyncio.Event, hear: Callable[[str], None] = lambda _: None
+) -> None:
+    """Set `wake` at each `NOTIFY channel`, for ever; a lost connection is made anew, and then `wake` is set too.
+
+    `hear` is given each notification's payload, before `wake` is set.
+    """
+
+    def take(_connection: object, _pid: int, _channel: str, payload: str) -> None:
+        hear(payload)
+        wake.set()
+
     while True:
         lost = asyncio.Event()
         try:
@@ -82,7 +92,7 @@ async def listen(database: Database, channel: str, wake: asyncio.Event) -> None:
             continue
         try:
             connection.add_termination_listener(lambda _, lost=lost: lost.set())
-            await connection.add_listener(channel, lambda *_: wake.set())
+            await connection.add_listener(channel, take)
             wake.set()
             await lost.wait()
             log.warning("database.listener_lost", channel=channel)

@@ -1,15 +1,17 @@
 """Whose Matrix identity is whose: the master cross-signing key of each account, pinned when it is first seen."""
 
+import uuid
 from datetime import datetime
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from supervision import audit
+from supervision import audit, notifications, pairs
 from supervision.audit import SYSTEM, Actor
 from supervision.db import Transaction
 from supervision.errors import NotFound
-from supervision.models import identities, people
+from supervision.models import Channel, identities, people
+from supervision.notifications import HIGH, Notice
 
 
 async def pin(tx: Transaction, matrix_id: str, master_key: str, *, now: datetime) -> str | None:
@@ -33,6 +35,7 @@ async def pin(tx: Transaction, matrix_id: str, master_key: str, *, now: datetime
             update(identities).where(identities.c.matrix_id == matrix_id).values(offered_key=master_key, offered_at=now)
         )
         await audit.record(tx, SYSTEM, "identity.change_seen", "person", person_id, now=now, success=False)
+        await _tell_both(tx, person_id, "identity.changed", now=now)
     return str(row.master_key)
 
 
@@ -44,5 +47,25 @@ async def confirm(tx: Transaction, actor: Actor, matrix_id: str, *, now: datetim
         .values(master_key=identities.c.offered_key, pinned_at=now, offered_key=None, offered_at=None)
     )
     if changed.rowcount == 0:
-        raise NotFound
-    await audit.record(tx, actor, "identity.confirm", "matrix_account", matrix_id, now=now)
+        raise NotFound("refused.no_new_identity")
+    person_id = await tx.scalar(select(people.c.id).where(people.c.matrix_id == matrix_id))
+    await audit.record(tx, actor, "identity.confirm", "person", person_id, now=now)
+    if person_id is not None:
+        await _tell_both(tx, person_id, "identity.confirmed", now=now)
+    await tx.execute(select(func.pg_notify("visavis_identities", matrix_id)))
+
+
+async def offered(tx: Transaction, matrix_id: str) -> str | None:
+    """The changed master key of an account that its owner has not confirmed yet."""
+    query = select(identities.c.offered_key).where(identities.c.matrix_id == matrix_id)
+    key: str | None = await tx.scalar(query)
+    return key
+
+
+async def _tell_both(tx: Transaction, person_id: uuid.UUID, kind: str, *, now: datetime) -> None:
+    """The owner by mail, since the room may be out of reach; the other of each pair in their room."""
+    notices = [Notice(person_id, Channel.MAIL, kind, priority=HIGH)]
+    for pair in await pairs.list_of(tx, person_id):
+        details = {"whose": str(person_id)}
+        notices.append(Notice(pair.other(person_id).id, Channel.MATRIX, kind, details, pair_id=pair.id))
+    await notifications.enqueue(tx, notices, now=now)
