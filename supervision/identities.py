@@ -55,13 +55,6 @@ async def confirm(tx: Transaction, actor: Actor, matrix_id: str, *, now: datetim
     await tx.execute(select(func.pg_notify("visavis_identities", matrix_id)))
 
 
-async def offered(tx: Transaction, matrix_id: str) -> str | None:
-    """The changed master key of an account that its owner has not confirmed yet."""
-    query = select(identities.c.offered_key).where(identities.c.matrix_id == matrix_id)
-    key: str | None = await tx.scalar(query)
-    return key
-
-
 async def _tell_both(tx: Transaction, person_id: uuid.UUID, kind: str, *, now: datetime) -> None:
     """The owner by mail, since the room may be out of reach; the other of each pair in their room."""
     notices = [Notice(person_id, Channel.MAIL, kind, priority=HIGH)]
