@@ -2,29 +2,21 @@
 
 import asyncio
 
-import structlog
 from aiohttp import web
 
 from supervision.config import Config
 from supervision.db import Database
-from supervision.errors import SupervisionError
 from web import assets, dashboard, demo, forms, health, middleware, openapi, signing_in
 from web.demo import DemoPages
 from web.limits import Limit
 from web.metrics import METRICS, Metrics, make_metrics_app
+from web.serving import serve
 from web.state import PARTS, Clock, Parts, now_utc
 
-log = structlog.get_logger()
-
 BODY_BYTES = 64 * 1024
-STOP_SECONDS = 10.0
 # Generous: a person's own script may read everything it needs in one go.
 PERSON_BURST, PERSON_PER_SECOND = 600, 10
 ADDRESS_BURST, ADDRESS_PER_SECOND = 60, 0.5
-
-
-class PortUnavailable(SupervisionError):
-    """The web application cannot have a port that it was told to use; the text is one sentence."""
 
 
 def make_app(
@@ -67,33 +59,14 @@ async def run(
     started: asyncio.Event | None = None,
     pages: bool = True,
 ) -> None:
-    """Serve pages, API and metrics until cancelled; what is under way then may end. `started` is set when all
-    ports answer. Without `pages` it serves the metrics alone, for a process that runs other parts. Raises
-    PortUnavailable for a port that cannot be had.
+    """Serve pages, API and metrics until cancelled; what is under way then may end.
+
+    `started` is set when all ports answer. Without `pages` it serves the metrics alone, for a process that runs
+    other parts. Raises PortUnavailable for a port that cannot be had.
     """
     metrics = metrics or Metrics()
     served = [(make_metrics_app(database, metrics, clock=clock), config.web.metrics_listen, config.web.metrics_port)]
     if pages:
         app = make_app(database, config, demo=demo, clock=clock, metrics=metrics)
         served.append((app, config.web.listen, config.web.port))
-    runners: list[web.AppRunner] = []
-    try:
-        for app, host, port in served:
-            runners.append(web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS))
-            await _open(runners[-1], host, port)
-        log.info("web.started", port=config.web.port, metrics_port=config.web.metrics_port)
-        if started is not None:
-            started.set()
-        await asyncio.Event().wait()
-    finally:
-        for runner in runners:
-            await runner.cleanup()
-        log.info("web.stopped")
-
-
-async def _open(runner: web.AppRunner, host: str, port: int) -> None:
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port).start()
-    except OSError as error:
-        raise PortUnavailable(f"The web application cannot listen on {host}, port {port}: {error.strerror}.") from error
+    await serve(served, started)

@@ -45,6 +45,7 @@ FORM = web.RequestKey("form", dict[str, str])
 
 async def put_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Signal handler: whatever is answered has these headers, unless it set its own."""
+    response.headers.popall("Server", None)
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     if parts(request).over_tls:
@@ -108,7 +109,8 @@ async def meet(request: web.Request, handler: Handler) -> web.StreamResponse:
 @web.middleware
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """What changes something comes from our own pages: by its origin, and for forms by their token too."""
-    if request.method in SAFE_METHODS or VISITOR not in request:
+    nothing_there = request.match_info.http_exception is not None
+    if request.method in SAFE_METHODS or nothing_there or VISITOR not in request:
         return await handler(request)
     visitor = request[VISITOR]
     open_to_scripts = request.path.startswith("/demo/") and parts(request).demo
