@@ -180,7 +180,8 @@ async def running_echo_bot(administration: Administration, demo: Json, state: Pa
     await administration.make_account(user_id, password)
     await administration.lift_rate_limit(user_id)
     command = (sys.executable, "-m", "benchmarks.echo_bot", demo["homeserver"], user_id, password, str(state))
-    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
+    with (state / "echo.log").open("ab") as log:
+        process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stderr=log)
     try:
         yield user_id
     finally:
