@@ -106,7 +106,8 @@ class Delivery:
             if due is not None:
                 seconds = min(poll, max(SOONEST, (due - self.clock()).total_seconds()))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.wake.wait(), seconds)
+            async with asyncio.timeout(seconds):  # wait_for of Python 3.11 can swallow a cancellation
+                await self.wake.wait()
 
     async def finish(self, grace: float) -> None:
         """Let what is being sent end, and break off what does not: its lease ends too, and it is sent again."""
@@ -114,9 +115,10 @@ class Delivery:
             if self.sending:
                 await asyncio.wait(self.sending, timeout=grace)
         finally:
-            for task in self.sending:
-                task.cancel()
-            await asyncio.gather(*self.sending, return_exceptions=True)
+            while self.sending:  # a library may swallow one cancellation
+                for task in self.sending:
+                    task.cancel()
+                await asyncio.wait(self.sending, timeout=1.0)
             await self.connections.close()
 
     def _done(self, task: asyncio.Task[None]) -> None:

@@ -57,19 +57,19 @@ class Inbox:
 
     maildir: Path
 
-    def mails(self) -> list[EmailMessage]:
-        read = [message_from_bytes(path.read_bytes(), policy=SMTP) for path in sorted((self.maildir / "new").iterdir())]
-        return [mail for mail in read if isinstance(mail, EmailMessage)]
+    def files(self) -> list[Path]:
+        return sorted((self.maildir / "new").iterdir())
 
     async def take(self, count: int) -> list[EmailMessage]:
         """Wait for that many and not one more, and empty the box."""
-        await until(lambda: len(self.mails()) >= count)
+        await until(lambda: len(self.files()) >= count)
         await asyncio.sleep(0.1)
-        taken = self.mails()
-        assert len(taken) == count
-        for path in (self.maildir / "new").iterdir():
+        files = self.files()
+        assert len(files) == count
+        mails = [message_from_bytes(path.read_bytes(), policy=SMTP) for path in files]
+        for path in files:
             path.unlink()
-        return taken
+        return [mail for mail in mails if isinstance(mail, EmailMessage)]
 
 
 async def until(true: Callable[[], bool], seconds: float = 10.0) -> None:

@@ -29,6 +29,7 @@ class MoodyServer:
         self.kept: list[Envelope] = []
         self.moods: defaultdict[str, deque[str]] = defaultdict(deque)
         self.port = 0
+        self.hold: asyncio.Event | None = None  # a kept mail is acknowledged once this is set
         self.connections: list[SMTP] = []
 
     def answer(self, verb: str, *replies: str) -> None:
@@ -67,6 +68,8 @@ class MoodyServer:
         reply = await self.reply("DATA", server, "250 OK")
         if reply.startswith("250") or reply == KEEP_AND_DROP:
             self.kept.append(envelope)
+            if self.hold is not None:
+                await self.hold.wait()
         return reply
 
     async def reply(self, verb: str, server: SMTP, usual: str) -> str:
@@ -85,7 +88,11 @@ def break_off(connection: SMTP) -> None:
 
 @contextlib.asynccontextmanager
 async def moody_server(
-    *, tls: ssl.SSLContext | None = None, starttls: ssl.SSLContext | None = None, password: str | None = None
+    *,
+    tls: ssl.SSLContext | None = None,
+    starttls: ssl.SSLContext | None = None,
+    password: str | None = None,
+    port: int = 0,
 ) -> AsyncIterator[MoodyServer]:
     """Run one on 127.0.0.1, encrypted from the start or on request, with a login if a password is given."""
     moody, loop = MoodyServer(), asyncio.get_running_loop()
@@ -109,7 +116,7 @@ async def moody_server(
         protocols.append(protocol)
         return protocol
 
-    server = await loop.create_server(serve, "127.0.0.1", 0, family=socket.AF_INET, ssl=tls)
+    server = await loop.create_server(serve, "127.0.0.1", port, family=socket.AF_INET, ssl=tls)
     moody.port = server.sockets[0].getsockname()[1]
     yield moody
     server.close()
