@@ -23,7 +23,7 @@ from bridge.smtp import Connections
 from supervision import notifications
 from supervision.config import Config
 from supervision.db import Database, Transaction, listen
-from supervision.errors import DeliveryFailed, Permanent, SupervisionError, Transient
+from supervision.errors import DeliveryFailed, Permanent, Transient
 from supervision.models import Channel, State
 from supervision.notifications import MAIL_BACKOFF, Backoff, Notification
 
@@ -136,7 +136,9 @@ class Delivery:
                 found.append((notification, await mail.load(tx, notification)))
             except Outdated:
                 await notifications.settle_superseded(tx, notification.id, now=self.clock())
-            except SupervisionError as error:
+            except DATABASE_AWAY:
+                raise
+            except Exception as error:  # this one mail's alone
                 found.append((notification, error))
         return found
 
