@@ -1,6 +1,7 @@
 """One bot account, running: its lock, its login, its rooms, and the loops that listen and speak."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
@@ -18,7 +19,7 @@ from bot.trust import Trust
 from supervision import audit, identities, notifications, pairs
 from supervision.audit import SYSTEM
 from supervision.config import Config
-from supervision.db import AccountLock, Database, listen
+from supervision.db import DATABASE_AWAY, AccountLock, Database, listen
 from supervision.errors import DeliveryFailed, Transient
 from supervision.models import bots
 from supervision.pairs import Pair
@@ -110,15 +111,14 @@ class Bot:
                 wake.clear()
                 try:
                     await self._make_missing_rooms()
-                except (Transient, SQLAlchemyError, OSError) as error:
+                except (Transient, *DATABASE_AWAY) as error:
                     log.warning("rooms.delayed", error=type(error).__name__)
                     await asyncio.sleep(2)
                     continue
                 self.ready.set()
-                try:
-                    await asyncio.wait_for(wake.wait(), ROOMS_EVERY)
-                except TimeoutError:
-                    continue
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(ROOMS_EVERY):
+                        await wake.wait()
 
     async def _make_missing_rooms(self) -> None:
         async with self.database.transaction() as tx:

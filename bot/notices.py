@@ -12,7 +12,6 @@ import bleach
 import markdown
 import structlog
 from prometheus_client import Counter
-from sqlalchemy.exc import SQLAlchemyError
 
 from bot.client import Client
 from bot.events import Json, LoggedOut, NobodyToHear
@@ -20,7 +19,7 @@ from bot.replies import NO, YES, Line, shown_key
 from supervision import appointments, notifications, pairs, queries, questions
 from supervision.appointments import Appointment
 from supervision.audit import Actor
-from supervision.db import Database, Transaction, listen
+from supervision.db import DATABASE_AWAY, Database, Transaction, listen
 from supervision.errors import DeliveryFailed, NotFound, Transient
 from supervision.models import Channel, Question, State, Status
 from supervision.notifications import Notification
@@ -67,12 +66,14 @@ class Notices:
                 try:
                     found = await self.deliver_due()
                     wait = 0.0 if found else await self._seconds_to_next()
-                except (SQLAlchemyError, OSError) as error:
+                except DATABASE_AWAY as error:
                     log.warning("notices.database_away", error=type(error).__name__)
                     wait = 2.0
                 if wait:
+                    # Not wait_for: in Python 3.11 it can swallow a cancellation that meets the wake-up.
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self.wake.wait(), wait)
+                        async with asyncio.timeout(wait):
+                            await self.wake.wait()
 
     async def deliver_due(self) -> int:
         """Claim and deliver one batch, rooms side by side and each in order. Returns how many were claimed."""
@@ -105,7 +106,7 @@ class Notices:
         for notification in of_room:
             try:
                 await self.deliver(notification, pair)
-            except (SQLAlchemyError, OSError) as error:
+            except DATABASE_AWAY as error:
                 log.warning("notices.database_away", error=type(error).__name__)
                 return  # the leases run out, and all of it is tried again
             except LoggedOut:
@@ -177,7 +178,7 @@ class Notices:
                 await notifications.settle_sent(tx, notification.id, now=self.clock(), matrix_event_id=event_id)
         except DeliveryFailed as failure:
             await self._fail(notification, failure)
-        except (SQLAlchemyError, OSError) as error:
+        except DATABASE_AWAY as error:
             log.warning("notices.database_away", error=type(error).__name__)
 
     def _require_readers(self, room_id: str, people: Sequence[Person]) -> None:
@@ -230,7 +231,7 @@ class Notices:
 
     async def _seconds_to_next(self) -> float:
         async with self.database.transaction() as tx:
-            due = await notifications.next_due(tx, Channel.MATRIX)
+            due = await notifications.next_due(tx, Channel.MATRIX, now=self.clock())
         if due is None:
             return SAFETY_NET
         return min(SAFETY_NET, max(0.05, (due - self.clock()).total_seconds()))

@@ -12,17 +12,15 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-import asyncpg
 import structlog
 from prometheus_client import Counter
-from sqlalchemy.exc import SQLAlchemyError
 
 from bridge import mail
 from bridge.mail import Letter, Outdated
 from bridge.smtp import Connections
 from supervision import notifications
 from supervision.config import Config
-from supervision.db import Database, Transaction, listen
+from supervision.db import DATABASE_AWAY, Database, Transaction, listen
 from supervision.errors import DeliveryFailed, Permanent, Transient
 from supervision.models import Channel, State
 from supervision.notifications import MAIL_BACKOFF, Backoff, Notification
@@ -33,7 +31,6 @@ MAILS = Counter("visavis_mails_total", "Mails by what became of a try: sent, ret
 
 SETTLING = timedelta(seconds=15)  # what the lease leaves after the longest send
 SOONEST = 1.0  # seconds; a row that is due may be behind one that another process is sending
-DATABASE_AWAY = (OSError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 T = TypeVar("T")
 Clock = Callable[[], datetime]
@@ -102,7 +99,7 @@ class Delivery:
             await self.connections.close_idle()
         seconds = poll
         if len(self.sending) < self.config.mail.connections:
-            due = await self._patiently(lambda tx: notifications.next_due(tx, Channel.MAIL))
+            due = await self._patiently(lambda tx: notifications.next_due(tx, Channel.MAIL, now=self.clock()))
             if due is not None:
                 seconds = min(poll, max(SOONEST, (due - self.clock()).total_seconds()))
         with contextlib.suppress(TimeoutError):

@@ -85,7 +85,7 @@ class MailConfig(Section):
     sender: Annotated[str, AfterValidator(address)]
     sender_name: str = Field("Visavis", min_length=1, max_length=60)
     connections: int = Field(4, ge=1, le=50)
-    timeout_seconds: float = Field(30.0, gt=0, le=600)
+    timeout_seconds: float = Field(15.0, gt=0, le=600)
 
 
 class WebConfig(Section):

@@ -9,11 +9,15 @@ import asyncpg
 import structlog
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 log = structlog.get_logger()
 
 Transaction = AsyncConnection
+
+# What is raised while PostgreSQL is away or goes away: by raw connections, and by SQLAlchemy's.
+DATABASE_AWAY = (OSError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 LOCK_PEOPLE = text(
     "SELECT pg_advisory_xact_lock(key) FROM (SELECT unnest(CAST(:keys AS bigint[])) AS key ORDER BY 1) AS ascending"
@@ -87,7 +91,7 @@ async def listen(
         lost = asyncio.Event()
         try:
             connection = await asyncpg.connect(database.plain_url(), timeout=10)
-        except (OSError, asyncpg.PostgresError, TimeoutError):
+        except DATABASE_AWAY:
             await asyncio.sleep(2)
             continue
         try:
@@ -96,10 +100,10 @@ async def listen(
             wake.set()
             await lost.wait()
             log.warning("database.listener_lost", channel=channel)
-        except (OSError, asyncpg.PostgresError):
+        except DATABASE_AWAY:
             await asyncio.sleep(2)
         finally:
-            with contextlib.suppress(OSError, asyncpg.PostgresError, TimeoutError):
+            with contextlib.suppress(*DATABASE_AWAY):
                 await connection.close(timeout=2)
 
 
@@ -122,5 +126,5 @@ class AccountLock:
 
     async def release(self) -> None:
         if self._connection is not None:
-            with contextlib.suppress(OSError, asyncpg.PostgresError, TimeoutError):
+            with contextlib.suppress(*DATABASE_AWAY):
                 await self._connection.close(timeout=2)

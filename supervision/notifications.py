@@ -354,15 +354,22 @@ async def retry(tx: Transaction, notification_id: uuid.UUID | None, *, now: date
     return changed.rowcount
 
 
-async def next_due(tx: Transaction, channel: Channel) -> datetime | None:
-    """When the earliest pending row of a channel wants to be tried, or is given back by its lease."""
-    due: datetime | None = await tx.scalar(
-        text(
-            "SELECT min(greatest(next_try_at, claimed_until)) FROM notifications"
-            " WHERE channel = :channel AND state = 'pending'"
-        ),
-        {"channel": channel},
-    )
+NEXT_DUE = text(
+    """
+    SELECT min(greatest(n.next_try_at, n.claimed_until)) FROM notifications AS n
+    WHERE n.channel = :channel AND n.state = 'pending'
+        AND NOT EXISTS (
+            SELECT FROM notifications AS older
+            WHERE older.appointment_id = n.appointment_id AND older.person_id = n.person_id
+                AND older.channel = n.channel AND older.position < n.position
+                AND older.state = 'pending' AND older.send_at <= :now)
+    """
+)
+
+
+async def next_due(tx: Transaction, channel: Channel, *, now: datetime) -> datetime | None:
+    """When the earliest row that `claim` could take wants to be tried, or is given back by its lease."""
+    due: datetime | None = await tx.scalar(NEXT_DUE, {"channel": channel, "now": now})
     return due
 
 

@@ -7,6 +7,7 @@ import zoneinfo
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from email.errors import MessageError
 from email.headerregistry import Address
 from typing import Any
 
@@ -150,7 +151,7 @@ def check_email(email: str) -> str:
         raise NotUnderstood("refused.email")
     try:
         address = Address(addr_spec=email)
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, MessageError) as error:
         raise NotUnderstood("refused.email") from error
     if not address.username or not address.domain:
         raise NotUnderstood("refused.email")

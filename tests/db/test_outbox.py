@@ -261,7 +261,7 @@ async def test_a_reason_leaves_with_the_settling(database: Database, now: dateti
 async def test_the_next_due_time_heeds_leases_and_retries(database: Database, now: datetime, notice: Notice) -> None:
     async def due() -> datetime | None:
         async with database.transaction() as tx:
-            return await notifications.next_due(tx, Channel.MAIL)
+            return await notifications.next_due(tx, Channel.MAIL, now=now)
 
     assert await due() is None
     await enqueue(database, now, notice)
@@ -270,6 +270,17 @@ async def test_the_next_due_time_heeds_leases_and_retries(database: Database, no
     assert await due() == now + LEASE
     await fail(database, claimed, now)
     assert await due() == (await row(database, notice.id)).next_try_at
+
+
+async def test_what_waits_behind_an_older_row_is_not_due(database: Database, now: datetime) -> None:
+    """Else a loop would wake for it again and again, and find nothing that it may claim."""
+    appointment = await book(database, await add_pair(database, now=now), now)
+    (claimed,) = await claim(database, now)
+    await fail(database, claimed, now)
+    await enqueue(database, now, about(appointment, "later"))
+    async with database.transaction() as tx:
+        due = await notifications.next_due(tx, Channel.MAIL, now=now)
+    assert due == (await row(database, claimed.id)).next_try_at
 
 
 async def test_an_enqueued_mail_wakes_its_loop_at_the_commit(database: Database, now: datetime, notice: Notice) -> None:
