@@ -20,6 +20,8 @@ import structlog
 import yaml
 from sqlalchemy.exc import DBAPIError
 
+import bot.handlers
+import bot.notices
 import bridge.delivery
 import migrations
 import web.app
@@ -32,6 +34,7 @@ from supervision.errors import Refused, SupervisionError
 from supervision.models import State
 from supervision.texts import Reader, refusal
 from web.demo import DemoPages
+from web.metrics import Metrics
 
 PARTS = ("bot", "bridge", "web")
 OPERATOR = Actor(None, "cli")
@@ -312,9 +315,12 @@ async def run_parts(
     database = Database(config.database.url.get_secret_value(), pool_size=config.database.pool_size)
     scheduler = jobs.schedule(database)
     scheduler.start()
+    metrics = Metrics()
+    for counter in (bot.handlers.COMMANDS, bot.notices.DELIVERED, bridge.delivery.MAILS):
+        metrics.registry.register(counter)
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(web.app.run(database, config, demo=demo_pages, pages="web" in parts))
+            group.create_task(web.app.run(database, config, demo=demo_pages, metrics=metrics, pages="web" in parts))
             if "bridge" in parts:
                 group.create_task(keep_alive("bridge", lambda: bridge.delivery.run(database, config)))
             if "bot" in parts:
@@ -356,6 +362,7 @@ def write_logs_to(path: Path | None) -> None:
         path.replace(path.with_suffix(".log.1"))
     stream = sys.stderr if path is None else path.open("a", encoding="utf-8", buffering=1)
     logging.basicConfig(stream=stream, level=logging.WARNING, format="%(message)s", force=True)
+    logging.getLogger("apscheduler.executors.default").addFilter(is_no_stop)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -368,6 +375,11 @@ def write_logs_to(path: Path | None) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=stream),
         cache_logger_on_first_use=False,
     )
+
+
+def is_no_stop(record: logging.LogRecord) -> bool:
+    """Whether a record tells of anything but a periodic job that stopping has cut off."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 def write_secret(path: Path, text: str) -> None:

@@ -5,6 +5,7 @@ longer than most commands; `test_the_program_starts_from_anywhere` starts it as 
 """
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import re
@@ -12,12 +13,14 @@ import secrets
 import stat
 import sys
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import asyncpg
 import click
 import pytest
@@ -27,6 +30,7 @@ from pydantic import BaseModel
 import migrations
 import visavis
 from embedded.postgresql import PostgreSQL
+from embedded.processes import keep_port
 from supervision import notifications
 from supervision.config import Config, load
 from supervision.db import Database
@@ -36,6 +40,21 @@ from supervision.notifications import MAIL_BACKOFF, Notice
 ROOT = Path(visavis.__file__).resolve().parent
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload([__name__])  # and with it the program
+METRICS = {
+    "visavis_commands_total",
+    "visavis_database_up",
+    "visavis_http_request_duration_seconds",
+    "visavis_mails_total",
+    "visavis_matrix_notices_total",
+    "visavis_notifications",
+    "visavis_notifications_oldest_due_seconds",
+    "visavis_process_cpu_seconds_total",
+    "visavis_process_max_fds",
+    "visavis_process_open_fds",
+    "visavis_process_resident_memory_bytes",
+    "visavis_process_start_time_seconds",
+    "visavis_process_virtual_memory_bytes",
+}
 SECRET = "not a secret at all, but long enough to be one"
 
 
@@ -59,18 +78,32 @@ class Shell:
     absent: tuple[str, ...] = ()  # packages that are not installed there
 
     async def call(self, *words: str) -> Said:
+        async with self.begin(*words) as (_, said):
+            return await said()
+
+    @contextlib.asynccontextmanager
+    async def begin(self, *words: str) -> AsyncIterator[tuple[BaseProcess, Callable[[], Awaitable[Said]]]]:
+        """A process, and what waits for its end and gives what it said."""
         mark = secrets.token_hex(4)
         out, err = self.folder / f"{mark}.out", self.folder / f"{mark}.err"
         process = PROCESSES.Process(target=start, args=(self, words, out, err))
         process.start()
-        await asyncio.to_thread(process.join, 30)
-        assert process.exitcode is not None, "the program did not end"
-        said = Said(process.exitcode, out.read_text(), err.read_text())
-        process.close()
-        out.unlink()
-        err.unlink()
-        assert "Traceback" not in said.err, said.err
-        return said
+
+        async def end() -> Said:
+            await asyncio.to_thread(process.join, 30)
+            assert process.exitcode is not None, "the program did not end"
+            said = Said(process.exitcode, out.read_text(), err.read_text())
+            assert "Traceback" not in said.err, said.err
+            return said
+
+        try:
+            yield process, end
+        finally:
+            process.kill()
+            await asyncio.to_thread(process.join)
+            process.close()
+            out.unlink(missing_ok=True)
+            err.unlink(missing_ok=True)
 
     async def do(self, *words: str) -> Said:
         """Call it and expect that it succeeds, without a word to stderr."""
@@ -330,6 +363,39 @@ async def test_a_wrong_configuration_is_told_all_at_once(tmp_path: Path) -> None
     assert await shell.fail("--config", "nowhere.yaml", "check") == (
         "configuration: the file does not exist (from nowhere.yaml)"
     )
+
+
+async def test_it_runs_until_it_is_told_to_stop(shell: Shell, postgresql: PostgreSQL, database_name: str) -> None:
+    """Even while the homeserver is away; and a port that it cannot have is one sentence."""
+    port = await keep_port(shell.folder / "port", None, "the pages")
+    metrics_port = await keep_port(shell.folder / "metrics-port", None, "the metrics")
+    content = configuration(postgresql.dsn(database_name, "visavis_app"))
+    content["web"] = {"base_url": f"http://localhost:{port}", "port": port, "metrics_port": metrics_port}
+    shell.write("config.yaml", content)
+    async with shell.begin("run") as (process, said), aiohttp.ClientSession() as http:
+        ready = await wait_for(http, f"http://localhost:{port}/health/ready")
+        assert ready == '{"status": "ready"}'
+        metrics = await wait_for(http, f"http://localhost:{metrics_port}/metrics")
+        families = set(re.findall(r"^# TYPE (visavis_\w+) ", metrics, re.MULTILINE))
+        assert {name for name in families if not name.endswith("_created")} == METRICS
+        taken = await shell.call("run", "web")
+        assert (taken.code, taken.out) == (1, "")
+        assert re.fullmatch(
+            rf"visavis: The web application cannot listen on 127\.0\.0\.1, port {metrics_port}: .+\.",
+            taken.err.splitlines()[-1],
+        )
+        process.terminate()
+        assert (await said()).code == 0
+
+
+async def wait_for(http: aiohttp.ClientSession, url: str) -> str:
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with http.get(url) as answer:
+                    if answer.status == 200:
+                        return await answer.text()
+            await asyncio.sleep(0.05)
 
 
 async def test_a_first_configuration_is_written_once(tmp_path: Path) -> None:
