@@ -28,6 +28,8 @@ RESULTS = frozenset(
     {"requested", "confirmed", "declined", "cancelled", "moved", "move_requested", "identity_confirmed", "signed_out"}
 )
 
+DAYS_OPEN = 5  # days with free times that are shown at once; the others behind one press
+
 ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=True,
@@ -35,7 +37,9 @@ ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-ENVIRONMENT.globals.update(asset=asset, SHAPES=SHAPES, HOMES=HOMES, Span=Span, instant=problems.instant)
+ENVIRONMENT.globals.update(
+    asset=asset, SHAPES=SHAPES, HOMES=HOMES, DAYS_OPEN=DAYS_OPEN, Span=Span, instant=problems.instant
+)
 
 
 def render(
@@ -65,6 +69,7 @@ def render(
         result=reader.say(f"web.done.{done}") if done in RESULTS and alert is None else None,
         alert=problems.sentence(reader, alert) if isinstance(alert, Refused) else alert,
         demo=parts(request).demo,
+        city_of=lambda zone: Reader(reader.language, zone).city(),
         other_clock=lambda zone, at: other_clock(reader, zone, at),
         **values,
     )
@@ -72,10 +77,10 @@ def render(
 
 
 def other_clock(reader: Reader, zone: str, at: datetime) -> str:
-    """The time on another person's clock, with its city, and its day where that differs."""
+    """The time on another person's clock, with its day where that differs."""
     other = Reader(reader.language, zone)
     day = f"{other.day(at)}, " if other.day(at) != reader.day(at) else ""
-    return f"{day}{other.clock(at)} {other.city()}"
+    return f"{day}{other.clock(at)}"
 
 
 def go(location: str, done: str | None = None) -> web.Response:

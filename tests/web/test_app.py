@@ -257,6 +257,7 @@ async def test_serving_both_ports_until_cancelled(database: Database) -> None:
     with pytest.raises(asyncio.CancelledError):
         await serving
     with socket.socket() as again:
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         again.bind(("127.0.0.1", port))
 
 
