@@ -43,6 +43,8 @@ KINDS = (
     "appointment.cancelled",
     "appointment.rescheduled",
     "appointment.reminder",
+    "identity.changed",
+    "identity.confirmed",
     "sign_in",
 )
 
@@ -150,7 +152,9 @@ def _content(letter: Letter, config: Config) -> dict[str, Any]:
     }
     if letter.booking is not None:
         return content | _booking(letter, letter.booking, reader, config)
-    return content | _sign_in(letter.notification.details, config)
+    if letter.notification.kind == "sign_in":
+        return content | _sign_in(letter.notification.details, config)
+    return content | {"url": config.web.base_url}
 
 
 def _sign_in(details: dict[str, Any], config: Config) -> dict[str, str]:

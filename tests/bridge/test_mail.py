@@ -21,6 +21,7 @@ from supervision.errors import Permanent
 from supervision.models import Channel, Mode, Role, Status
 from supervision.notifications import Notification
 from supervision.people import Person
+from supervision.texts import Reader
 from tests.bridge.conftest import BASE_URL, SECRET, make_config
 
 CONFIG = make_config(25)
@@ -325,6 +326,18 @@ def test_the_whole_page_of_a_move() -> None:
         "Para não receber mais, fale com quem administra esse endereço. Ninguém lê respostas a esta mensagem.",
     ]
     assert re.findall(r'href="([^"]*)"', html) == [f"{BASE_URL}/supervisor"]
+
+
+@pytest.mark.parametrize("kind", ["identity.changed", "identity.confirmed"])
+@pytest.mark.parametrize("language", ["pt-BR", "en"])
+def test_a_new_identity_is_told_with_the_way_to_the_dashboard(language: str, kind: str) -> None:
+    person = replace(ANA, language=language)
+    message = read(Letter(notification(kind, person, {}, None), person))
+    reader = Reader(language, person.time_zone)
+    assert message["Subject"] == reader.say(f"mail.{kind}.subject")
+    told = reader.say(f"mail.{kind}.what")
+    assert told in part(message, "text/plain")
+    assert part(message, "text/html").count(f'href="{BASE_URL}"') == 1
 
 
 @pytest.mark.parametrize(
