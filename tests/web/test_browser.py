@@ -109,6 +109,13 @@ async def look(chromium: Browser, server: TestServer, database: Database, now: d
     assert errors == []
 
 
+async def mailed(database: Database) -> uuid.UUID:
+    """The one sign-in in the outbox."""
+    async with database.transaction() as tx:
+        [row] = await tx.execute(select(notifications.c.details))
+        return uuid.UUID(row.details["sign_in_id"])
+
+
 async def book(
     database: Database, pair: Pair, starts_at: datetime, now: datetime, *, confirmed: bool = False
 ) -> uuid.UUID:
