@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from supervision import appointments, pairs, sign_ins
 from supervision.db import Database
-from supervision.models import Status, bots
+from supervision.models import Status, bots, notifications
 from supervision.models import appointments as table
 from supervision.pairs import Pair
 from supervision.people import Person
