@@ -14,7 +14,7 @@ import structlog
 from prometheus_client import Counter
 
 from bot.client import Client
-from bot.events import Json, LoggedOut, NobodyToHear
+from bot.events import Json, LoggedOut, NobodyToHear, StrangerInRoom
 from bot.replies import NO, YES, Line, shown_key
 from supervision import appointments, notifications, pairs, queries, questions
 from supervision.appointments import Appointment
@@ -95,6 +95,9 @@ class Notices:
             await self._send(notification, pair)
         except NobodyToHear:
             await self._wait(notification)
+        except StrangerInRoom as failure:
+            await self._alarm(pair)
+            await self._fail(notification, failure)
         except DeliveryFailed as failure:
             await self._fail(notification, failure)
 
@@ -216,6 +219,12 @@ class Notices:
             )
         DELIVERED.labels("parked" if state is State.PARKED else "retry").inc()
         log.warning("notice.not_sent", id=str(notification.id), code=failure.code, state=state)
+
+    async def _alarm(self, pair: Pair) -> None:
+        """Nothing is said in a room with an extra member; that it is silent has to be known."""
+        async with self.database.transaction() as tx:
+            if await pairs.alarm_stranger(tx, pair, now=self.clock()):
+                log.error("room.stranger", pair=str(pair.id))
 
     async def _park(self, notification: Notification, code: str) -> None:
         async with self.database.transaction() as tx:

@@ -45,6 +45,7 @@ KINDS = (
     "appointment.reminder",
     "identity.changed",
     "identity.confirmed",
+    "room.stranger",
     "sign_in",
 )
 
@@ -154,7 +155,7 @@ def _content(letter: Letter, config: Config) -> dict[str, Any]:
         return content | _booking(letter, letter.booking, reader, config)
     if letter.notification.kind == "sign_in":
         return content | _sign_in(letter.notification.details, config)
-    return content | {"url": config.web.base_url}
+    return content | {"url": config.web.base_url, "pair": letter.notification.details.get("pair", "")}
 
 
 def _sign_in(details: dict[str, Any], config: Config) -> dict[str, str]:

@@ -3,19 +3,20 @@
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
-from supervision import audit, people
+from supervision import audit, notifications, people
 from supervision.audit import Actor
 from supervision.db import Transaction
 from supervision.errors import NotAllowed, NotFound, NotUnderstood, PairArchived
-from supervision.models import PairStatus, Role, bots, pairs
+from supervision.models import Channel, PairStatus, Role, audit_entries, bots, pairs
 from supervision.models import people as people_table
+from supervision.notifications import HIGH, Notice
 from supervision.people import Person
 
 
@@ -179,6 +180,26 @@ async def set_introduced(tx: Transaction, pair: Pair, person: Person, *, now: da
     column = pairs.c.supervisor_introduced_at if person.id == pair.supervisor.id else pairs.c.supervisee_introduced_at
     changed = await tx.execute(update(pairs).where(pairs.c.id == pair.id, column.is_(None)).values({column: now}))
     return changed.rowcount == 1
+
+
+async def alarm_stranger(tx: Transaction, pair: Pair, *, now: datetime) -> bool:
+    """Somebody besides the two is in a pair's room: tell both and every admin by mail, once a day at most.
+
+    Returns whether it was told now.
+    """
+    told = select(audit_entries.c.id).where(
+        audit_entries.c.resource_id == str(pair.id),
+        audit_entries.c.action == "room.stranger",
+        audit_entries.c.at > now - timedelta(days=1),
+    )
+    if await tx.scalar(told.limit(1)) is not None:
+        return False
+    await audit.record(tx, audit.SYSTEM, "room.stranger", "pair", pair.id, now=now, success=False)
+    admins = [one.id for one in await people.list_all(tx) if Role.ADMIN in one.roles and one.disabled_at is None]
+    readers = dict.fromkeys([*(person.id for person in pair.people), *admins])
+    mails = [Notice(one, Channel.MAIL, "room.stranger", {"pair": str(pair.id)}, priority=HIGH) for one in readers]
+    await notifications.enqueue(tx, mails, now=now)
+    return True
 
 
 async def _find(tx: Transaction, condition: ColumnElement[bool]) -> Pair:

@@ -10,6 +10,7 @@ from email import policy
 from email.message import EmailMessage
 from email.parser import BytesParser
 from pathlib import Path
+from urllib.parse import quote
 
 import bridge.delivery
 import web.app
@@ -99,6 +100,15 @@ class Practice:
                 await phone.join(pair.room_id or "")
                 await phone.next_message(self.bot, lambda message: "!ajuda" in message.body or "!help" in message.body)
             yield phones[0], phones[1]
+
+    async def put_into_room(self, room_id: str, matrix_id: str) -> None:
+        """Invite somebody as the bot itself, as whoever runs the homeserver could."""
+        url = f"{self.homeserver}/_matrix/client/v3/rooms/{quote(room_id, safe='')}/invite"
+        headers = {"Authorization": f"Bearer {self.servers.synapse.as_token}"}
+        invited = {"user_id": matrix_id}
+        http = self.servers.synapse.http
+        async with http.post(url, params={"user_id": self.bot}, headers=headers, json=invited) as answer:
+            assert answer.status == 200
 
     async def mails(self, address: str, *, at_least: int, timeout: float = 20) -> list[EmailMessage]:
         """All mails to an address, oldest first, once there are so many. Raises TimeoutError with their subjects."""
