@@ -272,7 +272,7 @@ def _instant(request: web.Request, name: str) -> datetime | None:
     if text is None:
         return None
     try:
-        return schemas.read_instant(text)
+        return schemas.read_instant(text.replace(" ", "+"))  # a `+` that was not escaped arrives as a space
     except ValueError as error:
         raise NotUnderstood("web.refused.members", members=name) from error
 

@@ -58,7 +58,7 @@ async def carry_out(
                 success=False,
                 reason=refused.key,
             )
-            if repeat and refusal and not refused.key.startswith("web.refused.idempotency"):
+            if repeat and refusal and refused.key != repeats.OTHER_REQUEST:
                 await repeats.keep(tx, repeat, refusal, now=at)
         if refusal is None:
             raise

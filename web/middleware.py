@@ -79,9 +79,9 @@ async def explain(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         status = error.status if error.status in (404, 413) else 400
         return tell(request, problems.of_status(_reader(request), status))
-    except ConnectionError:
-        raise  # the client has gone; there is nobody to answer
     except Exception as error:
+        if request.transport is None or request.transport.is_closing():
+            raise  # the client has gone; there is nobody to answer
         number = "".join(secrets.choice(INCIDENT_LETTERS) for _ in range(4))
         log.error("web.failed", incident=number, route=_route(request), **traces(error))
         sentence = _reader(request).say("failed", number=number)
@@ -177,8 +177,10 @@ def tell(request: web.Request, problem: Problem) -> web.Response:
     visitor = _visitor(request)
     if is_api(request):
         return problems.respond(visitor.reader, problem)
-    sentence = problem.detail
-    return pages.render(request, "error.html", status=problem.status, visitor=visitor, sentence=sentence)
+    response = pages.render(request, "error.html", status=problem.status, visitor=visitor, sentence=problem.detail)
+    if problem.status == 429:
+        response.headers["Retry-After"] = str(problems.RETRY_AFTER_SECONDS)
+    return response
 
 
 def _own_origin(request: web.Request, origin: str) -> bool:

@@ -19,6 +19,7 @@ from supervision.errors import NotUnderstood
 from supervision.models import idempotency_keys
 
 LIFETIME = timedelta(hours=24)
+OTHER_REQUEST = "web.refused.idempotency_other"
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -69,7 +70,7 @@ async def find(tx: Transaction, repeat: Repeat, *, now: datetime) -> Answer | No
     if row is None:
         return None
     if row.fingerprint != repeat.fingerprint:
-        raise NotUnderstood("web.refused.idempotency_other")
+        raise NotUnderstood(OTHER_REQUEST)
     return Answer(**row.response)
 
 

@@ -1,5 +1,6 @@
 """The API: its contract, its refusals, and that it tells nobody another pair's affairs."""
 
+import asyncio
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -135,6 +136,8 @@ async def test_slots_are_those_that_can_be_booked(database: Database, now: datet
     ]
     fortnight = await (await bruno.get(path)).json()
     assert fortnight["items"][-1]["starts_at"] == "2026-12-04T20:00:00Z"
+    unescaped = await bruno.get(f"{path}&from=2026-11-24T01:00:00+01:00&to=2026-11-25T00:00:00Z")
+    assert await unescaped.json() == all_day
     nothing = await bruno.get(f"{path}&from=2030-01-01T00:00:00Z")
     assert await nothing.json() == {"items": []}
     await problem(await bruno.get(f"{path}&from=2026-11-24T00:00:00"), 422, "web.refused.members")
@@ -366,6 +369,20 @@ async def test_a_key_makes_a_request_count_once(
     async with database.transaction() as tx:
         await tx.execute(update(idempotency_keys).values(created_at=now - timedelta(hours=25)))
     assert (await bruno.send("/api/appointments", later, Idempotency_Key="one")).status == 201
+
+
+async def test_sixteen_at_once_book_one_time_once(database: Database, now: datetime, open_browser: Open) -> None:
+    pair = await add_pair(database, now=now)
+    browsers = [await open_browser(pair.supervisee) for _ in range(8)]
+    for keys in ({}, {"Idempotency_Key": "one"}):
+        starts_at = "2026-11-24T13:00:00Z" if keys else "2026-11-25T13:00:00Z"
+        wanted = slot(pair, starts_at, starts_at.replace("13:00:00", "13:50:00"))
+        asked = [browser.send("/api/appointments", wanted, **keys) for browser in browsers for _ in range(2)]
+        answers = await asyncio.gather(*asked)
+        statuses = sorted(answer.status for answer in answers)
+        assert statuses == ([201] * 16 if keys else [201, *[409] * 15])
+        assert len({answer.headers["Location"] for answer in answers if answer.status == 201}) == 1
+    assert await count(database, table) == 2
 
 
 async def test_conditional_reads(database: Database, now: datetime, open_browser: Open) -> None:

@@ -3,25 +3,27 @@
 import asyncio
 import re
 import socket
+import uuid
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 import structlog
-from aiohttp import ClientSession
+from aiohttp import ClientSession, CookieJar
 from aiohttp.test_utils import TestClient, TestServer
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from embedded.postgresql import PostgreSQL
-from supervision import notifications
+from supervision import notifications, sign_ins
 from supervision.config import Config
 from supervision.db import Database
 from supervision.models import Channel
+from supervision.models import notifications as table
 from supervision.notifications import Notice
 from supervision.people import Person
 from tests.support.sample import add_pair, add_person
-from tests.web.conftest import Clock, Open, configure
+from tests.web.conftest import SECRET, Browser, Clock, Open, configure
 from web import app, middleware
 from web.app import run
 from web.demo import DemoPages
@@ -133,6 +135,36 @@ async def test_a_failure_is_one_sentence_with_a_number(
         assert word not in browser.page
     for words in ("does not exist", str(pair.supervisee.id), pair.supervisee.email, "Bruno"):
         assert words not in str(logs)
+
+
+async def test_without_a_database_pages_fail_calmly(config: Config, clock: Clock) -> None:
+    nowhere = Database("postgresql+asyncpg://nobody@127.0.0.1:1/nothing")
+    async with TestClient(TestServer(app.make_app(nowhere, config, clock=clock))) as client:
+        assert (await client.get("/sign-in")).status == 200
+        with structlog.testing.capture_logs() as logs:
+            answer = await client.get("/appointments", headers={"Cookie": f"visavis={'x' * 43}"})
+        assert answer.status == 500
+        assert f"Algo falhou do nosso lado; nada foi alterado. Número {logs[0]['incident']}." in await answer.text()
+    await nowhere.close()
+
+
+async def test_processes_side_by_side_share_everything(
+    database: Database, config: Config, now: datetime, clock: Clock
+) -> None:
+    """A page of one process is sent to another, which takes it."""
+    pair = await add_pair(database, now=now)
+    jar = CookieJar(unsafe=True)
+    one, two = [TestClient(TestServer(app.make_app(database, config, clock=clock)), cookie_jar=jar) for _ in range(2)]
+    async with one, two:
+        first, second = Browser(one, config.web.base_url), Browser(two, config.web.base_url)
+        await first.get("/sign-in")
+        second.page = first.page
+        assert (await second.post("/sign-in", {"email": pair.supervisee.email})).status == 303
+        async with database.transaction() as tx:
+            [row] = await tx.execute(select(table.c.details))
+        code = sign_ins.code(SECRET, uuid.UUID(row.details["sign_in_id"]))
+        assert (await first.post("/sign-in/code", {"code": code})).status == 303
+        assert (await second.get("/appointments")).status == 200
 
 
 async def test_a_flood_is_asked_to_wait(
