@@ -59,6 +59,14 @@ class Notices:
 
     async def run(self) -> None:
         """Deliver what is due, for ever. A database that is away is waited for."""
+        try:
+            await self._run()
+        finally:
+            for task in self._reacting:
+                task.cancel()
+            await asyncio.gather(*self._reacting, return_exceptions=True)
+
+    async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(listen(self.database, "visavis_matrix", self.wake))
             while True:
@@ -141,7 +149,8 @@ class Notices:
         """Send and note a composed message, then put its reactions and settle it."""
         expected = [one.matrix_id for one in pair.people if one.matrix_id]
         async with self.lock(room_id):
-            event_id = await self.client.send(
+            # Noted by an earlier try that did not get as far as its reactions.
+            event_id = notification.matrix_event_id or await self.client.send(
                 room_id,
                 "m.room.message",
                 render(message, person),
@@ -179,10 +188,8 @@ class Notices:
                 await self.client.react(room_id, event_id, shown_key(key), transaction_id=f"{notification.id}-{number}")
             async with self.database.transaction() as tx:
                 await notifications.settle_sent(tx, notification.id, now=self.clock(), matrix_event_id=event_id)
-        except DeliveryFailed as failure:
-            await self._fail(notification, failure)
-        except DATABASE_AWAY as error:
-            log.warning("notices.database_away", error=type(error).__name__)
+        except (DeliveryFailed, *DATABASE_AWAY) as error:
+            log.warning("notice.not_settled", id=str(notification.id), error=type(error).__name__)
 
     def _require_readers(self, room_id: str, people: Sequence[Person]) -> None:
         """Raise NobodyToHear unless each of these can read the room; Transient while that is not known yet."""
