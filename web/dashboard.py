@@ -2,7 +2,7 @@
 
 import uuid
 from collections import defaultdict
-from datetime import timedelta
+from datetime import date, timedelta
 
 from aiohttp import web
 
@@ -10,7 +10,7 @@ from supervision import appointments, notifications, pairs, people, queries
 from supervision.appointments import OPEN
 from supervision.db import Transaction
 from supervision.errors import NotFound, Refused
-from supervision.models import Role, State
+from supervision.models import Role, State, Status
 from supervision.people import Person
 from web import pages, problems, views
 from web.state import database, now, person, visitor
@@ -70,23 +70,22 @@ async def supervisor_page(request: web.Request, refused: Refused | None = None) 
     """The supervisor's dashboard, or what was refused above it."""
     me, at = person(request, Role.SUPERVISOR), now(request)
     today = at.astimezone(me.zone).date()
-    day = views.read_day(request.query.get("week", "")) or today
-    monday = day - timedelta(days=day.weekday())
     async with database(request).transaction() as tx:
         known = [pair for pair in await pairs.list_of(tx, me.id, archived=True) if pair.supervisor.id == me.id]
         requests = views.rows(me, known, await queries.requests(tx, me.id, now=at), at)
         found = [
             item for item in await queries.coming(tx, me.id, now=at, most=COMING_MOST) if item.supervisor_id == me.id
         ]
+        coming = views.rows(me, known, found, at)
+        monday = _monday(views.read_day(request.query.get("week", "")) or _next_day(coming, me) or today)
         week = await queries.page(
             tx,
             since=views.midnight(monday, me.zone),
             until=views.midnight(monday + timedelta(days=7), me.zone),
-            statuses=OPEN,
+            statuses=(*OPEN, Status.COMPLETED, Status.NO_SHOW),
             supervisor_id=me.id,
             most=COMING_MOST,
         )
-        coming = views.rows(me, known, found, at)
         members = [m for m in views.members(me, known, coming, await queries.bot_master_keys(tx)) if m.active]
         offered = await _offered_identity(tx, me)
     confirmed = [row for row in coming if not row.answerable]
@@ -102,7 +101,7 @@ async def supervisor_page(request: web.Request, refused: Refused | None = None) 
         else "",
         days=views.week_days(views.rows(me, known, week.items, at), monday, me.zone),
         today=today,
-        this_week=today - timedelta(days=today.weekday()),
+        this_week=_monday(today),
         monday=monday,
         before=monday - timedelta(days=7),
         after=monday + timedelta(days=7),
@@ -184,6 +183,15 @@ def read_id(text: str) -> uuid.UUID:
 
 def _rooms(members: list[views.Member]) -> defaultdict[uuid.UUID, str | None]:
     return defaultdict(lambda: None, {member.pair.id: member.room for member in members})
+
+
+def _monday(day: date) -> date:
+    return day - timedelta(days=day.weekday())
+
+
+def _next_day(coming: list[views.Row], me: Person) -> date | None:
+    """The day of the next appointment: its week is shown first, so that nobody meets an empty one on a Sunday."""
+    return coming[0].appointment.starts_at.astimezone(me.zone).date() if coming else None
 
 
 def _chosen(request: web.Request, members: list[views.Member]) -> views.Member | None:

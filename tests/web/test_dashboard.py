@@ -241,3 +241,18 @@ async def test_a_supervisor_without_hours_is_told_calmly(database: Database, now
     browser = await open_browser(bruno)
     assert (await browser.get("/appointments")).status == 200
     assert "Ainda não há horários definidos para esta supervisão." in browser.page
+
+
+async def test_the_week_with_the_next_appointment_is_shown_first(
+    database: Database, now: datetime, open_browser: Open
+) -> None:
+    pair = await add_pair(database, now=now)
+    ana = await open_browser(pair.supervisor)
+    await ana.get("/supervisor")
+    assert "Semana: seg., 23/11 – dom., 29/11" in ana.page
+    await book(database, pair, TEN + timedelta(days=7), now)
+    await ana.get("/supervisor")
+    assert "Semana: seg., 30/11 – dom., 06/12" in ana.page
+    await ana.get("/supervisor?week=2026-11-25")
+    assert "Semana: seg., 23/11 – dom., 29/11" in ana.page
+    assert "Nada marcado nesta semana." in ana.page
