@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, insert, or_, select, update
-from sqlalchemy.dialects.postgresql import Range
+from sqlalchemy import TextClause, delete, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from supervision import audit, availability, notifications, pairs, reminders
@@ -105,11 +104,7 @@ async def book(
         rules.mode,
         rules.place,
     )
-    await tx.execute(
-        insert(appointments).values(**vars(appointment), created_at=now, updated_at=now),
-    )
-    await hold(tx, appointment, rules)
-    await audit.record(tx, actor, "appointment.book", "appointment", appointment.id, now=now)
+    await insert_held(tx, appointment, rules, now=now)
     await notifications.enqueue(
         tx,
         [
@@ -117,6 +112,7 @@ async def book(
             _notice(appointment, pair.supervisor.id, Channel.MAIL, "appointment.requested", actor),
         ],
         now=now,
+        audited=audit.entry(actor, "appointment.book", "appointment", appointment.id, now=now),
     )
     return appointment
 
@@ -136,7 +132,6 @@ async def confirm(
     if appointment.starts_at <= now:
         raise TooLate("refused.appointment_past")
     appointment = await _change(tx, appointment, now=now, status=Status.CONFIRMED)
-    await audit.record(tx, actor, "appointment.confirm", "appointment", appointment.id, now=now)
     await notifications.enqueue(
         tx,
         [
@@ -145,6 +140,7 @@ async def confirm(
             *_reminders(appointment, now=now),
         ],
         now=now,
+        audited=audit.entry(actor, "appointment.confirm", "appointment", appointment.id, now=now),
     )
     return appointment
 
@@ -163,7 +159,6 @@ async def decline(
     _require_status(appointment, Status.REQUESTED)
     appointment = await _change(tx, appointment, now=now, status=Status.DECLINED)
     await release(tx, appointment.id)
-    await audit.record(tx, actor, "appointment.decline", "appointment", appointment.id, now=now)
     await notifications.enqueue(
         tx,
         [
@@ -171,6 +166,7 @@ async def decline(
             *_mails(appointment, "appointment.declined", actor),
         ],
         now=now,
+        audited=audit.entry(actor, "appointment.decline", "appointment", appointment.id, now=now),
     )
     return appointment
 
@@ -194,7 +190,6 @@ async def cancel(
         raise TooLate("refused.appointment_past")
     appointment = await _change(tx, appointment, now=now, status=Status.CANCELLED)
     await release(tx, appointment.id)
-    await audit.record(tx, actor, "appointment.cancel", "appointment", appointment.id, now=now)
     told = _other(appointment, actor)
     details = {"reason": reason} if reason else {}
     await notifications.enqueue(
@@ -204,6 +199,7 @@ async def cancel(
             *_mails(appointment, "appointment.cancelled", actor, HIGH),
         ],
         now=now,
+        audited=audit.entry(actor, "appointment.cancel", "appointment", appointment.id, now=now),
     )
     return appointment
 
@@ -241,7 +237,6 @@ async def reschedule(
     appointment = await _change(tx, appointment, now=now, status=status, starts_at=slot.starts_at, ends_at=slot.ends_at)
     await release(tx, appointment.id)
     await hold(tx, appointment, rules)
-    await audit.record(tx, actor, "appointment.reschedule", "appointment", appointment.id, now=now)
     told = _other(appointment, actor)
     kind, details = "appointment.rescheduled", {"was": was.isoformat()}
     await notifications.enqueue(
@@ -252,6 +247,7 @@ async def reschedule(
             *(_reminders(appointment, now=now) if status is Status.CONFIRMED else []),
         ],
         now=now,
+        audited=audit.entry(actor, "appointment.reschedule", "appointment", appointment.id, now=now),
     )
     return appointment
 
@@ -330,24 +326,46 @@ async def require_free(
     raise SlotTaken(alternatives=[other.starts_at for other in day])
 
 
+# The exclusion constraint on holds is the last word where a check was too early.
+HOLD = """
+    INSERT INTO holds (appointment_id, person_id, during)
+    SELECT CAST(:id AS uuid), held.person_id, tstzrange(held.since, held.until, '[)')
+    FROM (VALUES
+        (CAST(:supervisor_id AS uuid), CAST(:held_from AS timestamptz), CAST(:held_until AS timestamptz)),
+        (CAST(:supervisee_id AS uuid), CAST(:starts_at AS timestamptz), CAST(:ends_at AS timestamptz))
+    ) AS held (person_id, since, until)
+"""
+HOLD_ALONE = text(HOLD)
+INSERT_HELD = text(
+    f"""
+    WITH booked AS (
+        INSERT INTO appointments (id, pair_id, supervisor_id, supervisee_id, starts_at, ends_at, status, revision,
+            mode, place, created_at, updated_at)
+        VALUES (:id, :pair_id, :supervisor_id, :supervisee_id, :starts_at, :ends_at, :status, :revision,
+            :mode, :place, :now, :now)
+    )
+    {HOLD}
+    """  # noqa: S608 - both parts are constants
+)
+
+
+async def insert_held(tx: Transaction, appointment: Appointment, rules: Availability, *, now: datetime) -> None:
+    """Write a new appointment and take both people's time."""
+    await _take(tx, INSERT_HELD, appointment, rules, now=now)
+
+
 async def hold(tx: Transaction, appointment: Appointment, rules: Availability) -> None:
-    """Take both people's time. The exclusion constraint is the last word where a check was too early."""
-    supervisor_range = Range(*rules.held(appointment.starts_at, appointment.ends_at), bounds="[)")
-    supervisee_range = Range(appointment.starts_at, appointment.ends_at, bounds="[)")
-    rows = [
-        {
-            "appointment_id": appointment.id,
-            "person_id": appointment.supervisor_id,
-            "during": supervisor_range,
-        },
-        {
-            "appointment_id": appointment.id,
-            "person_id": appointment.supervisee_id,
-            "during": supervisee_range,
-        },
-    ]
+    """Take both people's time for an appointment that is there."""
+    await _take(tx, HOLD_ALONE, appointment, rules)
+
+
+async def _take(
+    tx: Transaction, statement: TextClause, appointment: Appointment, rules: Availability, **more: object
+) -> None:
+    held_from, held_until = rules.held(appointment.starts_at, appointment.ends_at)
+    values = {**vars(appointment), "held_from": held_from, "held_until": held_until, **more}
     try:
-        await tx.execute(insert(holds).values(rows))
+        await tx.execute(statement, values)
     except IntegrityError as error:
         raise SlotTaken(alternatives=[]) from error
 

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import insert
+from sqlalchemy import text
 
 from supervision.db import Transaction
-from supervision.models import audit_entries
 
 Via = Literal["matrix", "reaction", "web", "api", "cli", "system", "demo"]
 
@@ -27,6 +26,40 @@ class Actor:
 SYSTEM = Actor(None, "system")
 
 
+# Also the first half of a statement that adds notifications with it: see notifications.enqueue.
+INSERT = """
+    INSERT INTO audit_entries
+        (at, actor_id, via, action, resource, resource_id, success, reason, ip, user_agent, device)
+    VALUES (:at, :actor_id, :via, :action, :resource, :resource_id, :success, :reason, :ip, :user_agent, :device)
+"""
+
+
+def entry(
+    actor: Actor,
+    action: str,
+    resource: str,
+    resource_id: object | None,
+    *,
+    now: datetime,
+    success: bool = True,
+    reason: str | None = None,
+) -> dict[str, object]:
+    """The parameters of `INSERT`. `action` and `reason` are static words: `appointment.book`, `refused.slot_taken`."""
+    return {
+        "at": now,
+        "actor_id": actor.person_id,
+        "via": actor.via,
+        "action": action,
+        "resource": resource,
+        "resource_id": None if resource_id is None else str(resource_id),
+        "success": success,
+        "reason": reason,
+        "ip": actor.ip,
+        "user_agent": None if actor.user_agent is None else actor.user_agent[:300],
+        "device": actor.device,
+    }
+
+
 async def record(
     tx: Transaction,
     actor: Actor,
@@ -38,19 +71,6 @@ async def record(
     success: bool = True,
     reason: str | None = None,
 ) -> None:
-    """Add an entry. `action` and `reason` are static words such as `appointment.book` and `refused.slot_taken`."""
-    await tx.execute(
-        insert(audit_entries).values(
-            at=now,
-            actor_id=actor.person_id,
-            via=actor.via,
-            action=action,
-            resource=resource,
-            resource_id=None if resource_id is None else str(resource_id),
-            success=success,
-            reason=reason,
-            ip=actor.ip,
-            user_agent=None if actor.user_agent is None else actor.user_agent[:300],
-            device=actor.device,
-        )
-    )
+    """Add an entry, in the transaction of what it tells."""
+    values = entry(actor, action, resource, resource_id, now=now, success=success, reason=reason)
+    await tx.execute(text(INSERT), values)

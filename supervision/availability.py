@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 
-from sqlalchemy import delete, select
-from sqlalchemy.dialects.postgresql import Range, insert
+from sqlalchemy import bindparam, delete, select, text
+from sqlalchemy.dialects.postgresql import insert
 
 from supervision import audit
 from supervision.audit import Actor
 from supervision.db import Transaction
 from supervision.errors import NotFound, NotUnderstood, TooLate, TooSoon
-from supervision.models import Mode, availabilities, holds, weekly_hours
+from supervision.models import Mode, availabilities, weekly_hours
 from supervision.pairs import Pair
 
 
@@ -94,15 +94,16 @@ def offered(rules: Availability, zone: zoneinfo.ZoneInfo, since: datetime, until
         day += timedelta(days=1)
 
 
+LOAD = (
+    select(availabilities, weekly_hours.c.weekday, weekly_hours.c.starts, weekly_hours.c.ends)
+    .outerjoin(weekly_hours, weekly_hours.c.supervisor_id == availabilities.c.supervisor_id)
+    .where(availabilities.c.supervisor_id == bindparam("supervisor_id"))
+)
+
+
 async def load(tx: Transaction, supervisor_id: uuid.UUID) -> Availability:
     """A supervisor's rules. Raises NotFound if she has not set any."""
-    rows = list(
-        await tx.execute(
-            select(availabilities, weekly_hours.c.weekday, weekly_hours.c.starts, weekly_hours.c.ends)
-            .outerjoin(weekly_hours, weekly_hours.c.supervisor_id == availabilities.c.supervisor_id)
-            .where(availabilities.c.supervisor_id == supervisor_id)
-        )
-    )
+    rows = (await tx.execute(LOAD, {"supervisor_id": supervisor_id})).all()
     if not rows:
         raise NotFound("refused.no_availability")
     rules = rows[0]
@@ -178,6 +179,16 @@ async def slots(
     return free
 
 
+BUSY = text(
+    """
+    SELECT person_id, lower(during), upper(during) FROM holds
+    WHERE person_id = ANY(CAST(:people AS uuid[])) AND during && tstzrange(:since, :until, '[)')
+        AND (CAST(:moving AS uuid) IS NULL OR appointment_id <> :moving)
+    ORDER BY during
+    """
+)
+
+
 async def busy_times(
     tx: Transaction,
     person_ids: Sequence[uuid.UUID],
@@ -187,16 +198,12 @@ async def busy_times(
     moving: uuid.UUID | None = None,
 ) -> dict[uuid.UUID, Busy]:
     """What is held of each person's time around `[since, until)`, a day more on either side."""
-    around = Range(since - timedelta(days=1), until + timedelta(days=1), bounds="[)")
-    query = select(holds.c.person_id, holds.c.during).where(
-        holds.c.person_id.in_(person_ids), holds.c.during.op("&&")(around)
-    )
-    if moving is not None:
-        query = query.where(holds.c.appointment_id != moving)
+    around = {"since": since - timedelta(days=1), "until": until + timedelta(days=1)}
+    rows = await tx.execute(BUSY, {"people": list(person_ids), "moving": moving, **around})
     ranges: dict[uuid.UUID, list[tuple[datetime, datetime]]] = {person: [] for person in person_ids}
-    for person_id, during in await tx.execute(query):
-        ranges[person_id].append((during.lower, during.upper))
-    return {person: Busy(tuple(sorted(found))) for person, found in ranges.items()}
+    for person_id, starts_at, ends_at in rows:
+        ranges[person_id].append((starts_at, ends_at))
+    return {person: Busy(tuple(found)) for person, found in ranges.items()}
 
 
 def check_bookable(rules: Availability, zone: zoneinfo.ZoneInfo, starts_at: datetime, *, now: datetime) -> Slot:

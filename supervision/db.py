@@ -37,7 +37,7 @@ class Database:
             url,
             pool_size=pool_size,
             max_overflow=pool_size,
-            pool_pre_ping=False,
+            hide_parameters=True,  # an error's text may reach a log, and the parameters are people's data
             connect_args={
                 "timeout": 10,
                 "server_settings": {

@@ -3,11 +3,18 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import select, text
 
 from supervision.db import Transaction
 from supervision.models import journal
+
+RECORD = text(
+    """
+    INSERT INTO journal (event_id, room_id, session_id, message_index, outcome, handled_at)
+    VALUES (:event_id, :room_id, :session_id, :message_index, :outcome, :now)
+    ON CONFLICT DO NOTHING
+    """
+)
 
 
 async def record(
@@ -26,16 +33,15 @@ async def record(
     that the same one posted again as another event is seen. `outcome` is a static word.
     """
     added = await tx.execute(
-        insert(journal)
-        .values(
-            event_id=event_id,
-            room_id=room_id,
-            session_id=session_id,
-            message_index=message_index,
-            outcome=outcome,
-            handled_at=now,
-        )
-        .on_conflict_do_nothing()
+        RECORD,
+        {
+            "event_id": event_id,
+            "room_id": room_id,
+            "session_id": session_id,
+            "message_index": message_index,
+            "outcome": outcome,
+            "now": now,
+        },
     )
     return added.rowcount == 1
 

@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import Row, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 
+from supervision import audit
 from supervision.db import Transaction
 from supervision.errors import NotFound
 from supervision.models import Channel, State, notifications
@@ -101,9 +102,8 @@ class Notification:
 
 
 # One statement for any number of rows; NOTIFY reaches listeners at the commit.
-ENQUEUE = text(
-    """
-    WITH added AS (
+ENQUEUE = """
+    added AS (
         INSERT INTO notifications (id, person_id, pair_id, appointment_id, revision, channel, kind, details,
             priority, state, created_at, send_at, expires_at, next_try_at, claimed_until, attempts)
         SELECT id, person_id, pair_id, appointment_id, revision, channel, kind, details, priority, 'pending',
@@ -116,13 +116,19 @@ ENQUEUE = text(
     )
     SELECT pg_notify('visavis_' || channel, '')
     FROM (SELECT DISTINCT channel FROM added WHERE claimed_until IS NULL AND send_at <= :now) AS woken
+"""
+ENQUEUE_ALONE = text(f"WITH {ENQUEUE}")
+ENQUEUE_AUDITED = text(f"WITH audited AS ({audit.INSERT}), {ENQUEUE}")
+
+
+async def enqueue(
+    tx: Transaction, notices: Sequence[Notice], *, now: datetime, audited: dict[str, object] | None = None
+) -> None:
+    """Add notifications to the outbox, and wake their channels' loops when this transaction commits.
+
+    `audited` is an audit.entry of the change they tell, added by the same statement.
     """
-)
-
-
-async def enqueue(tx: Transaction, notices: Sequence[Notice], *, now: datetime) -> None:
-    """Add notifications to the outbox, and wake their channels' loops when this transaction commits."""
-    if not notices:
+    if not notices and audited is None:
         return
     rows = [
         {
@@ -143,7 +149,8 @@ async def enqueue(tx: Transaction, notices: Sequence[Notice], *, now: datetime) 
         }
         for notice in notices
     ]
-    await tx.execute(ENQUEUE, {"rows": json.dumps(rows), "now": now})
+    statement = ENQUEUE_ALONE if audited is None else ENQUEUE_AUDITED
+    await tx.execute(statement, {"rows": json.dumps(rows), "now": now} | (audited or {}))
 
 
 async def supersede_older(tx: Transaction, appointment_id: uuid.UUID, revision: int, *, now: datetime) -> None:
