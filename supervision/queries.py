@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
 from supervision import appointments
 from supervision.appointments import OPEN, Appointment
 from supervision.db import Transaction
-from supervision.models import State, Status, bots, identities, notifications
+from supervision.models import Role, State, Status, bots, identities, notifications
 from supervision.models import appointments as table
 
 
@@ -27,13 +27,14 @@ async def coming(
     person_id: uuid.UUID,
     *,
     now: datetime,
+    role: Role | None = None,
     pair_id: uuid.UUID | None = None,
     most: int = 100,
 ) -> list[Appointment]:
-    """Open appointments that have not ended, the next one first."""
+    """A person's open appointments that have not ended, in one role or any, the next one first."""
     query = (
         select(*appointments.COLUMNS)
-        .where(_of(person_id), table.c.ends_at > now, table.c.status.in_(OPEN))
+        .where(_of(person_id, role), table.c.ends_at > now, table.c.status.in_(OPEN))
         .order_by(table.c.starts_at, table.c.id)
         .limit(most)
     )
@@ -42,11 +43,13 @@ async def coming(
     return [appointments.from_row(row) for row in await tx.execute(query)]
 
 
-async def history(tx: Transaction, person_id: uuid.UUID, *, now: datetime, most: int = 50) -> list[Appointment]:
-    """What is over, declined or cancelled, the latest first."""
+async def history(
+    tx: Transaction, person_id: uuid.UUID, role: Role, *, now: datetime, most: int = 50
+) -> list[Appointment]:
+    """What is over, declined or cancelled for a person in that role, the latest first."""
     query = (
         select(*appointments.COLUMNS)
-        .where(_of(person_id), or_(table.c.ends_at <= now, table.c.status.not_in(OPEN)))
+        .where(_of(person_id, role), or_(table.c.ends_at <= now, table.c.status.not_in(OPEN)))
         .order_by(table.c.starts_at.desc(), table.c.id)
         .limit(most)
     )
@@ -147,5 +150,11 @@ async def queues(tx: Transaction, *, now: datetime) -> list[Queue]:
     return [Queue(channel, states[channel], ages[channel]) for channel in states]
 
 
-def _of(person_id: uuid.UUID) -> ColumnElement[bool]:
-    return or_(table.c.supervisor_id == person_id, table.c.supervisee_id == person_id)
+def _of(person_id: uuid.UUID, role: Role | None) -> ColumnElement[bool]:
+    match role:
+        case Role.SUPERVISOR:
+            return table.c.supervisor_id == person_id
+        case Role.SUPERVISEE:
+            return table.c.supervisee_id == person_id
+        case _:
+            return or_(table.c.supervisor_id == person_id, table.c.supervisee_id == person_id)

@@ -33,11 +33,9 @@ async def supervisee_page(request: web.Request, refused: Refused | None = None) 
     me, at = person(request, Role.SUPERVISEE), now(request)
     async with database(request).transaction() as tx:
         known = [pair for pair in await pairs.list_of(tx, me.id, archived=True) if pair.supervisee.id == me.id]
-        mine = {pair.id for pair in known}
-        found = await queries.coming(tx, me.id, now=at, most=COMING_MOST)
-        past = await queries.history(tx, me.id, now=at, most=HISTORY_MOST)
-        coming = views.rows(me, known, [item for item in found if item.pair_id in mine], at)
-        history = views.rows(me, known, [item for item in past if item.pair_id in mine], at)
+        found = await queries.coming(tx, me.id, now=at, role=Role.SUPERVISEE, most=COMING_MOST)
+        past = await queries.history(tx, me.id, Role.SUPERVISEE, now=at, most=HISTORY_MOST)
+        coming, history = (views.rows(me, known, items, at) for items in (found, past))
         members = [m for m in views.members(me, known, coming, await queries.bot_master_keys(tx)) if m.active]
         chosen = _chosen(request, members)
         first = views.read_day(request.query.get("from", ""))
@@ -73,9 +71,7 @@ async def supervisor_page(request: web.Request, refused: Refused | None = None) 
     async with database(request).transaction() as tx:
         known = [pair for pair in await pairs.list_of(tx, me.id, archived=True) if pair.supervisor.id == me.id]
         requests = views.rows(me, known, await queries.requests(tx, me.id, now=at), at)
-        found = [
-            item for item in await queries.coming(tx, me.id, now=at, most=COMING_MOST) if item.supervisor_id == me.id
-        ]
+        found = await queries.coming(tx, me.id, now=at, role=Role.SUPERVISOR, most=COMING_MOST)
         coming = views.rows(me, known, found, at)
         monday = _monday(views.read_day(request.query.get("week", "")) or _next_day(coming, me) or today)
         week = await queries.page(
