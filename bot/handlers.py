@@ -35,6 +35,7 @@ COMMANDS = Counter("visavis_commands_total", "Commands in rooms by outcome", ["o
 OLDEST = timedelta(hours=24)
 LIST_LIFETIME = timedelta(hours=24)
 REPLY_LIFETIME = timedelta(hours=24)
+PATIENCE = timedelta(minutes=3)
 COMMANDS_A_MINUTE = 20
 COMPLAINT_EVERY = timedelta(hours=1)
 COMPLAINT_A_MINUTE = timedelta(minutes=1)
@@ -79,6 +80,7 @@ class Handlers:
         self.clock = clock
         self.dashboard = dashboard
         self._buckets: dict[uuid.UUID, tuple[float, datetime]] = {}
+        self._taps: OrderedDict[str, datetime] = OrderedDict()  # those that wait -> when they were first heard
         self._complaints: OrderedDict[tuple[str, str | None, str], datetime] = OrderedDict()
 
     async def handle(self, event: Incoming) -> None:
@@ -122,7 +124,8 @@ class Handlers:
         elif self.clock() - event.sent_at > OLDEST:
             await self._refuse(event, "event.old")
         else:
-            await self._act(event, lambda heard, tx: self._answer(heard, tx, command))
+            with self.notices.replying():
+                await self._act(event, lambda heard, tx: self._answer(heard, tx, command))
 
     async def _read_reaction(self, event: Incoming) -> None:
         if event.key in TAPS and event.relates_to is not None and self.clock() - event.sent_at <= OLDEST:
@@ -192,7 +195,21 @@ class Handlers:
             async with self.notices.lock(heard.event.room_id):
                 pass
             asked = await questions.find(tx, event_id, heard.pair.id, heard.person.id, now=heard.now)
+            if asked is None and not await questions.is_known(tx, event_id) and await self._may_be_ours(heard, tx):
+                raise Transient("question_not_noted")
         return asked
+
+    async def _may_be_ours(self, heard: Heard, tx: Transaction) -> bool:
+        """Whether a tap is to wait, for a while, until a message of ours that was tried before is noted.
+
+        It went out, and a crash or an outage came before we could know its event ID.
+        """
+        if not await notifications.is_unsure(tx, heard.pair.id):
+            return False
+        first = self._taps.setdefault(heard.event.event_id, heard.now)
+        while len(self._taps) > 1_000:
+            self._taps.popitem(last=False)
+        return heard.now - first < PATIENCE
 
     async def _hear(self, tx: Transaction, event: Incoming) -> Heard | None:
         """Who says it, in which pair. A stranger is noted and not heard; a room of no pair is none of ours."""

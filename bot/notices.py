@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -31,6 +31,7 @@ from supervision.texts import Key, Span, from_json, reader
 log = structlog.get_logger()
 DELIVERED = Counter("visavis_matrix_notices_total", "Notifications of the channel matrix by outcome", ["outcome"])
 
+REPLIES_FIRST = 0.5  # seconds that news waits for answers at most
 SAFETY_NET = 30.0  # seconds between polls when nothing wakes the loop
 TAGS = frozenset({"p", "br", "ol", "ul", "li", "em", "strong", "a", "code"})
 
@@ -56,6 +57,9 @@ class Notices:
         self.wake = asyncio.Event()
         self._sending: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._reacting: set[asyncio.Task[None]] = set()
+        self._replies = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
 
     async def run(self) -> None:
         """Deliver what is due, for ever. A database that is away is waited for."""
@@ -71,6 +75,7 @@ class Notices:
             group.create_task(listen(self.database, "visavis_matrix", self.wake))
             while True:
                 self.wake.clear()
+                await self._let_replies_go_first()
                 try:
                     found = await self.deliver_due()
                     wait = 0.0 if found else await self._seconds_to_next()
@@ -108,6 +113,23 @@ class Notices:
             await self._fail(notification, failure)
         except DeliveryFailed as failure:
             await self._fail(notification, failure)
+
+    @contextlib.contextmanager
+    def replying(self) -> Iterator[None]:
+        """While somebody waits for the answer to a command, news does not compete with it for the homeserver."""
+        self._replies += 1
+        self._quiet.clear()
+        try:
+            yield
+        finally:
+            self._replies -= 1
+            if not self._replies:
+                self._quiet.set()
+
+    async def _let_replies_go_first(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REPLIES_FIRST):
+                await self._quiet.wait()
 
     def lock(self, room_id: str) -> asyncio.Lock:
         """Held while a message is sent and noted: who holds it knows every event of ours in that room."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from playwright.async_api import Browser, async_playwright
 
 import migrations
 from embedded.mailserver import start_mail_server
@@ -14,13 +15,31 @@ from embedded.postgresql import PostgreSQL, start_postgresql
 from embedded.servers import Servers
 from embedded.synapse import Synapse, start_synapse
 from supervision.db import Database
+from tests.install import chromium_path
 from tests.support.practice import Practice, open_practice
+
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 
 
 @pytest.fixture
 def now() -> datetime:
     """A Monday morning in São Paulo, four weeks before anything interesting happens to its clocks."""
     return datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture(scope="session")
+async def chromium() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium_path(), args=CHROMIUM_ARGUMENTS)
+        yield browser
+        await browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,13 @@
 """The main job, end to end: booked in the room, confirmed by a tap, in both mailboxes, on both dashboards."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from icalendar import Calendar
+from playwright.async_api import Browser, Page, expect
 from sqlalchemy import select
 
 from supervision import queries
@@ -18,8 +21,8 @@ SAO_PAULO, LISBON = ZoneInfo("America/Sao_Paulo"), ZoneInfo("Europe/Lisbon")
 def calendar_of(mail: EmailMessage) -> tuple[str, datetime, datetime, int, str]:
     """Method, start, end, sequence and status of the mail's calendar part."""
     part = next(part for part in mail.walk() if part.get_content_type() == "text/calendar")
-    calendar = Calendar.from_ical(part.get_payload(decode=True))
-    event = calendar.walk("VEVENT")[0]
+    calendar = Calendar.from_ical(part.get_content())
+    event: Any = calendar.walk("VEVENT")[0]
     return (
         str(calendar["METHOD"]),
         event["DTSTART"].dt.astimezone(UTC),
@@ -39,7 +42,21 @@ async def coming(practice: Practice, pair: Pair) -> list[tuple[datetime, Status]
         return [(one.starts_at, one.status) for one in found]
 
 
-async def test_a_booking_by_chat_and_a_tap(practice: Practice) -> None:
+async def sign_in_by_mail(page: Page, practice: Practice, address: str, mails_before: int) -> None:
+    """As a person does it: ask on the page, open the mailed link in the same browser, press its one button."""
+    await page.goto(f"{practice.config.web.base_url}/sign-in")
+    await page.fill("input[type=email]", address)
+    await page.click("main button[type=submit]")
+    mail = (await practice.mails(address, at_least=mails_before + 1))[-1]
+    body = mail.get_body(("plain",))
+    assert body is not None
+    link = re.search(r"http\S+/sign-in/\S+", body.get_content())
+    assert link is not None
+    await page.goto(link[0])
+    await page.click("main button[type=submit]")
+
+
+async def test_a_booking_by_chat_and_a_tap(practice: Practice, chromium: Browser) -> None:
     pair = await practice.add_pair()
     room = pair.room_id or ""
     async with practice.phones(pair) as (ana, bruno):
@@ -75,6 +92,19 @@ async def test_a_booking_by_chat_and_a_tap(practice: Practice) -> None:
     assert subject_time(starts_at, LISBON) in invitation["Subject"]
     _, update = await practice.mails(pair.supervisor.email, at_least=2)
     assert calendar_of(update) == ("REQUEST", starts_at, ends_at, 1, "CONFIRMED")
+
+    for person, mails, when in (
+        (pair.supervisee, 1, subject_time(starts_at, LISBON)),
+        (pair.supervisor, 2, subject_time(starts_at, SAO_PAULO)),
+    ):
+        context = await chromium.new_context(java_script_enabled=False, viewport={"width": 360, "height": 740})
+        page = await context.new_page()
+        await sign_in_by_mail(page, practice, person.email, mails)
+        other = pair.other(person.id).name
+        next_one = page.locator("main section").filter(has_text=other).first
+        await expect(next_one).to_contain_text(when)
+        await expect(next_one).to_contain_text("confirmed" if person is pair.supervisee else "confirmada")
+        await context.close()
 
     async with practice.database.transaction() as tx:
         actions = (await tx.execute(select(audit_entries.c.action, audit_entries.c.via))).all()

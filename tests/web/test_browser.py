@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from aiohttp.test_utils import TestServer
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Page, expect
 from sqlalchemy import select
 
 from supervision import appointments, pairs, sign_ins
@@ -15,18 +15,9 @@ from supervision.models import Status, bots, notifications
 from supervision.models import appointments as table
 from supervision.pairs import Pair
 from supervision.people import Person
-from tests.install import chromium_path
 from tests.support.sample import acts, add_pair
 from tests.web.conftest import SECRET
 
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 TEN = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)  # 10:00 in São Paulo, 13:00 in Lisbon
 # How far the page reaches beyond the window, in pixels.
 OVERHANG = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
@@ -61,14 +52,6 @@ UNNAMED = """() => [
   ...[...document.querySelectorAll("section")].filter((one) => one.closest("main") && !one.closest("form"))
     .filter((one) => !document.getElementById(one.getAttribute("aria-labelledby"))).map((one) => one.outerHTML),
 ]"""
-
-
-@pytest.fixture(scope="session")
-async def chromium() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium_path(), args=ARGUMENTS)
-        yield browser
-        await browser.close()
 
 
 Look = Callable[..., Awaitable[Page]]
