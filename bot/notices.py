@@ -162,7 +162,9 @@ class Notices:
             async with self.database.transaction() as tx:
                 await notifications.settle_superseded(tx, notification.id, now=self.clock())
             return
-        self._require_readers(pair.room_id, message.mentions)
+        if message.mentions:
+            await self.client.wait_until_synced()  # before that, nobody seems to be in any room
+            self._require_readers(pair.room_id, message.mentions)
         await self.send_message(notification, pair, pair.room_id, person, message)
 
     async def send_message(

@@ -247,6 +247,18 @@ async def note_event(tx: Transaction, notification_id: uuid.UUID, matrix_event_i
     )
 
 
+async def is_unsure(tx: Transaction, pair_id: uuid.UUID) -> bool:
+    """Whether a pair's room may hold a message of ours that is not noted: it was tried, and is to be tried again."""
+    query = select(notifications.c.id).where(
+        notifications.c.pair_id == pair_id,
+        notifications.c.channel == Channel.MATRIX,
+        notifications.c.state == State.PENDING,
+        notifications.c.attempts > 0,
+        notifications.c.matrix_event_id.is_(None),
+    )
+    return await tx.scalar(query.limit(1)) is not None
+
+
 async def settle_failed(
     tx: Transaction,
     notification: Notification,
