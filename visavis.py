@@ -104,17 +104,7 @@ def init(config_path: Path) -> None:
         if text.count(placeholder) != 1:
             raise RuntimeError(f"the example holds {placeholder} {text.count(placeholder)} times")
         text = text.replace(placeholder, value)
-    registration = {
-        "id": "visavis",
-        "url": None,
-        "as_token": as_token,
-        "hs_token": secrets.token_urlsafe(48),
-        "sender_localpart": "visavis-service",
-        "rate_limited": False,
-        "io.element.msc4190": True,  # devices of its accounts are made and removed without password
-        "namespaces": {"users": [{"exclusive": True, "regex": r"@visavis.*"}], "aliases": [], "rooms": []},
-    }
-    write_secret(registration_path, yaml.safe_dump(registration, sort_keys=False))
+    write_secret(registration_path, yaml.safe_dump(registration(as_token, secrets.token_urlsafe(48)), sort_keys=False))
     try:
         write_secret(config_path, text)
     except CannotWrite:
@@ -392,6 +382,23 @@ def write_secret(path: Path, text: str) -> None:
             with contextlib.suppress(OSError):
                 path.unlink()
         raise CannotWrite(f"The file {path} cannot be written: {error.strerror}.") from error
+
+
+def registration(as_token: str, hs_token: str) -> dict[str, object]:
+    """The bot's application service, for Synapse (Matrix 1.18, Application Service API, "Registration").
+
+    Nothing is pushed to it: the bot syncs as any client does.
+    """
+    return {
+        "id": "visavis",
+        "url": None,
+        "as_token": as_token,
+        "hs_token": hs_token,
+        "sender_localpart": "visavis-service",
+        "rate_limited": False,
+        "io.element.msc4190": True,  # devices of its accounts are made and removed without password
+        "namespaces": {"users": [{"exclusive": True, "regex": r"@visavis.*"}], "aliases": [], "rooms": []},
+    }
 
 
 def example() -> Path:
