@@ -12,12 +12,14 @@ help: ## Show this help
 
 $(VENV)/demo: requirements-embedded.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Visavis needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Installing what Visavis needs into $(VENV). This happens once and takes a minute."
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 $(VENV)/dev: requirements-dev.txt $(VENV)/demo
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@echo "Installing what the tests need into $(VENV)."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 demo: $(VENV)/demo ## Start everything on this machine with sample people (ARGS="--web-port 8080")
