@@ -7,6 +7,7 @@ RUN python -m venv /opt/packages \
 
 FROM python:3.11-slim-bookworm
 RUN useradd --system --uid 10001 --home-dir /var/lib/visavis --create-home --shell /usr/sbin/nologin visavis \
+    && chmod 0700 /var/lib/visavis \
     && printf '#!/bin/sh\nexec /opt/packages/bin/python /opt/visavis/visavis.py "$@"\n' > /usr/local/bin/visavis \
     && chmod 0755 /usr/local/bin/visavis
 COPY --from=packages /opt/packages /opt/packages
@@ -29,6 +30,6 @@ EXPOSE 8080 9108
 # Ready means: the database answers and has exactly this version's tables. A container that runs `bot` or `bridge`
 # alone serves no pages, so give it --no-healthcheck and look at its metrics instead.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=30s --retries=3 CMD ["/opt/packages/bin/python", "-c", \
-    "import os, urllib.request; urllib.request.urlopen(f'http://127.0.0.1:{os.environ.get(\"VISAVIS_WEB__PORT\", 8080)}/health/ready', timeout=8)"]
+    "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/health/ready', timeout=8)"]
 ENTRYPOINT ["visavis"]
 CMD ["run"]
