@@ -57,8 +57,8 @@ class Bot:
     async def run(self) -> None:
         """Wait until no other process runs this account, then be it. Raises when the account's lock is lost."""
         lock = AccountLock(self.database, self.client.user_id)
-        await lock.acquire()
         try:
+            await lock.acquire()
             await self._connect()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._stop_without(lock))

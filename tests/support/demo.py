@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from email import policy
 from email.message import EmailMessage
 from email.parser import BytesParser
@@ -28,11 +29,14 @@ Json = dict[str, Any]
 
 @dataclass
 class Demo:
-    """`visavis.py demo` on a folder of its own. `told` is what the last ready start wrote into `demo.json`."""
+    """`visavis.py demo` on a folder of its own, started last at `started_at`.
+
+    `told` is what the last start that became ready wrote into `demo.json`.
+    """
 
     state: Path
     told: Json = field(default_factory=dict)
-    starts: int = 0
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     _process: asyncio.subprocess.Process | None = None
 
     @classmethod
@@ -56,7 +60,7 @@ class Demo:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "visavis.py", "demo", "--state", str(self.state), cwd=HERE, stdout=said, stderr=said
             )
-        self.starts += 1
+        self.started_at = datetime.now(UTC)
 
     @property
     def said(self) -> Path:

@@ -22,7 +22,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Row, select, text
 
+from bridge.delivery import SETTLING
+from bridge.smtp import STEPS
 from supervision import availability, pairs
+from supervision.config import load
 from supervision.db import Transaction
 from supervision.models import Channel, State, Status, appointments, audit_entries, holds, journal, notifications
 from supervision.pairs import Pair
@@ -58,6 +61,7 @@ class Run:
     dice: random.Random
     said: list[Said] = field(default_factory=list)
     taps: list[str] = field(default_factory=list)
+    begun: datetime = field(default_factory=lambda: datetime.now(UTC))
     bookings: int = 0
     kills: int = 0
 
@@ -178,13 +182,13 @@ async def free_times(demo: Demo) -> dict[str, list[datetime]]:
         }
 
 
-async def wait_until_settled(demo: Demo, timeout: float) -> None:
+async def wait_until_settled(run: Run, timeout: float) -> None:
     """Wait until nothing that is due is open in the outbox.
 
     A mail that a killed process had claimed is tried again when its lease is over; the short form lets that time pass
     at once.
     """
-    now = datetime.now(UTC)
+    demo, now = run.demo, datetime.now(UTC)
     due = (
         select(notifications.c.channel, notifications.c.kind, notifications.c.state, notifications.c.attempts)
         .where(notifications.c.state.in_((State.PENDING, State.WAITING)), notifications.c.send_at <= now)
@@ -196,9 +200,10 @@ async def wait_until_settled(demo: Demo, timeout: float) -> None:
     )
     async with demo.database() as database:
         if not LONG:
-            # 105 seconds is the lease of a mail; whoever is at it now has had it for less than 20.
+            config = load(demo.state / "config.yaml", environment={})
+            lease = timedelta(seconds=STEPS * config.mail.timeout_seconds) + SETTLING
             async with database.transaction() as tx:
-                await tx.execute(end_leases, {"until": now + timedelta(seconds=85)})
+                await tx.execute(end_leases, {"until": demo.started_at + lease})
                 await tx.execute(text("SELECT pg_notify('visavis_mail', '')"))
         rows: list[Row[Any]] = []
         try:
@@ -247,14 +252,14 @@ async def run_and_judge(demo: Demo, store: Path) -> None:
                 working.create_task(kill_again_and_again(run))
                 for booker, share in zip(bookers, shares, strict=True):
                     working.create_task(booker.book(share))
-            await wait_until_settled(demo, timeout=300)
+            await wait_until_settled(run, timeout=300)
             for task in tapping:
                 task.cancel()
-        await wait_until_settled(demo, timeout=60)
+        await wait_until_settled(run, timeout=60)
         assert (run.bookings, run.kills) == (BOOKINGS, KILLS)
         async with demo.database() as database, database.transaction() as tx:
             await judge_answers(tx, run, phones)
-            await judge_news(tx, phones)
+            await judge_news(tx, run, phones)
             await judge_calendar(tx)
             await judge_mails(tx, demo.mails())
     assert await demo.stop() == 0
@@ -291,15 +296,23 @@ async def judge_answers(tx: Transaction, run: Run, phones: dict[str, Phone]) -> 
     }
 
 
-async def judge_news(tx: Transaction, phones: dict[str, Phone]) -> None:
+async def judge_news(tx: Transaction, run: Run, phones: dict[str, Phone]) -> None:
     """Each person has seen each of their news once, word for word as often as it was to be said."""
     rows = list(
         await tx.execute(
-            select(notifications, appointments.c.starts_at, appointments.c.ends_at)
+            select(
+                notifications,
+                appointments.c.starts_at,
+                appointments.c.ends_at,
+                (notifications.c.revision < appointments.c.revision).label("outdated"),
+            )
             .join(appointments, appointments.c.id == notifications.c.appointment_id)
             .where(notifications.c.channel == Channel.MATRIX)
         )
     )
+    fresh = [row for row in rows if row.created_at >= run.begun]
+    assert {row.state for row in fresh if not row.outdated} == {State.SENT}
+    assert {row.state for row in fresh} <= {State.SENT, State.SUPERSEDED}
     known = {pair.id: pair for pair in await pairs.list_all(tx)}
     noted = set(await tx.scalars(select(notifications.c.matrix_event_id)))
     for phone in phones.values():

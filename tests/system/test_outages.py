@@ -1,0 +1,480 @@
+"""What the people in a room notice when the homeserver, the database or the disk fails: an answer that comes later.
+
+`make test` runs a short form; `make faults` the ten minutes without homeserver that the promise names.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+import pytest
+from aiohttp import web
+from sqlalchemy import select, text
+from structlog.testing import capture_logs
+
+import migrations
+import visavis
+from bot.app import Bot
+from embedded.postgresql import PostgreSQL, start_postgresql
+from embedded.servers import Servers
+from embedded.synapse import Synapse, start_synapse
+from supervision import appointments, availability
+from supervision.audit import Actor
+from supervision.db import Database, lock_people
+from supervision.models import Channel, State, Status, journal, notifications
+from supervision.models import appointments as appointments_table
+from supervision.pairs import Pair
+from supervision.people import Person
+from supervision.texts import Span, reader
+from tests.support.demo import Phone
+from tests.support.human import Human
+from tests.support.practice import Practice, open_practice
+from tests.support.proxy import Proxy
+
+LONG = os.environ.get("VISAVIS_LONG") == "1"
+AWAY = 600.0 if LONG else 6.0  # seconds without homeserver
+SOON = 45.0  # seconds after which everything is delivered again
+
+pytestmark = pytest.mark.faults
+
+Place = Callable[[str, str], bool]
+
+
+class Gate(Proxy):
+    """Holds up one request for ever: before the homeserver hears it, or before its answer comes back."""
+
+    def __init__(self, target: str, http: aiohttp.ClientSession) -> None:
+        super().__init__(target, http)
+        self.reached = asyncio.Event()
+        self._place: Place | None = None
+        self._answered = False
+
+    def close(self, place: Place, *, answered: bool) -> None:
+        """Hold up the next request at this (method, path); `answered`: the homeserver has done it by then."""
+        self._place, self._answered = place, answered
+        self.reached.clear()
+
+    async def pass_on(self, request: web.Request) -> web.Response:
+        path = request.path.removeprefix("/_matrix/client/v3")
+        if self._place is None or not self._place(request.method, path):
+            return await super().pass_on(request)
+        self._place = None
+        if self._answered:
+            await super().pass_on(request)
+        self.reached.set()
+        await asyncio.Event().wait()
+        raise web.HTTPServiceUnavailable
+
+
+def a_message(method: str, path: str) -> bool:
+    return method == "PUT" and "/send/m.room.encrypted/" in path
+
+
+def a_reaction(method: str, path: str) -> bool:
+    return method == "PUT" and "/send/m.reaction/" in path
+
+
+@asynccontextmanager
+async def at_the_gate(practice: Practice) -> AsyncIterator[Gate]:
+    """The practice's bot moved behind a gate."""
+    async with Gate.before(practice.homeserver) as gate:
+        assert isinstance(gate, Gate)
+        await practice.stop_bot()
+        matrix = practice.config.matrix.model_copy(update={"homeserver": gate.url})
+        practice.config = practice.config.model_copy(update={"matrix": matrix})
+        await practice.start_bot()
+        yield gate
+        await practice.stop_bot()
+
+
+def answers(human: Human, bot: str, since: int = 0) -> list[str]:
+    return [message.body for message in human.heard(bot, since=since) if message.msgtype == "m.notice"]
+
+
+def news(human: Human, bot: str, since: int = 0) -> list[str]:
+    """What was told to this person by name, less the introduction."""
+    mentioned = [message for message in human.heard(bot, since=since) if human.user_id in message.mentions]
+    return [message.body for message in mentioned if "!help" not in message.body and "!ajuda" not in message.body]
+
+
+async def wait_for_all(human: Human, find: Callable[[], list[str]], count: int) -> list[str]:
+    """So many of these, soon."""
+    return await human.wait_for(lambda: found if len(found := find()) >= count else None, f"{count} messages", SOON)
+
+
+def told(person: Person, pair: Pair, starts_at: datetime) -> str:
+    """A time of the practice's 50 minutes as this person reads it."""
+    span = Span(starts_at, starts_at + timedelta(minutes=50), pair.other(person.id).time_zone)
+    return reader(person.language, person.time_zone).span(span)
+
+
+async def free_times(practice: Practice, pair: Pair) -> list[datetime]:
+    now = datetime.now(UTC)
+    async with practice.database.transaction() as tx:
+        free = await availability.slots(tx, pair, since=now, until=now + timedelta(days=30), now=now)
+    return [slot.starts_at for slot in free]
+
+
+def booking(pair: Pair, starts_at: datetime) -> str:
+    """The command by which the supervisee books that time."""
+    zone = reader(pair.supervisee.language, pair.supervisee.time_zone).zone
+    return starts_at.astimezone(zone).strftime("!book %d/%m/%Y %H:%M")
+
+
+async def book_on_the_web(practice: Practice, pair: Pair, starts_at: datetime) -> None:
+    async with practice.database.transaction() as tx:
+        await appointments.book(tx, Actor(pair.supervisee.id, "web"), pair, starts_at, now=datetime.now(UTC))
+
+
+async def booked(database: Database) -> list[datetime]:
+    async with database.transaction() as tx:
+        rows = await tx.scalars(
+            select(appointments_table.c.starts_at)
+            .where(appointments_table.c.status.in_((Status.REQUESTED, Status.CONFIRMED)))
+            .order_by(appointments_table.c.starts_at)
+        )
+        return list(rows)
+
+
+async def wait_until_settled(database: Database, timeout: float = SOON) -> None:
+    """Wait until nothing that is due on Matrix is open in the outbox."""
+    query = select(notifications.c.kind, notifications.c.state, notifications.c.attempts, notifications.c.error).where(
+        notifications.c.channel == Channel.MATRIX,
+        notifications.c.state.in_((State.PENDING, State.WAITING, State.PARKED)),
+        notifications.c.send_at <= datetime.now(UTC),
+    )
+    rows: list[Any] = []
+    try:
+        async with asyncio.timeout(timeout):
+            while True:
+                async with database.transaction() as tx:
+                    rows = list(await tx.execute(query))
+                if not rows:
+                    return
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise TimeoutError(f"still open: {rows}") from None
+
+
+async def journaled(database: Database) -> dict[str, str]:
+    async with database.transaction() as tx:
+        return {row.event_id: row.outcome for row in await tx.execute(select(journal.c.event_id, journal.c.outcome))}
+
+
+# A crash in the middle of a handler
+
+
+async def test_a_crash_in_the_middle_of_an_answer(practice: Practice) -> None:
+    """Before the commit, between commit and send, between send and settle: answered once."""
+    pair = await practice.add_pair()
+    room, bot, commands = pair.room_id or "", practice.bot, []
+    first, second = (await free_times(practice, pair))[:2]
+    async with at_the_gate(practice) as gate, practice.phones(pair) as (ana, bruno):
+        async with practice.database.transaction() as tx:
+            await lock_people(tx, [pair.supervisee.id])
+            commands.append(await bruno.send_text(room, booking(pair, first)))
+            await wait_until_somebody_waits_for_a_lock(practice.database)
+            await practice.stop_bot()
+        assert await journaled(practice.database) == {}
+        await practice.start_bot()
+        await bruno.next_message(bot, lambda message: message.body.startswith("Request sent"))
+
+        for answered in (False, True):
+            await wait_until_settled(practice.database)
+            gate.close(a_message, answered=answered)
+            commands.append(await bruno.send_text(room, "!language"))
+            await asyncio.wait_for(gate.reached.wait(), 20)
+            assert await journaled(practice.database) == dict.fromkeys(commands, "done")
+            await practice.stop_bot()
+            await practice.start_bot()
+            await bruno.next_message(bot, lambda message: message.body.startswith("Which"))
+
+        commands.append(await bruno.send_text(room, booking(pair, second)))
+        await bruno.next_message(bot, lambda message: message.body.startswith("Request sent"))
+        await ana.next_message(bot, lambda message: told(pair.supervisor, pair, second) in message.body)
+        await wait_until_settled(practice.database)
+        assert [body.split()[0] for body in answers(bruno, bot)] == ["Request", "Which", "Which", "Request"]
+        assert [told(pair.supervisor, pair, first) in body for body in news(ana, bot)] == [True, False]
+        assert await journaled(practice.database) == dict.fromkeys(commands, "done")
+        assert await booked(practice.database) == [first, second]
+
+
+async def test_a_crash_in_the_middle_of_a_question(practice: Practice) -> None:
+    """Between a question and its reactions, and between two of them: asked once, and answered by one tap."""
+    pair = await practice.add_pair()
+    bot, times = practice.bot, await free_times(practice, pair)
+    async with at_the_gate(practice) as gate, practice.phones(pair) as (ana, bruno):
+        for starts_at, place, answered in zip(
+            times, (a_message, a_reaction, a_reaction), (True, False, True), strict=False
+        ):
+            gate.close(place, answered=answered)
+            await book_on_the_web(practice, pair, starts_at)
+            await asyncio.wait_for(gate.reached.wait(), 20)
+            await practice.stop_bot()
+            request = await ana.next_message(bot, lambda message: "Bruno pede" in message.body)
+            tap = await ana.react(request.room_id, request.event_id, "✅")
+            await practice.start_bot()
+            await bruno.next_message(bot, lambda message: "Confirmed by Ana" in message.body)
+            assert (await journaled(practice.database))[tap] == "done"
+            await wait_until_settled(practice.database)
+            assert len(await ana.reactions_to(request.event_id, bot)) in (0, 1, 2)
+        assert len(news(ana, bot)) == 3
+        assert len(news(bruno, bot)) == 3
+
+
+async def wait_until_somebody_waits_for_a_lock(database: Database) -> None:
+    query = text(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    async with asyncio.timeout(20):
+        while True:
+            async with database.transaction() as tx:
+                if await tx.scalar(query):
+                    return
+            await asyncio.sleep(0.05)
+
+
+# The homeserver away
+
+
+class Frozen:
+    """A homeserver that takes requests and does not answer them."""
+
+    def __init__(self, synapse: Synapse) -> None:
+        self.synapse = synapse
+
+    async def leave(self) -> None:
+        os.kill(self.synapse.child.pid, signal.SIGSTOP)
+
+    async def come_back(self, _: PostgreSQL) -> Synapse:
+        os.kill(self.synapse.child.pid, signal.SIGCONT)
+        return self.synapse
+
+
+class Killed:
+    """A homeserver that nobody can connect to."""
+
+    def __init__(self, synapse: Synapse) -> None:
+        self.synapse = synapse
+
+    async def leave(self) -> None:
+        os.kill(self.synapse.child.pid, signal.SIGKILL)
+        await self.synapse.stop()
+
+    async def come_back(self, postgresql: PostgreSQL) -> Synapse:
+        return await start_synapse(self.synapse.folder.path, postgresql=postgresql, hash_rounds=4)
+
+
+@pytest.mark.timeout(2 * AWAY + 240)
+async def test_homeserver_away(servers: Servers, database_name: str, tmp_path: Path) -> None:
+    """No command is lost and none repeated, what waited is told soon after, and waiting costs next to nothing."""
+    async with AsyncExitStack() as stack:
+        database_server = await start_postgresql(tmp_path / "p", durable=False)
+        stack.push_async_callback(database_server.stop)
+        synapse = await start_synapse(tmp_path / "s", postgresql=database_server, hash_rounds=4)
+        stack.push_async_callback(lambda: synapse.stop())
+        practice = await stack.enter_async_context(
+            open_practice(replace(servers, synapse=synapse), database_name, tmp_path)
+        )
+        pair = await practice.add_pair()
+        times = await free_times(practice, pair)
+        ana, bruno = await stack.enter_async_context(practice.phones(pair))
+        synapse = await live_through(practice, pair, ana, bruno, times[:3], Frozen(synapse), database_server)
+        synapse = await live_through(practice, pair, ana, bruno, times[3:6], Killed(synapse), database_server)
+
+
+async def live_through(
+    practice: Practice,
+    pair: Pair,
+    ana: Human,
+    bruno: Human,
+    times: list[datetime],
+    home: Frozen | Killed,
+    database_server: PostgreSQL,
+) -> Synapse:
+    room, marks = pair.room_id or "", (ana.mark(), bruno.mark())
+    before, mails = await journaled(practice.database), len(await practice.mails(pair.supervisor.email, at_least=0))
+    phone = Phone(bruno, practice.bot, {}, [room])
+    said = [await phone.say(room, body) for body in (booking(pair, times[0]), "!language", "!dashboard")]
+    with capture_logs() as logs:
+        await home.leave()
+        # What is done on the web meanwhile is told by mail at once, and in the room when it can be.
+        await book_on_the_web(practice, pair, times[1])
+        late = asyncio.create_task(phone.say(room, booking(pair, times[2])))
+        begun = time.process_time()
+        await practice.mails(pair.supervisor.email, at_least=mails + 1)
+        await asyncio.sleep(AWAY)
+        busy = time.process_time() - begun
+        synapse = await home.come_back(database_server)
+    assert busy < 0.2 * AWAY + 1  # all of it: the practice, two phones, and this test
+    assert sum(entry["event"] in ("sync.failed", "notice.not_sent") for entry in logs) <= 25 + AWAY / 2
+    said.append(await asyncio.wait_for(late, SOON))
+    replies = await wait_for_all(bruno, lambda: answers(bruno, practice.bot, marks[1]), 4)
+    # Answers that had to wait for the homeserver may come in another order.
+    assert sorted(body.split()[0] for body in replies) == ["Request", "Request", "Which", "Your"]
+    requests = await wait_for_all(ana, lambda: news(ana, practice.bot, marks[0]), 3)
+    for starts_at in times:
+        assert [told(pair.supervisor, pair, starts_at) in body for body in requests].count(True) == 1
+    await wait_until_settled(practice.database)
+    await practice.mails(pair.supervisor.email, at_least=mails + 3)
+    after = await journaled(practice.database)
+    assert {event_id: after[event_id] for event_id in set(after) - set(before)} == dict.fromkeys(said, "done")
+    # Nothing comes a second time.
+    assert (answers(bruno, practice.bot, marks[1]), news(ana, practice.bot, marks[0])) == (replies, requests)
+    return synapse
+
+
+async def test_a_homeserver_that_answers_with_errors_is_asked_ever_less(practice: Practice) -> None:
+    pair = await practice.add_pair()
+    room = pair.room_id or ""
+    async with at_the_gate(practice) as gate, practice.phones(pair) as (ana, bruno):
+        gate.refuse = lambda *_: (502, {})
+        asked, first, second = len(gate.asked), *(await free_times(practice, pair))[:2]
+        said = [await bruno.send_text(room, booking(pair, first))]
+        await book_on_the_web(practice, pair, second)
+        await asyncio.sleep(AWAY / (20 if LONG else 1))
+        assert len(gate.asked) - asked <= 15 + AWAY / 2
+        gate.refuse = lambda *_: None
+        requests = await wait_for_all(ana, lambda: news(ana, practice.bot), 2)
+        assert {told(pair.supervisor, pair, at) in body for at in (first, second) for body in requests} == {True, False}
+        await wait_for_all(bruno, lambda: answers(bruno, practice.bot), 1)
+        assert await journaled(practice.database) == dict.fromkeys(said, "done")
+        await wait_until_settled(practice.database)
+
+
+# The database away
+
+
+@pytest.fixture
+async def second_postgresql(tmp_path: Path) -> AsyncIterator[PostgreSQL]:
+    """A database server that can be stopped; the homeserver has another."""
+    server = await start_postgresql(tmp_path / "p", durable=False)
+    await migrations.upgrade(server.dsn("visavis", "visavis_owner"), server.dsn("visavis", "visavis_app"))
+    yield server
+    if server.child.running:
+        await server.stop()
+
+
+@asynccontextmanager
+async def kept_alive(servers: Servers, postgresql: PostgreSQL, state: Path) -> AsyncIterator[Practice]:
+    """A practice on this database server, its bot run as `visavis run` does."""
+    async with open_practice(replace(servers, postgresql=postgresql), "visavis", state) as practice:
+        await practice.stop_bot()
+        practice.running = asyncio.create_task(
+            visavis.keep_alive("bot", lambda: Bot(practice.database, practice.config).run())
+        )
+        yield practice
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["restarted", "crashed"])
+async def test_database_away(
+    servers: Servers, second_postgresql: PostgreSQL, tmp_path: Path, how: signal.Signals
+) -> None:
+    async with kept_alive(servers, second_postgresql, tmp_path) as practice:
+        pair = await practice.add_pair()
+        room, times = pair.room_id or "", (await free_times(practice, pair))[:3]
+        async with practice.phones(pair) as (ana, bruno):
+            said = [await bruno.send_text(room, booking(pair, times[0]))]
+            second_postgresql.child.process.send_signal(how)
+            await second_postgresql.child.wait()
+            said.append(await bruno.send_text(room, booking(pair, times[1])))
+            assert await ready(practice) == 503
+            begun = time.process_time()
+            await asyncio.sleep(AWAY / (20 if LONG else 2))
+            assert time.process_time() - begun < 0.1 * AWAY + 1
+            await second_postgresql.stop()
+            again = await start_postgresql(second_postgresql.folder.path, durable=False)
+            try:
+                said.append(await bruno.send_text(room, booking(pair, times[2])))
+                replies = await wait_for_all(bruno, lambda: answers(bruno, practice.bot), 3)
+                assert [told(pair.supervisee, pair, at) in body for at, body in zip(times, replies, strict=True)] == [
+                    True
+                ] * 3
+                requests = await wait_for_all(ana, lambda: news(ana, practice.bot), 3)
+                await practice.mails(pair.supervisor.email, at_least=3, timeout=SOON)
+                await wait_until_settled(practice.database)
+                assert (answers(bruno, practice.bot), news(ana, practice.bot)) == (replies, requests)
+                assert await journaled(practice.database) == dict.fromkeys(said, "done")
+                assert await booked(practice.database) == times
+                assert await ready(practice) == 200
+            finally:
+                await practice.stop_bot()
+                await practice.database.close()
+                await again.stop()
+
+
+async def ready(practice: Practice) -> int:
+    async with aiohttp.ClientSession() as http, http.get(f"{practice.config.web.base_url}/health/ready") as answer:
+        return answer.status
+
+
+async def test_a_database_that_lets_nobody_in_is_waited_for(
+    practice: Practice, postgresql: PostgreSQL, database_name: str
+) -> None:
+    """Too many connections, or PostgreSQL still recovering: refused at the door, not within a transaction."""
+    pair = await practice.add_pair()
+    room, [time_, *_] = pair.room_id or "", await free_times(practice, pair)
+    superuser = await asyncpg.connect(postgresql.url("postgres", "postgres"))
+    async with practice.phones(pair) as (_, bruno):
+        await superuser.execute("ALTER ROLE visavis_app CONNECTION LIMIT 0")
+        try:
+            await practice.database.engine.dispose()
+            said = await bruno.send_text(room, booking(pair, time_))
+            await asyncio.sleep(8)
+        finally:
+            await superuser.execute("ALTER ROLE visavis_app CONNECTION LIMIT -1")
+            await superuser.close()
+        [reply] = await wait_for_all(bruno, lambda: answers(bruno, practice.bot), 1)
+        assert told(pair.supervisee, pair, time_) in reply
+        assert await journaled(practice.database) == {said: "done"}
+
+
+# The disk full
+
+
+async def test_a_full_disk_is_told_and_the_command_kept(
+    practice: Practice, postgresql: PostgreSQL, database_name: str
+) -> None:
+    """PostgreSQL says 53100 when a table cannot grow; here a trigger says so for the tables that a command writes."""
+    pair = await practice.add_pair()
+    room, [starts_at, *_] = pair.room_id or "", await free_times(practice, pair)
+    owner = await asyncpg.connect(postgresql.url(database_name, "visavis_owner"))
+    async with practice.phones(pair) as (ana, bruno):
+        await wait_until_settled(practice.database)
+        await owner.execute(FULL)
+        said = await bruno.send_text(room, booking(pair, starts_at))
+        [sentence] = await wait_for_all(bruno, lambda: answers(bruno, practice.bot), 1)
+        assert sentence == reader("en", "Europe/Lisbon").say("disk_full")
+        await asyncio.sleep(5)  # it is tried again, and said no second time
+        assert answers(bruno, practice.bot) == [sentence]
+        assert (await journaled(practice.database), await booked(practice.database)) == ({}, [])
+        await owner.execute(SPACE_AGAIN)
+        replies = await wait_for_all(bruno, lambda: answers(bruno, practice.bot), 2)
+        assert told(pair.supervisee, pair, starts_at) in replies[1]
+        await wait_for_all(ana, lambda: news(ana, practice.bot), 1)
+        await wait_until_settled(practice.database)
+        assert answers(bruno, practice.bot) == replies
+        assert await journaled(practice.database) == {said: "done"}
+        assert await booked(practice.database) == [starts_at]
+    await owner.close()
+
+
+FULL = """
+CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full';
+END $$;
+CREATE TRIGGER disk_full BEFORE INSERT ON journal FOR EACH ROW EXECUTE FUNCTION disk_full();
+CREATE TRIGGER disk_full BEFORE INSERT ON notifications FOR EACH ROW EXECUTE FUNCTION disk_full();
+"""
+SPACE_AGAIN = "DROP FUNCTION disk_full CASCADE"
