@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import os
 import secrets
 import signal
@@ -12,7 +11,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import click
@@ -20,21 +19,17 @@ import structlog
 import yaml
 from sqlalchemy.exc import DBAPIError
 
-import bot.handlers
-import bot.notices
-import bridge.delivery
 import migrations
-import web.app
-from bot.app import Bot
-from supervision import identities, jobs, notifications, pairs, people
+from supervision import availability, identities, jobs, logs, notifications, pairs, people
 from supervision.audit import Actor
 from supervision.config import Config, load
 from supervision.db import Database, Transaction
 from supervision.errors import Refused, SupervisionError
-from supervision.models import State
+from supervision.models import Mode, State
 from supervision.texts import Reader, refusal
-from web.demo import DemoPages
-from web.metrics import Metrics
+
+if TYPE_CHECKING:
+    from web.demo import DemoPages
 
 PARTS = ("bot", "bridge", "web")
 OPERATOR = Actor(None, "cli")
@@ -78,7 +73,7 @@ def demo(state: Path, web_port: int | None, matrix_port: int | None, fresh: bool
         raise click.ClickException("The demo's servers are not installed; `make demo` installs them.") from error
 
     state = state.absolute()
-    run_until_stopped(visavis_demo.run(state, web_port, matrix_port, run_parts, write_logs_to, fresh=fresh))
+    run_until_stopped(visavis_demo.run(state, web_port, matrix_port, run_parts, fresh=fresh))
 
 
 @cli.command()
@@ -245,6 +240,61 @@ def archive_pair(config_path: Path, pair_id: uuid.UUID) -> None:
     in_transaction(config_path, lambda tx: pairs.archive(tx, OPERATOR, pair_id, now=now()))
 
 
+@cli.group("availability")
+def hours() -> None:
+    """When supervisors can be booked."""
+
+
+@hours.command("set")
+@click.argument("supervisor_id", type=click.UUID)
+@click.option(
+    "--hours",
+    "ranges",
+    multiple=True,
+    required=True,
+    help='Such as "mon-fri 09:00-12:00", in the supervisor\'s zone; repeatable.',
+)
+@click.option("--length", default=50, show_default=True, help="Minutes of an appointment.")
+@click.option("--grid", default=60, show_default=True, help="Minutes from one start to the next.")
+@click.option("--buffer-before", default=0, show_default=True, help="Minutes kept free before.")
+@click.option("--buffer-after", default=10, show_default=True, help="Minutes kept free after.")
+@click.option("--notice", default=120, show_default=True, help="Minutes before its start that a time is still offered.")
+@click.option("--horizon", default=60, show_default=True, help="Days ahead that are offered.")
+@click.option("--mode", type=click.Choice([mode.value for mode in Mode]), default="online", show_default=True)
+@click.option("--place", default="", help="An address, or the link of the call.")
+@click.pass_obj
+def set_availability(config_path: Path, /, supervisor_id: uuid.UUID, ranges: Sequence[str], **rules: Any) -> None:
+    """Replace a supervisor's weekly hours and rules. What is booked stays as it is."""
+
+    async def work(tx: Transaction) -> None:
+        supervisor = await people.get(tx, supervisor_id)
+        await availability.save(
+            tx,
+            OPERATOR,
+            supervisor.id,
+            availability.Availability(availability.read_hours(ranges), **{**rules, "mode": Mode(rules["mode"])}),
+            now=now(),
+        )
+
+    in_transaction(config_path, work)
+
+
+@hours.command("show")
+@click.argument("supervisor_id", type=click.UUID)
+@click.pass_obj
+def show_availability(config_path: Path, supervisor_id: uuid.UUID) -> None:
+    """Show a supervisor's weekly hours and rules."""
+
+    async def work(tx: Transaction) -> None:
+        rules = await availability.load(tx, supervisor_id)
+        for one in sorted(rules.hours):
+            click.echo(f"{availability.WEEKDAYS[one.weekday]} {one.starts:%H:%M}-{one.ends:%H:%M}")
+        click.echo(f"length {rules.length}, grid {rules.grid}, buffers {rules.buffer_before} and {rules.buffer_after},")
+        click.echo(f"notice {rules.notice} minutes, horizon {rules.horizon} days, {rules.mode} {rules.place}".rstrip())
+
+    in_transaction(config_path, work)
+
+
 @cli.group("notifications")
 def outbox() -> None:
     """What was to be told to whom."""
@@ -297,10 +347,18 @@ async def run_parts(
     config: Config,
     parts: Sequence[str],
     *,
-    demo_pages: DemoPages | None = None,
+    demo_pages: "DemoPages | None" = None,
     when_running: Callable[[Database], Coroutine[Any, Any, None]] | None = None,
 ) -> None:
     """Run the parts until cancelled. Raises DatabaseTooOld or DatabaseTooNew before anything is started."""
+    # Loaded here, since no other command needs them and they take longer than most commands do.
+    import bot.handlers
+    import bot.notices
+    import bridge.delivery
+    import web.app
+    from bot.app import Bot
+    from web.metrics import Metrics
+
     await migrations.check(config.database.url.get_secret_value())
     database = Database(config.database.url.get_secret_value(), pool_size=config.database.pool_size)
     scheduler = jobs.schedule(database)
@@ -344,32 +402,6 @@ def run_until_stopped(main: Coroutine[Any, Any, None]) -> None:
             await task
 
     asyncio.run(act())
-
-
-def write_logs_to(path: Path | None) -> None:
-    """Structured logs, one JSON object a line: to stderr, or to a file that is begun anew at 10 MB."""
-    if path is not None and path.exists() and path.stat().st_size > 10_000_000:
-        path.replace(path.with_suffix(".log.1"))
-    stream = sys.stderr if path is None else path.open("a", encoding="utf-8", buffering=1)
-    logging.basicConfig(stream=stream, level=logging.WARNING, format="%(message)s", force=True)
-    logging.getLogger("apscheduler.executors.default").addFilter(is_no_stop)
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(file=stream),
-        cache_logger_on_first_use=False,
-    )
-
-
-def is_no_stop(record: logging.LogRecord) -> bool:
-    """Whether a record tells of anything but a periodic job that stopping has cut off."""
-    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 def write_secret(path: Path, text: str) -> None:
@@ -427,7 +459,7 @@ def sentence(error: BaseException) -> str:
 
 
 def main() -> None:
-    write_logs_to(None)
+    logs.write_to(None)
     try:
         cli(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

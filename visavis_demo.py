@@ -18,7 +18,7 @@ import migrations
 from embedded.demo import DemoPerson, describe, fill
 from embedded.processes import claim, keep_port, read_kept, write_kept
 from embedded.servers import Servers, start_all
-from supervision import pairs
+from supervision import logs, pairs
 from supervision.config import Config, load
 from supervision.db import Database
 from supervision.models import PairStatus
@@ -49,7 +49,6 @@ async def run(
     web_port: int | None,
     matrix_port: int | None,
     run_parts: RunParts,
-    write_logs_to: Callable[[Path], None],
     *,
     fresh: bool,
 ) -> None:
@@ -58,9 +57,13 @@ async def run(
     click.echo("Visavis starts. The first time this takes a few seconds more.")
     if fresh:
         await forget(state)
-    async with start_all(state, matrix_port=matrix_port) as servers:
-        write_logs_to(state / "visavis.log")
-        (state / "demo.json").unlink(missing_ok=True)
+
+    def begin(folder: Path) -> None:
+        """Once the folder is ours: who waits for `demo.json` must not find an earlier start's."""
+        (folder / "demo.json").unlink(missing_ok=True)
+        logs.write_to(folder / "visavis.log")
+
+    async with start_all(state, matrix_port=matrix_port, claimed=begin) as servers:
         config = await configure(servers, web_port)
         owner = servers.postgresql.dsn("visavis", "visavis_owner")
         await migrations.upgrade(owner, config.database.url.get_secret_value())

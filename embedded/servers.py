@@ -1,7 +1,7 @@
 """All of this machine's own servers together, below one state folder."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +31,11 @@ async def start_all(
     server_name: str = "localhost",
     durable: bool = True,
     hash_rounds: int = HASH_ROUNDS,
+    claimed: Callable[[Path], None] = lambda _: None,
 ) -> AsyncIterator[Servers]:
     """Run all servers while the context lasts; `state/mail` is the Maildir.
+
+    `claimed` is called with the state folder as soon as no other process has it.
 
     Started again on the same folder they go on with the same data and ports. Raises EmbeddedFailed, everything
     stopped again.
@@ -41,6 +44,7 @@ async def start_all(
         # The account that PostgreSQL runs as passes through, if we are root; it reads nothing here.
         folder = await claim(state, 0o711 if os.geteuid() == 0 else 0o700)
         stack.callback(folder.release)
+        claimed(folder.path)
         mail = await start_mail_server(folder.path / "mail", port=mail_port)
         stack.push_async_callback(mail.stop)
         starting = await prepare_synapse(folder.path / "synapse", matrix_port, server_name, hash_rounds)

@@ -1,6 +1,7 @@
 """When a supervisor can be booked: her weekly hours and rules, and the slots they give."""
 
 import itertools
+import re
 import uuid
 import zoneinfo
 from collections.abc import Iterator, Sequence
@@ -123,6 +124,7 @@ async def load(tx: Transaction, supervisor_id: uuid.UUID) -> Availability:
 async def save(tx: Transaction, actor: Actor, supervisor_id: uuid.UUID, rules: Availability, *, now: datetime) -> None:
     """Replace a supervisor's rules. Refused if two ranges of a day overlap or one runs backwards."""
     check_hours(rules.hours)
+    check_rules(rules)
     values = {
         "supervisor_id": supervisor_id,
         "length_minutes": rules.length,
@@ -217,6 +219,43 @@ def check_bookable(rules: Availability, zone: zoneinfo.ZoneInfo, starts_at: date
     for slot in offered(rules, zone, starts_at, starts_at + timedelta(microseconds=1)):
         return slot
     raise NotFound("refused.slot_not_offered")
+
+
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+HOURS = re.compile(r"([a-z]{3})(?:-([a-z]{3}))? (\d\d):(\d\d)-(\d\d):(\d\d)")
+
+
+def read_hours(ranges: Sequence[str]) -> tuple[WeeklyRange, ...]:
+    """Weekly ranges from texts such as `mon 09:00-12:00` and `mon-fri 14:00-18:00`. Refused if one is neither."""
+    found: list[WeeklyRange] = []
+    for one in ranges:
+        match = HOURS.fullmatch(" ".join(one.lower().split()))
+        if match is None or not {match[1], match[2] or match[1]} <= set(WEEKDAYS):
+            raise NotUnderstood("refused.hours", text=one)
+        first, last = WEEKDAYS.index(match[1]), WEEKDAYS.index(match[2] or match[1])
+        try:
+            starts, ends = time(int(match[3]), int(match[4])), time(int(match[5]), int(match[6]))
+        except ValueError as error:
+            raise NotUnderstood("refused.hours", text=one) from error
+        if first > last:
+            raise NotUnderstood("refused.hours", text=one)
+        found += [WeeklyRange(weekday, starts, ends) for weekday in range(first, last + 1)]
+    return tuple(found)
+
+
+def check_rules(rules: Availability) -> None:
+    """Refuse numbers that the tables would refuse too, in words."""
+    limits = (
+        ("length", 5, 720),
+        ("grid", 5, 1440),
+        ("buffer_before", 0, 720),
+        ("buffer_after", 0, 720),
+        ("notice", 0, 43200),
+        ("horizon", 1, 366),
+    )
+    for name, least, most in limits:
+        if not least <= getattr(rules, name) <= most:
+            raise NotUnderstood("refused.out_of_range", name=name, least=least, most=most)
 
 
 def check_hours(hours: Sequence[WeeklyRange]) -> None:

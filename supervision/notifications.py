@@ -30,20 +30,22 @@ SCRUBBED = notifications.c.details.op("-", return_type=JSONB)("reason")
 
 @dataclass(frozen=True)
 class Backoff:
-    """How long to wait after the n-th failed try: `first * 2^(n-1)` up to `longest`, and when to give up."""
+    """How long to wait after the n-th failed try: `first * factor^(n-1)` up to `longest`, and when to give up."""
 
     first: timedelta
     longest: timedelta
     tries: int
+    factor: int = 2
 
     def delay(self, attempts: int) -> timedelta:
         """With jitter of a quarter up or down, so that what failed together does not come back together."""
-        plain = min(self.longest, self.first * float(2 ** min(attempts - 1, 20)))
+        plain = min(self.longest, self.first * float(self.factor ** min(attempts - 1, 20)))
         jitter: float = random.uniform(0.75, 1.25)  # noqa: S311 - it spreads load and guards no secret
         return plain * jitter
 
 
-MAIL_BACKOFF = Backoff(timedelta(seconds=30), timedelta(hours=8), tries=10)
+# A mail server that is away overnight is no reason to give up: ten tries take about a day.
+MAIL_BACKOFF = Backoff(timedelta(seconds=30), timedelta(hours=8), tries=10, factor=3)
 # A homeserver that was away is tried soon after it is back; ten minutes of it are no reason to give up.
 MATRIX_BACKOFF = Backoff(timedelta(seconds=1), timedelta(seconds=15), tries=2000)
 

@@ -196,9 +196,9 @@ async def test_an_invitation_that_was_tried_gives_way_at_its_next_try(database: 
 
 @pytest.mark.parametrize(
     ("attempts", "seconds"),
-    [(1, 30), (2, 60), (3, 120), (6, 960), (9, 7680), (11, 28800), (60, 28800), (2000, 28800)],
+    [(1, 30), (2, 90), (3, 270), (6, 7290), (7, 21870), (8, 28800), (60, 28800), (2000, 28800)],
 )
-def test_the_backoff_doubles_up_to_eight_hours(attempts: int, seconds: float) -> None:
+def test_the_backoff_grows_threefold_up_to_eight_hours(attempts: int, seconds: float) -> None:
     delays = [MAIL_BACKOFF.delay(attempts).total_seconds() for _ in range(500)]
     assert min(delays) >= 0.75 * seconds
     assert max(delays) <= 1.25 * seconds
@@ -213,7 +213,7 @@ async def test_a_mail_is_tried_ten_times_and_then_parked(database: Database, now
         assert claimed.attempts == attempt
         states.append(await fail(database, claimed, now))
         kept = await row(database, notice.id)
-        assert 0.75 <= (kept.next_try_at - now) / (min(2 ** (attempt - 1), 960) * 30 * SECOND) <= 1.25
+        assert 0.75 <= (kept.next_try_at - now) / min(3 ** (attempt - 1) * 30 * SECOND, timedelta(hours=8)) <= 1.25
         assert kept.error == "smtp_451"
         now = kept.next_try_at
     assert states == [State.PENDING] * 9 + [State.PARKED]

@@ -277,6 +277,30 @@ async def test_pairs_are_added_listed_and_archived(shell: Shell) -> None:
     assert (await shell.do("pair", "list")).lines == [[pair, "Ana", "Bruno", "archived", "-"]]
 
 
+async def test_a_supervisor_s_hours_are_set_and_shown(shell: Shell) -> None:
+    ana = await add_person(shell, "Ana", "supervisor")
+    assert await shell.fail("availability", "show", ana) == "No hours have been set for this supervision yet."
+    mornings = ("--hours", "mon-tue 09:00-12:00")
+    words = ("availability", "set", ana, *mornings, "--hours", "Fri 14:00-18:00", "--length", "60", "--place", "Room 2")
+    assert (await shell.do(*words)).out == ""
+    assert (await shell.do("availability", "show", ana)).out.splitlines() == [
+        "mon 09:00-12:00",
+        "tue 09:00-12:00",
+        "fri 14:00-18:00",
+        "length 60, grid 60, buffers 0 and 10,",
+        "notice 120 minutes, horizon 60 days, online Room 2",
+    ]
+    for wrong, sentence in (
+        (("--hours", "monday 9-12"), "I do not understand “monday 9-12”. This works: mon-fri 09:00-12:00"),
+        (("--hours", "mon 25:00-26:00"), "I do not understand “mon 25:00-26:00”. This works: mon-fri 09:00-12:00"),
+        (("--hours", "mon 12:00-09:00"), "A range has to end after it begins. Nothing was changed."),
+        ((*mornings, "--hours", "mon 11:00-13:00"), "Two ranges of one day overlap. Nothing was changed."),
+        ((*mornings, "--horizon", "0"), "horizon has to be between 1 and 366."),
+    ):
+        assert await shell.fail("availability", "set", ana, *wrong) == sentence
+    assert len((await shell.do("availability", "show", ana)).out.splitlines()) == 5
+
+
 async def test_an_identity_nobody_offered_cannot_be_trusted(shell: Shell) -> None:
     await add_person(shell, "Ana", "supervisor")
     assert await shell.fail("person", "trust", "@ana:example.org") == "That account has shown no new identity."
