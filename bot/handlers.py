@@ -20,7 +20,7 @@ from bot.notices import Notices
 from bot.replies import DIGITS, NO, YES, Line, Reply, say
 from supervision import audit, journal, notifications, pairs, questions
 from supervision.audit import Actor
-from supervision.db import Database, Transaction
+from supervision.db import DATABASE_AWAY, Database, Transaction
 from supervision.errors import NotFound, Refused, TooMany, Transient
 from supervision.models import Channel
 from supervision.notifications import HIGH, Notice, Notification
@@ -161,7 +161,7 @@ class Handlers:
             return
         COMMANDS.labels("done").inc()
         if notification is not None:
-            await self.notices.deliver(notification, reply.pair or heard.pair)
+            await self._deliver(notification, reply.pair or heard.pair)
 
     async def _answer(self, heard: Heard, tx: Transaction, command: Command) -> Reply:
         self._spend(heard)
@@ -306,7 +306,14 @@ class Handlers:
             if not silent:
                 notification = await self._enqueue(tx, heard, reply)
         if notification is not None:
-            await self.notices.deliver(notification, heard.pair)
+            await self._deliver(notification, heard.pair)
+
+    async def _deliver(self, notification: Notification, pair: Pair) -> None:
+        """Send what is committed. A database that fails now has it sent again, and changes nothing of the command."""
+        try:
+            await self.notices.deliver(notification, pair)
+        except DATABASE_AWAY as error:
+            log.warning("notice.not_settled", id=str(notification.id), error=type(error).__name__)
 
     async def _tell_disk_full(self, event: Incoming) -> None:
         """Nothing can be written, so this one answer goes without the outbox; its transaction ID shows it once."""

@@ -271,7 +271,7 @@ class Notices:
 
     async def _seconds_to_next(self) -> float:
         async with self.database.transaction() as tx:
-            due = await notifications.next_due(tx, Channel.MATRIX, now=self.clock())
+            due = await notifications.next_due(tx, Channel.MATRIX, now=self.clock(), bot=self.client.user_id)
         if due is None:
             return SAFETY_NET
         return min(SAFETY_NET, max(0.05, (due - self.clock()).total_seconds()))

@@ -379,6 +379,8 @@ NEXT_DUE = text(
     """
     SELECT min(greatest(n.next_try_at, n.claimed_until)) FROM notifications AS n
     WHERE n.channel = :channel AND n.state = 'pending'
+        AND (CAST(:bot AS text) IS NULL
+            OR EXISTS (SELECT FROM pairs WHERE pairs.id = n.pair_id AND pairs.bot = :bot))
         AND NOT EXISTS (
             SELECT FROM notifications AS older
             WHERE older.appointment_id = n.appointment_id AND older.person_id = n.person_id
@@ -388,9 +390,9 @@ NEXT_DUE = text(
 )
 
 
-async def next_due(tx: Transaction, channel: Channel, *, now: datetime) -> datetime | None:
+async def next_due(tx: Transaction, channel: Channel, *, now: datetime, bot: str | None = None) -> datetime | None:
     """When the earliest row that `claim` could take wants to be tried, or is given back by its lease."""
-    due: datetime | None = await tx.scalar(NEXT_DUE, {"channel": channel, "now": now})
+    due: datetime | None = await tx.scalar(NEXT_DUE, {"channel": channel, "now": now, "bot": bot})
     return due
 
 

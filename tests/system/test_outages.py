@@ -352,6 +352,24 @@ async def test_a_homeserver_that_answers_with_errors_is_asked_ever_less(practice
         await wait_until_settled(practice.database)
 
 
+async def test_news_of_another_bot_account_wake_nobody(practice: Practice) -> None:
+    """Else the others ask the database without a pause for as long as one account is away."""
+    pair = await practice.add_pair()
+    [starts_at, *_] = await free_times(practice, pair)
+    await wait_until_settled(practice.database)
+    async with practice.database.transaction() as tx:
+        await tx.execute(text("INSERT INTO bots (matrix_id) VALUES ('@visavis-away:localhost')"))
+        await tx.execute(text("UPDATE pairs SET bot = '@visavis-away:localhost'"))
+    await book_on_the_web(practice, pair, starts_at)
+    await practice.mails(pair.supervisor.email, at_least=1)
+    count = text("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
+    async with practice.database.transaction() as tx:
+        before = await tx.scalar(count)
+    await asyncio.sleep(4)
+    async with practice.database.transaction() as tx:
+        assert await tx.scalar(count) - before < 30
+
+
 # The database away
 
 
@@ -466,6 +484,33 @@ async def test_a_full_disk_is_told_and_the_command_kept(
         assert answers(bruno, practice.bot) == replies
         assert await journaled(practice.database) == {said: "done"}
         assert await booked(practice.database) == [starts_at]
+    await owner.close()
+
+
+async def test_an_answer_that_cannot_be_noted_is_not_denied(
+    practice: Practice, postgresql: PostgreSQL, database_name: str
+) -> None:
+    """The disk fills up between the commit of a command and the noting of its answer."""
+    pair = await practice.add_pair()
+    room, bot, [starts_at, *_] = pair.room_id or "", practice.bot, await free_times(practice, pair)
+    owner = await asyncpg.connect(postgresql.url(database_name, "visavis_owner"))
+    async with practice.phones(pair) as (_, bruno):
+        await wait_until_settled(practice.database)
+        await owner.execute(
+            FULL.replace("INSERT ON journal", "UPDATE ON notifications").partition(
+                ";\nCREATE TRIGGER disk_full BEFORE INSERT"
+            )[0]
+        )
+        said = await bruno.send_text(room, booking(pair, starts_at))
+        [reply] = await wait_for_all(bruno, lambda: answers(bruno, bot), 1)
+        assert told(pair.supervisee, pair, starts_at) in reply
+        await asyncio.sleep(3)
+        await owner.execute(SPACE_AGAIN)
+        await practice.stop_bot()
+        await practice.start_bot()
+        await wait_until_settled(practice.database)
+        assert answers(bruno, bot) == [reply]
+        assert await journaled(practice.database) == {said: "done"}
     await owner.close()
 
 
