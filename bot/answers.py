@@ -2,18 +2,20 @@
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
-from bot import commands
-from bot.commands import Command, When
+from bot import commands, whens
+from bot.commands import Command
 from bot.replies import DIGITS, Ask, Line, Reply, say
+from bot.whens import Ranges, When
 from supervision import appointments, availability, pairs, people, queries, questions
 from supervision.appointments import Appointment
 from supervision.audit import Actor
 from supervision.availability import Slot
 from supervision.db import Transaction
-from supervision.errors import NotFound, NotUnderstood
+from supervision.errors import NotFound, NotUnderstood, Refused
 from supervision.models import Question, Status
 from supervision.pairs import Pair
 from supervision.people import Person
@@ -23,6 +25,16 @@ from supervision.texts import Key, Span, reader
 COMING = timedelta(days=14)
 SHOWN_SLOTS = len(DIGITS)
 SHOWN_A_DAY = 3
+DAYTIME = range(7, 19)
+REPEATED = {None: "slots.line", 0: "slots.line_before", 1: "slots.line_after"}
+
+
+@dataclass(frozen=True)
+class Moving:
+    """The appointment that a picked slot would move, and its number in the list."""
+
+    number: int
+    appointment_id: uuid.UUID
 
 
 @dataclass(frozen=True)
@@ -56,8 +68,8 @@ async def answer(talk: Talk, command: Command) -> Reply:
     match command:
         case commands.Help():
             return _help()
-        case commands.Slots(month):
-            return await _slots(talk, month)
+        case commands.Slots(month, when):
+            return await _slots(talk, month) if when is None else await _slots_within(talk, when)
         case commands.Book(what):
             return await _book(talk, what)
         case commands.Confirm(number):
@@ -113,42 +125,103 @@ async def _slots(talk: Talk, month: int | None) -> Reply:
     return _offer(talk, free)
 
 
-def _offer(talk: Talk, free: Sequence[Slot], moving: tuple[int, uuid.UUID] | None = None) -> Reply:
-    """A list of slots to pick from; `moving` is the number and ID of the appointment that a slot would move."""
+def _offer(talk: Talk, free: Sequence[Slot], moving: Moving | None = None, *, before: Line | None = None) -> Reply:
+    """A list of slots to pick from; `before` is said before it."""
     shown = _spread(talk, free)
+    moved = moving.appointment_id if moving else None
     foot: tuple[Line, ...] = ()
     ask: Ask | None = None
     if talk.supervises and moving is None:
         head = Line("slots.supervisor", {"supervisee": talk.pair.supervisee.name, "city": talk.city()})
     else:
         head = Line("slots.head", {"supervisor": talk.pair.supervisor.name, "city": talk.city()})
-        foot = (Line("slots.foot") if moving is None else Line("slots.foot_move", {"number": moving[0]}),)
+        foot = (Line("slots.foot") if moving is None else Line("slots.foot_move", {"number": moving.number}),)
         starts = [slot.starts_at for slot in shown]
-        ask = Ask(Question.PICK_SLOT, starts, appointment_id=moving and moving[1], tappable=True)
+        ask = Ask(Question.PICK_SLOT, starts, appointment_id=moved, tappable=True)
     lines = [
-        Line("slots.line", {"number": number, "span": talk.span(slot.starts_at, slot.ends_at, brief=True)})
+        Line(
+            REPEATED[whens.repeat(slot.starts_at, talk.person.zone)],
+            {"number": number, "span": talk.span(slot.starts_at, slot.ends_at, brief=True)},
+        )
         for number, slot in enumerate(shown, start=1)
     ]
-    return Reply((head, *lines, *foot), ask)
+    return Reply((*([before] if before else []), head, *lines, *foot), ask)
 
 
 def _spread(talk: Talk, free: Sequence[Slot]) -> list[Slot]:
-    """At most ten, and at most three of a day: its first, its middle, its last."""
+    """At most ten; where there are more, at most three of a day, or its share of the ten, from first to last."""
     days: dict[date, list[Slot]] = {}
     for slot in free:
         days.setdefault(slot.starts_at.astimezone(talk.person.zone).date(), []).append(slot)
+    share = max(SHOWN_A_DAY, SHOWN_SLOTS // max(1, len(days)))
     shown: list[Slot] = []
     for slots in days.values():
-        picked = slots if len(slots) <= SHOWN_A_DAY else [slots[0], slots[len(slots) // 2], slots[-1]]
-        shown += picked
+        step = max(1, (len(slots) - 1) / (share - 1))
+        shown += [slots[int(place * step + 0.5)] for place in range(min(share, len(slots)))]
     return shown[:SHOWN_SLOTS]
+
+
+async def _slots_within(talk: Talk, when: When) -> Reply:
+    meant = whens.resolve(when, talk.now, talk.person.zone)
+    return await _choose(talk, meant if isinstance(meant, Ranges) else Ranges(tuple(map(whens.minute, meant.at))))
+
+
+async def _meant(talk: Talk, when: When, moving: Moving | None = None) -> datetime | Reply:
+    """The one start that was meant; or, where it could be another or none was named, the question which."""
+    meant = whens.resolve(when, talk.now, talk.person.zone)
+    if isinstance(meant, Ranges):
+        free = await _free(talk, meant, moving)
+        filled = [slot.starts_at for slot in free if (slot.starts_at, slot.ends_at) in meant.ranges]
+        return filled[0] if len(filled) == 1 else await _choose(talk, meant, moving)
+    offered = await _on_offer(talk, meant.at)
+    if not offered:
+        return min(meant.at, key=lambda at: at.astimezone(talk.person.zone).hour not in DAYTIME)
+    if len(offered) == 1 and not meant.unsure:
+        return offered[0]
+    return await _choose(talk, Ranges(tuple(map(whens.minute, offered))), moving)
+
+
+async def _choose(talk: Talk, meant: Ranges, moving: Moving | None = None) -> Reply:
+    """What is free of that, as a list to answer; or, where nothing is, what is free after it."""
+    free = await _free(talk, meant, moving)
+    if free:
+        reply = _offer(talk, free, moving)
+        if len(free) > SHOWN_SLOTS:
+            return replace(reply, lines=(*reply.lines, Line("slots.more")))
+        return reply
+    since = meant.ranges[0][0]
+    for later in (Ranges(((since, since + COMING),)), Ranges(((talk.now, talk.now + COMING),))):
+        free = await _free(talk, later, moving)
+        if free:
+            return _offer(talk, free, moving, before=Line("slots.none_then"))
+    return say("slots.none", supervisor=talk.pair.supervisor.name)
+
+
+async def _free(talk: Talk, meant: Ranges, moving: Moving | None = None) -> list[Slot]:
+    """What can be booked of that; without the present time of the appointment that would move."""
+    since, until = meant.ranges[0][0], max(until for _, until in meant.ranges)
+    moved = moving.appointment_id if moving else None
+    free = await availability.slots(talk.tx, talk.pair, since=since, until=until, now=talk.now, moving=moved)
+    current = (await appointments.get(talk.tx, talk.actor, moved)).starts_at if moved else None
+    return [slot for slot in free if meant.fit(slot.starts_at) and slot.starts_at != current]
+
+
+async def _on_offer(talk: Talk, instants: Sequence[datetime]) -> list[datetime]:
+    """Those at which the supervisor can be booked by her rules, whether somebody has them already or not."""
+    rules = await availability.load(talk.tx, talk.pair.supervisor.id)
+    offered: list[datetime] = []
+    for at in instants:
+        with suppress(Refused):
+            availability.check_bookable(rules, talk.pair.supervisor.zone, at, now=talk.now)
+            offered.append(at)
+    return offered
 
 
 async def _book(talk: Talk, what: int | When | None) -> Reply:
     if what is None:
         return await _slots(talk, None)
-    starts_at = await _picked_slot(talk, what) if isinstance(what, int) else _instant(talk, what)
-    return await _request(talk, starts_at)
+    starts_at = await _picked_slot(talk, what) if isinstance(what, int) else await _meant(talk, what)
+    return starts_at if isinstance(starts_at, Reply) else await _request(talk, starts_at)
 
 
 async def _request(talk: Talk, starts_at: datetime) -> Reply:
@@ -184,17 +257,14 @@ async def _reschedule(talk: Talk, number: int | None, to: int | When | None) -> 
     picked = await _pick(talk, number, "reschedule")
     if isinstance(picked, Reply):
         return picked
+    moving = Moving(number or 1, picked)
     if to is None:
-        free = await availability.slots(
-            talk.tx, talk.pair, since=talk.now, until=talk.now + COMING, now=talk.now, moving=picked
-        )
-        current = await appointments.get(talk.tx, talk.actor, picked)
-        free = [slot for slot in free if slot.starts_at != current.starts_at]
+        free = await _free(talk, Ranges(((talk.now, talk.now + COMING),)), moving)
         if not free:
             return say("slots.none", supervisor=talk.pair.supervisor.name)
-        return _offer(talk, free, (number or 1, picked))
-    starts_at = await _picked_slot(talk, to) if isinstance(to, int) else _instant(talk, to)
-    return await _move(talk, picked, starts_at)
+        return _offer(talk, free, moving)
+    starts_at = await _picked_slot(talk, to) if isinstance(to, int) else await _meant(talk, to, moving)
+    return starts_at if isinstance(starts_at, Reply) else await _move(talk, picked, starts_at)
 
 
 async def _move(talk: Talk, appointment_id: uuid.UUID, starts_at: datetime) -> Reply:
@@ -272,22 +342,6 @@ async def _language(talk: Talk, language: str | None) -> Reply:
         return say("language.which")
     await people.set_language(talk.tx, talk.actor, talk.person.id, language, now=talk.now)
     return Reply((Line("language.set"),), pair=await pairs.get(talk.tx, talk.pair.id))
-
-
-def _instant(talk: Talk, when: When) -> datetime:
-    """A wall-clock time in the person's zone as an instant; without a year, the one nearest to today or to come."""
-    today = talk.now.astimezone(talk.person.zone).date()
-    try:
-        day = date(when.year or today.year, when.month, when.day)
-        if when.year is None and day < today - timedelta(days=180):
-            day = day.replace(year=day.year + 1)
-        clock = datetime(day.year, day.month, day.day, when.hour, when.minute).time()  # noqa: DTZ001 - a wall clock
-    except ValueError as error:
-        raise NotUnderstood("book.no_such_time") from error
-    instant = availability.to_instant(day, clock, talk.person.zone)
-    if instant is None:
-        raise NotUnderstood("book.no_such_time")
-    return instant
 
 
 def _month(talk: Talk, month: int) -> tuple[datetime, datetime]:

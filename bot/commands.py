@@ -5,19 +5,10 @@ table below. English and Portuguese words both work always; accents and case do 
 """
 
 import re
-import unicodedata
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class When:
-    """A wall-clock time in the writer's zone; without a year the next such day is meant."""
-
-    day: int
-    month: int
-    hour: int
-    minute: int
-    year: int | None = None
+from bot.phrases import MONTHS, plain, read
+from bot.whens import When
 
 
 @dataclass(frozen=True)
@@ -27,9 +18,10 @@ class Help:
 
 @dataclass(frozen=True)
 class Slots:
-    """`month` is 1 to 12, or None for the coming days."""
+    """`month` is 1 to 12, `when` another time that was named; None of both for the coming days."""
 
     month: int | None = None
+    when: When | None = None
 
 
 @dataclass(frozen=True)
@@ -125,27 +117,6 @@ WORDS: dict[str, tuple[str, ...]] = {
 }
 BY_WORD = {word: name for name, others in WORDS.items() for word in (name, *others)}
 
-MONTHS = {
-    name: number
-    for number, names in enumerate(
-        (
-            ("janeiro", "january", "jan"),
-            ("fevereiro", "february", "fev", "feb"),
-            ("marco", "march", "mar"),
-            ("abril", "april", "abr", "apr"),
-            ("maio", "may", "mai"),
-            ("junho", "june", "jun"),
-            ("julho", "july", "jul"),
-            ("agosto", "august", "ago", "aug"),
-            ("setembro", "september", "set", "sep"),
-            ("outubro", "october", "out", "oct"),
-            ("novembro", "november", "nov"),
-            ("dezembro", "december", "dez", "dec"),
-        ),
-        start=1,
-    )
-    for name in names
-}
 LANGUAGES = {
     "pt": "pt-BR",
     "pt-br": "pt-BR",
@@ -155,12 +126,8 @@ LANGUAGES = {
     "english": "en",
     "ingles": "en",
 }
-CLOCK = r"(?P<hour>\d{1,2})(?:[:h](?P<minute>\d{2})|h)?"
-TIMES = (
-    re.compile(rf"(?P<day>\d{{1,2}})/(?P<month>\d{{1,2}})(?:/(?P<year>\d{{4}}))?,? +(?:as |at )?{CLOCK}"),
-    re.compile(rf"(?P<year>\d{{4}})-(?P<month>\d{{2}})-(?P<day>\d{{2}})[t ] *(?:as |at )?{CLOCK}"),
-)
-NUMBER = re.compile(r"#?(\d{1,3})")
+NUMBER = re.compile(r"#?(\d{1,3})", re.ASCII)
+TARGET = re.compile(r"^(?:(?:para|pra|to)\b|->|→) *")
 LONGEST = 500
 
 
@@ -176,7 +143,7 @@ def parse(text: str, bot_name: str = "visavis") -> Command | None:
             return None
         words = text[named.end() :].lstrip("!/")
     first, _, rest = words[:LONGEST].partition("\n")[0].strip().partition(" ")
-    name = BY_WORD.get(_plain(first))
+    name = BY_WORD.get(plain(first))
     if name is None:
         # After the bot's mere name ordinary talk may follow: "Visavis is down again".
         return Unknown(first[:30]) if prefixed else None
@@ -184,7 +151,7 @@ def parse(text: str, bot_name: str = "visavis") -> Command | None:
 
 
 def _read(name: str, rest: str) -> Command:
-    argument = _plain(rest)
+    argument = plain(rest)
     match name:
         case "help":
             return Help()
@@ -210,13 +177,14 @@ def _slots(argument: str) -> Command:
     if not argument:
         return Slots()
     month = MONTHS.get(argument)
-    return Slots(month) if month else Incomplete("slots")
+    when = None if month else read(argument)
+    return Slots(month, when) if month or when else Incomplete("slots")
 
 
 def _book(argument: str) -> Command:
     if not argument:
         return Book()
-    what = _number(argument) or _when(argument)
+    what = _number(argument) or read(argument)
     return Book(what) if what else Incomplete("book")
 
 
@@ -236,43 +204,21 @@ def _cancel(rest: str) -> Command:
 
 
 def _reschedule(argument: str) -> Command:
+    """`1 3`, `1 para ter 10h`, `ter 10h`; a number in front is the appointment's unless it begins a time: `3 dez`."""
     if not argument:
         return Reschedule()
-    when = _when(argument)
-    if when:
-        return Reschedule(None, when)
-    first, _, target = argument.partition(" ")
+    whole = read(TARGET.sub("", argument))
+    first, _, rest = argument.partition(" ")
     number = _number(first)
-    if number is None:
-        return Incomplete("reschedule")
-    target = re.sub(r"^(para|to|->|→) *", "", target.strip())
+    target = TARGET.sub("", rest)
+    if number is None or (whole and target == rest):
+        return Reschedule(None, whole) if whole else Incomplete("reschedule")
     if not target:
         return Reschedule(number)
-    to = _number(target) or _when(target)
+    to = _number(target) or read(target)
     return Reschedule(number, to) if to else Incomplete("reschedule")
 
 
 def _number(argument: str) -> int | None:
     found = NUMBER.fullmatch(argument)
     return int(found[1]) or None if found else None
-
-
-def _when(argument: str) -> When | None:
-    for pattern in TIMES:
-        found = pattern.fullmatch(argument)
-        if found:
-            year = found["year"]
-            return When(
-                int(found["day"]),
-                int(found["month"]),
-                int(found["hour"]),
-                int(found["minute"] or 0),
-                int(year) if year else None,
-            )
-    return None
-
-
-def _plain(text: str) -> str:
-    """Lower case, no accents, single spaces."""
-    letters = unicodedata.normalize("NFKD", text.casefold())
-    return " ".join("".join(c for c in letters if not unicodedata.combining(c)).split())
