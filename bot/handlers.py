@@ -21,7 +21,7 @@ from bot.replies import DIGITS, NO, YES, Line, Reply, say
 from supervision import audit, journal, notifications, pairs, questions
 from supervision.audit import Actor
 from supervision.db import DATABASE_AWAY, Database, Transaction
-from supervision.errors import NotFound, Refused, TooMany, Transient
+from supervision.errors import Refused, TooMany, Transient
 from supervision.models import Channel
 from supervision.notifications import HIGH, Notice, Notification
 from supervision.pairs import Pair
@@ -51,13 +51,14 @@ DOUBTS = {
 
 @dataclass(frozen=True)
 class Heard:
-    """One event with its pair and sender, within a transaction."""
+    """One event with its pair and sender, within a transaction; `fresh` if the journal did not have it."""
 
     event: Incoming
     pair: Pair
     person: Person
     actor: Actor
     now: datetime
+    fresh: bool
 
 
 Change = Callable[[Heard, Transaction], Awaitable[Reply]]
@@ -135,10 +136,10 @@ class Handlers:
         """Journal, change and reply in one transaction; or, where that is refused or fails, say so in another."""
         try:
             async with self.database.transaction() as tx:
-                heard = await self._hear(tx, event)
+                heard = await self._hear(tx, event, "done")
                 if heard is None:
                     return
-                if not await self._journal(tx, event, "done", heard.now):
+                if not heard.fresh:
                     repeated = event.event_id not in await journal.handled(tx, [event.event_id])
                     notification = None
                 else:
@@ -211,24 +212,13 @@ class Handlers:
             self._taps.popitem(last=False)
         return heard.now - first < PATIENCE
 
-    async def _hear(self, tx: Transaction, event: Incoming) -> Heard | None:
-        """Who says it, in which pair. A stranger is noted and not heard; a room of no pair is none of ours."""
-        now = self.clock()
-        try:
-            pair = await pairs.by_room(tx, event.room_id)
-        except NotFound:
-            return None
-        via: audit.Via = "reaction" if event.kind == "reaction" else "matrix"
-        for person in pair.people:
-            if person.matrix_id == event.sender and person.disabled_at is None:
-                return Heard(event, pair, person, Actor(person.id, via, device=event.device_id), now)
-        if await self._journal(tx, event, "stranger", now):
-            log.warning("room.stranger_heard", pair=str(pair.id))
-            await audit.record(tx, Actor(None, via), "room.speak", "pair", pair.id, now=now, success=False)
-        return None
+    async def _hear(self, tx: Transaction, event: Incoming, outcome: str) -> Heard | None:
+        """Journal an event, and say who speaks in which pair.
 
-    async def _journal(self, tx: Transaction, event: Incoming, outcome: str, now: datetime) -> bool:
-        return await journal.record(
+        A stranger is noted and not heard; a room of no pair is none of ours.
+        """
+        now = self.clock()
+        noted = await journal.hear(
             tx,
             event.event_id,
             event.room_id,
@@ -237,6 +227,18 @@ class Handlers:
             outcome=outcome,
             now=now,
         )
+        if noted is None:
+            return None
+        pair, fresh = noted
+        via: audit.Via = "reaction" if event.kind == "reaction" else "matrix"
+        for person in pair.people:
+            if person.matrix_id == event.sender and person.disabled_at is None:
+                return Heard(event, pair, person, Actor(person.id, via, device=event.device_id), now, fresh)
+        if fresh:
+            log.warning("room.stranger_heard", pair=str(pair.id))
+            await journal.rename(tx, event.event_id, "stranger")
+            await audit.record(tx, Actor(None, via), "room.speak", "pair", pair.id, now=now, success=False)
+        return None
 
     async def _enqueue(self, tx: Transaction, heard: Heard, reply: Reply) -> Notification:
         """Put a reply into the outbox, leased to us, who send it right after the commit."""
@@ -297,8 +299,8 @@ class Handlers:
     async def _note(self, event: Incoming, reply: Reply, *, reason: str, silent: bool) -> None:
         notification = None
         async with self.database.transaction() as tx:
-            heard = await self._hear(tx, event)
-            if heard is None or not await self._journal(tx, _without_index(event), reason, heard.now):
+            heard = await self._hear(tx, _without_index(event), reason)
+            if heard is None or not heard.fresh:
                 return
             await audit.record(
                 tx, heard.actor, "command", "pair", heard.pair.id, now=heard.now, success=False, reason=reason

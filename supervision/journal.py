@@ -3,21 +3,33 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import select, text
+from sqlalchemy import bindparam, func, select, update
+from sqlalchemy.dialects.postgresql import insert
 
+from supervision import pairs
 from supervision.db import Transaction
 from supervision.models import journal
+from supervision.pairs import Pair
 
-RECORD = text(
-    """
-    INSERT INTO journal (event_id, room_id, session_id, message_index, outcome, handled_at)
-    VALUES (:event_id, :room_id, :session_id, :message_index, :outcome, :now)
-    ON CONFLICT DO NOTHING
-    """
+# Two questions that every message in a room asks, in one statement: whose room is it, and was this here before?
+NOTED = (
+    insert(journal)
+    .values(
+        event_id=bindparam("event_id"),
+        room_id=bindparam("room"),
+        session_id=bindparam("session_id"),
+        message_index=bindparam("message_index"),
+        outcome=bindparam("outcome"),
+        handled_at=bindparam("now"),
+    )
+    .on_conflict_do_nothing()
+    .returning(journal.c.event_id)
+    .cte("noted")
 )
+HEAR = pairs.BY_ROOM.add_columns(select(func.count()).select_from(NOTED).scalar_subquery())
 
 
-async def record(
+async def hear(
     tx: Transaction,
     event_id: str,
     room_id: str,
@@ -26,24 +38,24 @@ async def record(
     message_index: int | None,
     outcome: str,
     now: datetime,
-) -> bool:
-    """Note an event in the transaction of its effect. False: it, or its ciphertext, was here already.
+) -> tuple[Pair, bool] | None:
+    """Note an event in the transaction of its effect: the pair whose room it is, and whether it is new.
 
-    `session_id` and `message_index` name one Megolm ciphertext (Matrix client-server API, m.megolm.v1.aes-sha2), so
-    that the same one posted again as another event is seen. `outcome` is a static word.
+    It is not where it, or its ciphertext, stood here already: `session_id` and `message_index` name one Megolm
+    ciphertext (Matrix client-server API, m.megolm.v1.aes-sha2), so that the same one posted again as another event is
+    seen. `outcome` is a static word. None for a room of no pair.
     """
-    added = await tx.execute(
-        RECORD,
-        {
-            "event_id": event_id,
-            "room_id": room_id,
-            "session_id": session_id,
-            "message_index": message_index,
-            "outcome": outcome,
-            "now": now,
-        },
-    )
-    return added.rowcount == 1
+    noted = {"event_id": event_id, "room": room_id, "session_id": session_id, "message_index": message_index}
+    row = (await tx.execute(HEAR, {**noted, "room_id": room_id, "outcome": outcome, "now": now})).one_or_none()
+    if row is None:
+        return None
+    *pair, fresh = row
+    return pairs.from_row(pair), bool(fresh)
+
+
+async def rename(tx: Transaction, event_id: str, outcome: str) -> None:
+    """Another outcome for an event that this transaction has recorded."""
+    await tx.execute(update(journal).where(journal.c.event_id == event_id).values(outcome=outcome))
 
 
 async def handled(tx: Transaction, event_ids: Sequence[str]) -> set[str]:
