@@ -4,12 +4,14 @@
 """
 
 import asyncio
+import json
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ from supervision.models import appointments as appointments_table
 from supervision.pairs import Pair
 from supervision.people import Person
 from supervision.texts import Span, reader
-from tests.support.demo import Phone
+from tests.support.demo import HERE, Phone
 from tests.support.human import Human
 from tests.support.practice import Practice, open_practice
 from tests.support.proxy import Proxy
@@ -461,51 +463,135 @@ async def test_a_database_that_lets_nobody_in_is_waited_for(
 # The disk full
 
 
+# PostgreSQL on a disk of its own, which goes with the program: as root, or else by a user namespace.
+ON_A_SMALL_DISK = """
+import asyncio, json, sys
+from pathlib import Path
+import migrations
+from embedded.postgresql import start_postgresql
+
+async def main():
+    server = await start_postgresql(Path(sys.argv[1]), durable=False)
+    await migrations.upgrade(server.dsn("visavis", "visavis_owner"), server.dsn("visavis", "visavis_app"))
+    print(json.dumps([str(server.socket_folder), dict(server.passwords)]), flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+MOUNT = 'mount -t tmpfs -o size=200m,mode=755 none "$1"; shift; exec '
+USED_UP = """
+INSERT INTO journal (event_id, room_id, outcome, handled_at)
+SELECT gen_random_uuid(), repeat('x', 200), 'used', now() FROM generate_series(1, $1::int)
+"""
+
+
+@dataclass(frozen=True)
+class SmallDisk:
+    """A database server, and the folder of its disk as it is seen from outside."""
+
+    server: PostgreSQL
+    folder: Path
+
+    async def fill(self) -> None:
+        """Leave no byte, nor any room in the pages that the journal has already."""
+        self._use_up()
+        connection = await asyncpg.connect(self.server.url("visavis", "postgres"))
+        await connection.execute("ALTER TABLE journal SET (autovacuum_enabled = false)")
+        for rows in (1000, 10, 1):
+            with suppress(asyncpg.DiskFullError):
+                while True:
+                    await connection.execute(USED_UP, rows)
+        await connection.close()
+
+    def _use_up(self) -> None:
+        with (self.folder / "filling").open("wb", buffering=0) as filling, suppress(OSError):
+            while True:
+                filling.write(bytes(4096))
+
+    async def clear(self) -> None:
+        (self.folder / "filling").unlink()
+        connection = await asyncpg.connect(self.server.url("visavis", "postgres"))
+        await connection.execute("DELETE FROM journal WHERE outcome = 'used'")
+        await connection.close()
+
+
+@asynccontextmanager
+async def small_disk(postgresql: PostgreSQL, folder: Path) -> AsyncIterator[SmallDisk]:
+    """Mounted on a folder, for the server and for `/proc` alone."""
+    uid = os.geteuid()
+    before = ["unshare", "--mount"] if uid == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
+    mount = MOUNT + ("" if uid == 0 else f"unshare --user --map-user={uid} ") + '"$@"'
+    process = await asyncio.create_subprocess_exec(
+        *before, "sh", "-ec", mount, "sh", str(folder), sys.executable, "-c", ON_A_SMALL_DISK, str(folder),
+        cwd=HERE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout
+    try:
+        sockets, passwords = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
+        root = f"/proc/{process.pid}/root"
+        server = replace(postgresql, socket_folder=Path(f"{root}{sockets}"), passwords=passwords)
+        yield SmallDisk(server, Path(f"{root}{folder}"))
+    finally:
+        process.kill()
+        await process.communicate()
+
+
 async def test_a_full_disk_is_told_and_the_command_kept(
-    practice: Practice, postgresql: PostgreSQL, database_name: str
+    servers: Servers, postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
-    """PostgreSQL says 53100 when a table cannot grow; here a trigger says so for the tables that a command writes."""
-    pair = await practice.add_pair()
-    room, [starts_at, *_] = pair.room_id or "", await free_times(practice, pair)
-    owner = await asyncpg.connect(postgresql.url(database_name, "visavis_owner"))
-    async with practice.phones(pair) as (ana, bruno):
-        await wait_until_settled(practice.database)
-        await owner.execute(FULL.format(before="INSERT ON journal"))
-        said = await bruno.send_text(room, booking(pair, starts_at))
-        [sentence] = await wait_for_all(bruno, lambda: answers(bruno, practice.bot), 1)
-        assert sentence == reader("en", "Europe/Lisbon").say("disk_full")
-        await asyncio.sleep(2.5)  # it is tried again, and said no second time
-        assert answers(bruno, practice.bot) == [sentence]
-        assert (await journaled(practice.database), await booked(practice.database)) == ({}, [])
-        await owner.execute(SPACE_AGAIN)
-        replies = await wait_for_all(bruno, lambda: answers(bruno, practice.bot), 2)
-        assert told(pair.supervisee, pair, starts_at) in replies[1]
-        await wait_for_all(ana, lambda: news(ana, practice.bot), 1)
-        await wait_until_settled(practice.database)
-        assert answers(bruno, practice.bot) == replies
-        assert await journaled(practice.database) == {said: "done"}
-        assert await booked(practice.database) == [starts_at]
-
-        # It fills up again between the commit of a command and the noting of its answer: that is not denied.
-        await owner.execute(FULL.format(before="UPDATE ON notifications"))
-        later = await bruno.send_text(room, "!language")
-        replies = await wait_for_all(bruno, lambda: answers(bruno, practice.bot), 3)
-        assert replies[2].startswith("Which")
-        await asyncio.sleep(2.5)
-        await owner.execute(SPACE_AGAIN)
-        await practice.stop_bot()
-        await practice.start_bot()
-        await wait_until_settled(practice.database)
-        assert answers(bruno, practice.bot) == replies
-        assert await journaled(practice.database) == dict.fromkeys((said, later), "done")
-    await owner.close()
+    async with (
+        small_disk(postgresql, tmp_path_factory.mktemp("d")) as disk,
+        kept_alive(servers, disk.server, tmp_path) as practice,
+    ):
+        pair = await practice.add_pair()
+        room, times = pair.room_id or "", (await free_times(practice, pair))[:3]
+        async with practice.phones(pair) as (ana, bruno):
+            await wait_until_settled(practice.database)
+            await disk.fill()
+            said = [await bruno.send_text(room, booking(pair, starts_at)) for starts_at in times]
+            [sentence] = await wait_for_all(bruno, lambda: answers(bruno, practice.bot), 1)
+            assert sentence == reader("en", "Europe/Lisbon").say("disk_full")
+            await asyncio.sleep(2)  # it is tried again, and said no second time
+            assert answers(bruno, practice.bot) == [sentence]
+            assert await booked(practice.database) == []
+            await disk.clear()
+            replies = await wait_for_all(bruno, lambda: answers(bruno, practice.bot)[1:], 3)
+            assert [told(pair.supervisee, pair, times[at]) in replies[at] for at in range(3)] == [True, True, True]
+            await wait_for_all(ana, lambda: news(ana, practice.bot), 3)
+            await wait_until_settled(practice.database)
+            assert answers(bruno, practice.bot) == [sentence, *replies]
+            assert await journaled(practice.database) == dict.fromkeys(said, "done")
+            assert await booked(practice.database) == times
 
 
+# What PostgreSQL says where a table cannot grow.
 FULL = """
 CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full';
 END $$;
-CREATE TRIGGER disk_full BEFORE {before} FOR EACH ROW EXECUTE FUNCTION disk_full();
+CREATE TRIGGER disk_full BEFORE UPDATE ON notifications FOR EACH ROW EXECUTE FUNCTION disk_full();
 """
-SPACE_AGAIN = "DROP FUNCTION disk_full CASCADE"
+
+
+async def test_a_disk_that_fills_up_after_the_commit_denies_nothing(
+    practice: Practice, postgresql: PostgreSQL, database_name: str
+) -> None:
+    """Between a command and the noting of its answer; no disk can be filled at that moment, so a trigger says it."""
+    pair = await practice.add_pair()
+    room, bot = pair.room_id or "", practice.bot
+    owner = await asyncpg.connect(postgresql.url(database_name, "visavis_owner"))
+    async with practice.phones(pair) as (_, bruno):
+        await wait_until_settled(practice.database)
+        await owner.execute(FULL)
+        said = await bruno.send_text(room, "!language")
+        [reply] = await wait_for_all(bruno, lambda: answers(bruno, bot), 1)
+        assert reply.startswith("Which")
+        await asyncio.sleep(2)
+        await owner.execute("DROP FUNCTION disk_full CASCADE")
+        await practice.stop_bot()
+        await practice.start_bot()
+        await wait_until_settled(practice.database)
+        assert answers(bruno, bot) == [reply]
+        assert await journaled(practice.database) == {said: "done"}
+    await owner.close()
