@@ -230,7 +230,7 @@ def _weekdays(day: Weekday, today: date) -> set[date]:
         case Which.this:
             return {first}
         case Which.next:
-            return {first if first > today else first + 7 * A_DAY} | of_next_week
+            return {first} | of_next_week
         case Which.of_this_week:
             of_this_week = {one - 7 * A_DAY for one in of_next_week}
             return {one for one in of_this_week if one >= today} or of_this_week
