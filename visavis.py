@@ -20,13 +20,14 @@ import yaml
 from sqlalchemy.exc import DBAPIError
 
 import migrations
-from supervision import availability, identities, jobs, logs, notifications, pairs, people
+from supervision import availability, identities, jobs, logs, notifications, pairs, people, queries
 from supervision.audit import Actor
 from supervision.config import Config, load
 from supervision.db import Database, Transaction
-from supervision.errors import Refused, SupervisionError
+from supervision.errors import NotFound, Refused, SupervisionError
 from supervision.models import Mode, State
 from supervision.texts import Reader, refusal
+from web import views
 
 if TYPE_CHECKING:
     from web.demo import DemoPages
@@ -193,10 +194,26 @@ def disable_person(config_path: Path, person_id: uuid.UUID) -> None:
 
 @person.command("trust")
 @click.argument("matrix_id")
+@click.argument("fingerprint", nargs=-1)
 @click.pass_obj
-def trust_person(config_path: Path, matrix_id: str) -> None:
-    """Believe the changed identity of a Matrix account, after asking its owner."""
-    in_transaction(config_path, lambda tx: identities.confirm(tx, OPERATOR, matrix_id, now=now()))
+def trust_person(config_path: Path, matrix_id: str, fingerprint: Sequence[str]) -> None:
+    """Believe the changed identity of a Matrix account, after asking its owner.
+
+    Without the fingerprint it shows the new one and changes nothing.
+    """
+
+    async def work(tx: Transaction) -> None:
+        if fingerprint:
+            return await identities.confirm(tx, OPERATOR, matrix_id, master_key="".join(fingerprint), now=now())
+        offered = views.fingerprint(await queries.offered_identity(tx, matrix_id))
+        if offered is None:
+            raise NotFound("refused.no_new_identity")
+        raise click.ClickException(
+            f"{matrix_id} shows the fingerprint {offered}. If its owner reads the same in their app, repeat this"
+            " command with the fingerprint behind the Matrix ID."
+        )
+
+    in_transaction(config_path, work)
 
 
 @cli.group()

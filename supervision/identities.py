@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from supervision import audit, notifications, pairs
 from supervision.audit import SYSTEM, Actor
 from supervision.db import Transaction
-from supervision.errors import NotFound
+from supervision.errors import NotFound, Stale
 from supervision.models import Channel, identities, people
 from supervision.notifications import HIGH, Notice
 
@@ -39,15 +39,21 @@ async def pin(tx: Transaction, matrix_id: str, master_key: str, *, now: datetime
     return str(row.master_key)
 
 
-async def confirm(tx: Transaction, actor: Actor, matrix_id: str, *, now: datetime) -> None:
-    """Believe the offered identity from now on: its owner, signed in by mail, or an admin vouches for it."""
+async def confirm(tx: Transaction, actor: Actor, matrix_id: str, *, master_key: str, now: datetime) -> None:
+    """Believe the offered identity from now on: its owner, signed in by mail, or an admin vouches for it.
+
+    `master_key` is the one that they were shown; spaces in it do not count. Raises NotFound where none is offered,
+    and Stale where another one is by now.
+    """
     changed = await tx.execute(
         update(identities)
-        .where(identities.c.matrix_id == matrix_id, identities.c.offered_key.is_not(None))
+        .where(identities.c.matrix_id == matrix_id, identities.c.offered_key == "".join(master_key.split()))
         .values(master_key=identities.c.offered_key, pinned_at=now, offered_key=None, offered_at=None)
     )
     if changed.rowcount == 0:
-        raise NotFound("refused.no_new_identity")
+        if await tx.scalar(select(identities.c.offered_key).where(identities.c.matrix_id == matrix_id)) is None:
+            raise NotFound("refused.no_new_identity")
+        raise Stale
     person_id = await tx.scalar(select(people.c.id).where(people.c.matrix_id == matrix_id))
     await audit.record(tx, actor, "identity.confirm", "person", person_id, now=now)
     if person_id is not None:

@@ -89,8 +89,9 @@ async def confirm_identity(request: web.Request) -> web.Response:
     me = person(request)
     if me.matrix_id is None:
         raise NotFound
+    shown = request[FORM].get("fingerprint", "").replace("\0", "")
     async with database(request).transaction() as tx:
-        await identities.confirm(tx, visitor(request).actor, me.matrix_id, now=now(request))
+        await identities.confirm(tx, visitor(request).actor, me.matrix_id, master_key=shown, now=now(request))
     return pages.go(pages.home(visitor(request)), "identity_confirmed")
 
 

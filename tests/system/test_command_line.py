@@ -31,7 +31,7 @@ import migrations
 import visavis
 from embedded.postgresql import PostgreSQL
 from embedded.processes import keep_port
-from supervision import notifications
+from supervision import identities, notifications
 from supervision.config import Config, load
 from supervision.db import Database
 from supervision.models import Channel
@@ -303,7 +303,25 @@ async def test_a_supervisor_s_hours_are_set_and_shown(shell: Shell) -> None:
 
 async def test_an_identity_nobody_offered_cannot_be_trusted(shell: Shell) -> None:
     await add_person(shell, "Ana", "supervisor")
-    assert await shell.fail("person", "trust", "@ana:example.org") == "That account has shown no new identity."
+    for words in (("@ana:example.org",), ("@ana:example.org", "ABCD"), ("@nobody:example.org",)):
+        assert await shell.fail("person", "trust", *words) == "That account has shown no new identity."
+
+
+async def test_an_identity_is_trusted_by_its_fingerprint(shell: Shell, database: Database) -> None:
+    await add_person(shell, "Ana", "supervisor")
+    async with database.transaction() as tx:
+        for key in ("A" * 43, "BCDE" * 10 + "FGH"):
+            await identities.pin(tx, "@ana:example.org", key, now=datetime(2026, 11, 23, 12, 0, tzinfo=UTC))
+    groups = ["BCDE"] * 10 + ["FGH"]
+    assert await shell.fail("person", "trust", "@ana:example.org") == (
+        f"@ana:example.org shows the fingerprint {' '.join(groups)}. If its owner reads the same in their app, repeat"
+        " this command with the fingerprint behind the Matrix ID."
+    )
+    stale = "This changed while you were looking. Nothing was changed; look again and repeat."
+    assert await shell.fail("person", "trust", "@ana:example.org", "A" * 43) == stale
+    assert (await shell.do("person", "trust", "@ana:example.org", *groups)).out == ""
+    async with database.transaction() as tx:
+        assert await identities.pin(tx, "@ana:example.org", "".join(groups), now=datetime.now(UTC)) == "".join(groups)
 
 
 async def test_parked_notifications_are_listed_and_tried_again(shell: Shell, database: Database) -> None:

@@ -1,11 +1,12 @@
 """A lost phone: the new identity of an account counts once its owner, signed in by mail, has confirmed it."""
 
+import asyncio
 from datetime import UTC, datetime
 
 from sqlalchemy import select
 
-from supervision import identities
-from supervision.models import audit_entries
+from supervision import identities, queries
+from supervision.models import appointments, audit_entries
 from tests.support.practice import Practice
 from tests.support.sample import acts
 
@@ -33,10 +34,11 @@ async def test_a_new_identity_waits_for_its_owner_s_word(practice: Practice) -> 
 
             async with practice.database.transaction() as tx:
                 matrix_id = pair.supervisee.matrix_id or ""
-                await identities.confirm(tx, acts(pair.supervisee), matrix_id, now=datetime.now(UTC))
+                shown = await queries.offered_identity(tx, matrix_id) or ""
+                actor, at = acts(pair.supervisee), datetime.now(UTC)
+                await identities.confirm(tx, actor, matrix_id, master_key=shown, now=at)
             await ana.next_message(practice.bot, lambda message: "nova identidade" in message.body)
-            listed = await found.ask(room, "!slots", practice.bot)
-            assert listed.body.startswith("Free with Ana")
+            await found.ask(room, "!slots", practice.bot, lambda message: message.body.startswith("Free with Ana"))
 
     async with practice.database.transaction() as tx:
         rows = await tx.execute(
@@ -49,3 +51,31 @@ async def test_a_new_identity_waits_for_its_owner_s_word(practice: Practice) -> 
             ("identity.change_seen", False),
             ("identity.confirm", True),
         ]
+
+
+async def test_an_account_with_another_identity_answers_nothing_by_a_tap(practice: Practice) -> None:
+    pair = await practice.add_pair()
+    room = pair.room_id or ""
+    async with practice.phone(pair.supervisee) as bruno:
+        await bruno.join(room)
+        async with practice.phone(pair.supervisor) as ana:
+            await ana.join(room)
+            await ana.ask(room, "!ajuda", practice.bot)
+            await bruno.ask(room, "!slots", practice.bot)
+            await bruno.ask(room, "!book 1", practice.bot)
+            request = await ana.next_message(practice.bot, lambda message: "Bruno pede" in message.body)
+        async with practice.phone(pair.supervisor) as taken_over:
+            await bruno.next_message(practice.bot, lambda message: "new identity" in message.body)
+            await taken_over.join(room)
+            await taken_over.react(room, request.event_id, "✅")
+            async with asyncio.timeout(20):
+                while await reasons(practice) != ["doubt.changed_identity"]:
+                    await asyncio.sleep(0.05)
+    async with practice.database.transaction() as tx:
+        assert await tx.scalar(select(appointments.c.status)) == "requested"
+
+
+async def reasons(practice: Practice) -> list[str]:
+    async with practice.database.transaction() as tx:
+        rows = await tx.execute(select(audit_entries.c.reason).where(audit_entries.c.action == "command"))
+        return [row.reason for row in rows]
