@@ -25,6 +25,7 @@ from supervision.texts import Key, Span, reader
 COMING = timedelta(days=14)
 SHOWN_SLOTS = len(DIGITS)
 SHOWN_A_DAY = 3
+FARTHEST = timedelta(days=366)  # the longest horizon that a supervisor can set
 DAYTIME = range(7, 19)
 REPEATED = {None: "slots.line", 0: "slots.line_before", 1: "slots.line_after"}
 
@@ -86,8 +87,8 @@ async def answer(talk: Talk, command: Command) -> Reply:
             return say("dashboard.link", url=talk.dashboard)
         case commands.Language(language):
             return await _language(talk, language)
-        case commands.Unknown(word):
-            return say("unknown", word=word)
+        case commands.Unknown():
+            return say("unknown")
         case commands.Incomplete(name):
             return say(f"incomplete.{name}")
 
@@ -189,7 +190,7 @@ async def _choose(talk: Talk, meant: Ranges, moving: Moving | None = None) -> Re
         if len(free) > SHOWN_SLOTS:
             return replace(reply, lines=(*reply.lines, Line("slots.more")))
         return reply
-    since = meant.ranges[0][0]
+    since = min(meant.ranges[0][0], talk.now + FARTHEST)
     for later in (Ranges(((since, since + COMING),)), Ranges(((talk.now, talk.now + COMING),))):
         free = await _free(talk, later, moving)
         if free:

@@ -20,7 +20,7 @@ from supervision import audit, identities, notifications, pairs
 from supervision.audit import SYSTEM
 from supervision.config import Config
 from supervision.db import DATABASE_AWAY, AccountLock, Database, listen
-from supervision.errors import DeliveryFailed, Transient
+from supervision.errors import DeliveryFailed, NotFound, Transient
 from supervision.models import bots
 from supervision.pairs import Pair
 
@@ -64,7 +64,7 @@ class Bot:
                 group.create_task(self._stop_without(lock))
                 group.create_task(self.notices.run())
                 group.create_task(self._keep_rooms())
-                group.create_task(listen(self.database, "visavis_identities", asyncio.Event(), self.client.reconsider))
+                group.create_task(listen(self.database, "visavis_identities", asyncio.Event(), self._reconsider))
                 group.create_task(
                     self.client.run(
                         load_token=self._load_token,
@@ -161,8 +161,31 @@ class Bot:
         async with self.database.transaction() as tx:
             return await identities.pin(tx, matrix_id, master_key, now=self.clock())
 
+    def _reconsider(self, matrix_id: str) -> None:
+        """Somebody's new identity was confirmed; without a name, anybody's may have been while we did not listen."""
+        everybody = {member for room in self.client.rooms() for member in self.client.members(room)}
+        for user_id in [matrix_id] if matrix_id else everybody - {self.client.user_id}:
+            self.client.reconsider(user_id)
+
     async def _members_changed(self, room_id: str, members: Mapping[str, str]) -> None:
+        try:
+            await self._watch_members(room_id, members)
+        except SQLAlchemyError as error:
+            raise Transient("database") from error
         await self._greet(room_id)
+
+    async def _watch_members(self, room_id: str, members: Mapping[str, str]) -> None:
+        """Alarm at once when somebody besides the two is in a pair's room; go on at once when they are gone."""
+        present = {member for member, membership in members.items() if membership in ("join", "invite", "knock")}
+        async with self.database.transaction() as tx:
+            try:
+                pair = await pairs.by_room(tx, room_id)
+            except NotFound:
+                return
+            if present - {self.client.user_id, *(person.matrix_id for person in pair.people)}:
+                await pairs.alarm_stranger(tx, pair, now=self.clock())
+            else:
+                await notifications.hurry(tx, pair.id, "stranger_in_room", now=self.clock())
 
     async def _trust_changed(self, user_id: str, trust: Trust) -> None:
         for room_id in self.client.rooms():

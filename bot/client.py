@@ -11,6 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 
 import structlog
@@ -343,6 +344,24 @@ class Client:
         """Take an event back; return the redaction's event ID."""
         place = path("/rooms/{room}/redact/{event}/{txn}", room=room_id, event=event_id, txn=transaction_id)
         return await self._speak(place, {})
+
+    async def find_sent(self, room_id: str, transaction_id: str, *, since: datetime) -> str | None:
+        """The event that this device sent with that transaction ID after `since` (homeserver's clock), if any.
+
+        For when the homeserver may have forgotten the ID itself (Matrix 1.18, "Transaction identifiers"): events
+        keep it for the device that sent them.
+        """
+        query: dict[str, str] = {"dir": "b", "limit": "100"}
+        oldest = int(since.timestamp() * 1000) - 60_000
+        while True:
+            answer = await self.homeserver.ask("GET", path("/rooms/{room}/messages", room=room_id), params=query)
+            events = [event for event in answer.get("chunk", ()) if isinstance(event, dict)]
+            for event in events:
+                if event.get("unsigned", {}).get("transaction_id") == transaction_id:
+                    return str(event["event_id"])
+            if not events or "end" not in answer or events[-1].get("origin_server_ts", 0) < oldest:
+                return None
+            query["from"] = str(answer["end"])
 
     async def leave(self, room_id: str) -> None:
         """Leave a room, or refuse its invitation; that the bot is not in it is success."""

@@ -5,6 +5,7 @@ table below. English and Portuguese words both work always; accents and case do 
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from bot.phrases import MONTHS, plain, read
@@ -74,9 +75,7 @@ class Language:
 
 @dataclass(frozen=True)
 class Unknown:
-    """It looks like a command, but the word is none of ours."""
-
-    word: str
+    """It looks like a command, but the word is none of ours. It is not kept: it may be the start of a sentence."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +131,8 @@ LONGEST = 500
 
 
 def parse(text: str, bot_name: str = "visavis") -> Command | None:
-    """The command in a message, or None for ordinary talk."""
-    text = text.strip()
+    """The command in a message, or None for ordinary talk. Control characters and broken ones are left out."""
+    text = "".join(c for c in text if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs")).strip()
     prefixed = re.match(r"(?:!|//?)(?=[^\W\d_])", text)
     if prefixed:
         words = text[prefixed.end() :]
@@ -146,7 +145,7 @@ def parse(text: str, bot_name: str = "visavis") -> Command | None:
     name = BY_WORD.get(plain(first))
     if name is None:
         # After the bot's mere name ordinary talk may follow: "Visavis is down again".
-        return Unknown(first[:30]) if prefixed else None
+        return Unknown() if prefixed else None
     return _read(name, rest.strip())
 
 

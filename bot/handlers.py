@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 import structlog
 from prometheus_client import Counter
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from bot import commands
 from bot.answers import Talk, answer, answer_tap
@@ -96,7 +97,7 @@ class Handlers:
                 await self._apologise(event, error)
                 return
             raise Transient("database") from error
-        except OSError as error:
+        except (OSError, PoolTimeout) as error:
             raise Transient("database") from error
 
     async def _handle(self, event: Incoming) -> None:
@@ -129,8 +130,16 @@ class Handlers:
                 await self._act(event, lambda heard, tx: self._answer(heard, tx, command))
 
     async def _read_reaction(self, event: Incoming) -> None:
-        if event.key in TAPS and event.relates_to is not None and self.clock() - event.sent_at <= OLDEST:
-            await self._act(event, self._answer_tap)
+        if event.key not in TAPS or event.relates_to is None or self.clock() - event.sent_at > OLDEST:
+            return
+        # A reaction proves no device; but an account whose identity is not the pinned one answers nothing at all.
+        trust = self.notices.client.trust(event.sender)
+        if trust is None:
+            raise Transient("devices_unknown")
+        if trust.changed or trust.pinned is None:
+            await self._refuse(event, "doubt.changed_identity")
+            return
+        await self._act(event, self._answer_tap)
 
     async def _act(self, event: Incoming, change: Change) -> None:
         """Journal, change and reply in one transaction; or, where that is refused or fails, say so in another."""
@@ -152,7 +161,7 @@ class Handlers:
             COMMANDS.labels("refused").inc()
             await self._tell(event, refused)
             return
-        except (DBAPIError, OSError, Transient):
+        except (DBAPIError, OSError, PoolTimeout, Transient):
             raise
         except Exception as error:
             await self._apologise(event, error)
@@ -281,25 +290,33 @@ class Handlers:
     async def _tell(self, event: Incoming, refused: Refused) -> None:
         """Journal, audit and answer an event that changed nothing."""
         key, params = refusal_line(refused)
-        silent = isinstance(refused, TooMany) and not self._may_complain(event, key, COMPLAINT_A_MINUTE)
-        await self._note(event, Reply((Line(key, dict(params)),)), reason=refused.key, silent=silent)
+        every = COMPLAINT_A_MINUTE if isinstance(refused, TooMany) else None
+        await self._note(event, Reply((Line(key, dict(params)),)), refused.key, every)
 
     async def _refuse(self, event: Incoming, key: str) -> None:
         """An event that is no command, whatever it says: doubts are told once an hour to each device."""
         COMMANDS.labels("doubted").inc()
-        silent = key.startswith("doubt.") and not self._may_complain(event, key, COMPLAINT_EVERY)
-        await self._note(event, say(key), reason=key, silent=silent)
+        await self._note(event, say(key), key, COMPLAINT_EVERY if key.startswith("doubt.") else COMPLAINT_A_MINUTE)
 
     async def _apologise(self, event: Incoming, error: Exception) -> None:
         number = "".join(secrets.choice("23456789ABCDEFGHJKMNPQRSTUVWXYZ") for _ in range(4))
         COMMANDS.labels("failed").inc()
-        log.error("command.failed", number=number, event=event.event_id, exc_info=error)
-        await self._note(event, say("failed", number=number), reason="failed", silent=False)
+        log.error("command.failed", number=number, event_id=event.event_id, exc_info=error)
+        await self._note(event, say("failed", number=number), "failed", None)
 
-    async def _note(self, event: Incoming, reply: Reply, *, reason: str, silent: bool) -> None:
+    async def _note(self, event: Incoming, reply: Reply, reason: str, every: timedelta | None) -> None:
+        """Journal and audit what changed nothing, and say so: always, or once in `every` to each device.
+
+        The ciphertext is noted too, so that it cannot come again as another event when it would be believed; unless it
+        is another event's already, or somebody else's.
+        """
+        foreign = reason == "doubt.repeated" or event.doubt is Doubt.wrong_sender
+        silent = every is not None and not self._may_complain(event, reason, every)
         notification = None
         async with self.database.transaction() as tx:
-            heard = await self._hear(tx, _without_index(event), reason)
+            heard = await self._hear(
+                tx, replace(event, session_id=None, message_index=None) if foreign else event, reason
+            )
             if heard is None or not heard.fresh:
                 return
             await audit.record(
@@ -308,6 +325,7 @@ class Handlers:
             if not silent:
                 notification = await self._enqueue(tx, heard, reply)
         if notification is not None:
+            self._complained(event, reason)
             await self._deliver(notification, heard.pair)
 
     async def _deliver(self, notification: Notification, pair: Pair) -> None:
@@ -316,6 +334,7 @@ class Handlers:
             await self.notices.deliver(notification, pair)
         except DATABASE_AWAY as error:
             log.warning("notice.not_settled", id=str(notification.id), error=type(error).__name__)
+            self.notices.keep([notification])
 
     async def _tell_disk_full(self, event: Incoming) -> None:
         """Nothing can be written, so this one answer goes without the outbox; its transaction ID shows it once."""
@@ -335,15 +354,15 @@ class Handlers:
         self._buckets[heard.person.id] = (left - 1, heard.now)
 
     def _may_complain(self, event: Incoming, key: str, every: timedelta) -> bool:
-        now, topic = self.clock(), (event.sender, event.device_id, key)
-        last = self._complaints.get(topic)
-        if last is not None and now - last < every:
-            return False
-        self._complaints[topic] = now
+        last = self._complaints.get((event.sender, event.device_id, key))
+        return last is None or self.clock() - last >= every
+
+    def _complained(self, event: Incoming, key: str) -> None:
+        topic = (event.sender, event.device_id, key)
+        self._complaints[topic] = self.clock()
         self._complaints.move_to_end(topic)
         while len(self._complaints) > 10_000:
             self._complaints.popitem(last=False)
-        return True
 
 
 def _is_outage(error: DBAPIError) -> bool:
@@ -356,8 +375,3 @@ def _edited_body(event: Incoming) -> str:
     content = event.content.get("m.new_content")
     body = content.get("body") if isinstance(content, Mapping) else None
     return body if isinstance(body, str) else event.body.removeprefix("* ")
-
-
-def _without_index(event: Incoming) -> Incoming:
-    """For the journal of a refusal: the ciphertext's own row may stand there already, under another event."""
-    return replace(event, session_id=None, message_index=None)

@@ -5,7 +5,7 @@ import contextlib
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import bleach
@@ -15,12 +15,13 @@ from prometheus_client import Counter
 
 from bot.client import Client
 from bot.events import Json, LoggedOut, NobodyToHear, StrangerInRoom
+from bot.greetings import greet
 from bot.replies import NO, YES, Line, shown_key
 from supervision import appointments, notifications, pairs, queries, questions
 from supervision.appointments import Appointment
 from supervision.audit import Actor
 from supervision.db import DATABASE_AWAY, Database, Transaction, listen
-from supervision.errors import DeliveryFailed, NotFound, Transient
+from supervision.errors import DeliveryFailed, NotFound, Permanent, Transient
 from supervision.models import Channel, Question, State, Status
 from supervision.notifications import Notification
 from supervision.pairs import Pair
@@ -32,6 +33,7 @@ log = structlog.get_logger()
 DELIVERED = Counter("visavis_matrix_notices_total", "Notifications of the channel matrix by outcome", ["outcome"])
 
 REPLIES_FIRST = 0.5  # seconds that news waits for answers at most
+REMEMBERED = timedelta(hours=23)  # Synapse keeps transaction IDs for a day
 SAFETY_NET = 30.0  # seconds between polls when nothing wakes the loop
 TAGS = frozenset({"p", "br", "ol", "ul", "li", "em", "strong", "a", "code"})
 
@@ -57,6 +59,7 @@ class Notices:
         self.wake = asyncio.Event()
         self._sending: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._reacting: set[asyncio.Task[None]] = set()
+        self._unsettled: list[Notification] = []
         self._replies = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -90,6 +93,7 @@ class Notices:
 
     async def deliver_due(self) -> int:
         """Claim and deliver one batch, rooms side by side and each in order. Returns how many were claimed."""
+        await self._give_back()
         async with self.database.transaction() as tx:
             claimed = await notifications.claim(tx, Channel.MATRIX, now=self.clock(), most=50, bot=self.client.user_id)
             known = {pair_id: await pairs.get(tx, pair_id) for pair_id in {n.pair_id for n in claimed} if pair_id}
@@ -107,12 +111,31 @@ class Notices:
         try:
             await self._send(notification, pair)
         except NobodyToHear:
-            await self._wait(notification)
+            await self._wait(notification, pair)
         except StrangerInRoom as failure:
             await self._alarm(pair)
             await self._fail(notification, failure)
         except DeliveryFailed as failure:
             await self._fail(notification, failure)
+
+    def keep(self, unsettled: Sequence[Notification]) -> None:
+        """Take note of what a database that went away left claimed: its lease would last a minute."""
+        self._unsettled.extend(unsettled)
+        self.wake.set()
+
+    async def _give_back(self) -> None:
+        """Plan anew what was kept."""
+        while self._unsettled:
+            notification = self._unsettled[0]
+            async with self.database.transaction() as tx:
+                await notifications.settle_failed(
+                    tx,
+                    notification,
+                    "database_away",
+                    now=self.clock(),
+                    backoff=notifications.MATRIX_BACKOFF,
+                )
+            self._unsettled.remove(notification)
 
     @contextlib.contextmanager
     def replying(self) -> Iterator[None]:
@@ -136,12 +159,13 @@ class Notices:
         return self._sending[room_id]
 
     async def _deliver_in_order(self, pair: Pair, of_room: Sequence[Notification]) -> None:
-        for notification in of_room:
+        for place, notification in enumerate(of_room):
             try:
                 await self.deliver(notification, pair)
             except DATABASE_AWAY as error:
                 log.warning("notices.database_away", error=type(error).__name__)
-                return  # the leases run out, and all of it is tried again
+                self.keep(of_room[place:])
+                return
             except LoggedOut:
                 raise
             except Exception as error:
@@ -165,7 +189,15 @@ class Notices:
         if message.mentions:
             await self.client.wait_until_synced()  # before that, nobody seems to be in any room
             self._require_readers(pair.room_id, message.mentions)
-        await self.send_message(notification, pair, pair.room_id, person, message)
+        await self.send_message(await self._look_up(notification, pair.room_id), pair, pair.room_id, person, message)
+
+    async def _look_up(self, notification: Notification, room_id: str) -> Notification:
+        """With its event, if an earlier try sent it so long ago that its transaction ID may be forgotten."""
+        long_ago = self.clock() - notification.created_at > REMEMBERED
+        if notification.attempts < 2 or notification.matrix_event_id or not long_ago:
+            return notification
+        found = await self.client.find_sent(room_id, str(notification.id), since=notification.created_at)
+        return replace(notification, matrix_event_id=found)
 
     async def send_message(
         self, notification: Notification, pair: Pair, room_id: str, person: Person, message: Message
@@ -212,8 +244,16 @@ class Notices:
                 await self.client.react(room_id, event_id, shown_key(key), transaction_id=f"{notification.id}-{number}")
             async with self.database.transaction() as tx:
                 await notifications.settle_sent(tx, notification.id, now=self.clock(), matrix_event_id=event_id)
-        except (DeliveryFailed, *DATABASE_AWAY) as error:
+        except Permanent as refused:
+            log.warning("notice.without_reactions", id=str(notification.id), code=refused.code)
+            with contextlib.suppress(*DATABASE_AWAY):
+                async with self.database.transaction() as tx:
+                    await notifications.settle_sent(tx, notification.id, now=self.clock(), matrix_event_id=event_id)
+        except DeliveryFailed as error:
             log.warning("notice.not_settled", id=str(notification.id), error=type(error).__name__)
+        except DATABASE_AWAY as error:
+            log.warning("notice.not_settled", id=str(notification.id), error=type(error).__name__)
+            self.keep([notification])
 
     def _require_readers(self, room_id: str, people: Sequence[Person]) -> None:
         """Raise NobodyToHear unless each of these can read the room; Transient while that is not known yet."""
@@ -225,14 +265,24 @@ class Notices:
                 raise Transient("devices_unknown", retry_after=1)
             raise NobodyToHear
 
-    async def _wait(self, notification: Notification) -> None:
+    async def _wait(self, notification: Notification, pair: Pair) -> None:
         """News waits for its person's first trusted device; an answer that nobody can read is dropped."""
+        room_id = pair.room_id or ""
+        person = pair.member(notification.person_id)
+        if self.client.can_read(room_id, person.matrix_id or ""):
+            await self._fail(notification, Transient("devices_out_of_keys", retry_after=15))
+            return
         async with self.database.transaction() as tx:
-            if notification.kind in ("reply", "room.introduction"):
-                await notifications.settle_superseded(tx, notification.id, now=self.clock())
-            else:
-                await notifications.let_wait(tx, notification.id)
+            match notification.kind:
+                case "reply":
+                    await notifications.settle_superseded(tx, notification.id, now=self.clock())
+                case "room.introduction":
+                    await notifications.settle_superseded(tx, notification.id, now=self.clock())
+                    await pairs.unset_introduced(tx, pair, [uuid.UUID(one) for one in notification.details["people"]])
+                case _:
+                    await notifications.let_wait(tx, notification.id)
         DELIVERED.labels("waiting").inc()
+        await greet(self.database, self.client, room_id, self.clock)  # a device may have come before the commit
 
     async def _fail(self, notification: Notification, failure: DeliveryFailed) -> None:
         if isinstance(failure, LoggedOut):

@@ -129,6 +129,7 @@ async def confirm(
     appointment = await _get_locked(tx, actor, appointment_id, if_revision)
     _require_supervisor(actor, appointment)
     _require_status(appointment, Status.REQUESTED)
+    (await pairs.get(tx, appointment.pair_id)).require_active()
     if appointment.starts_at <= now:
         raise TooLate("refused.appointment_past")
     appointment = await _change(tx, appointment, now=now, status=Status.CONFIRMED)

@@ -80,7 +80,8 @@ async def listen(
 ) -> None:
     """Set `wake` at each `NOTIFY channel`, for ever; a lost connection is made anew, and then `wake` is set too.
 
-    `hear` is given each notification's payload, before `wake` is set.
+    `hear` is given each notification's payload before `wake` is set, and an empty one after each new connection,
+    since something may have been said meanwhile.
     """
 
     def take(_connection: object, _pid: int, _channel: str, payload: str) -> None:
@@ -97,6 +98,7 @@ async def listen(
         try:
             connection.add_termination_listener(lambda _, lost=lost: lost.set())
             await connection.add_listener(channel, take)
+            hear("")
             wake.set()
             await lost.wait()
             log.warning("database.listener_lost", channel=channel)

@@ -14,7 +14,7 @@ from supervision.models import idempotency_keys, journal
 
 log = structlog.get_logger()
 
-# Commands older than a day are refused by their age alone, so the journal need not remember them for long.
+# An event's age is the homeserver's word, so what has a ciphertext stays known for as long as that can be read.
 JOURNAL_KEPT = timedelta(days=30)
 IDEMPOTENCY_KEPT = timedelta(days=1)
 
@@ -27,7 +27,7 @@ async def close_past(tx: Transaction, now: datetime) -> None:
 
 async def forget_old(tx: Transaction, now: datetime) -> None:
     await sign_ins.forget_old(tx, now=now)
-    await tx.execute(delete(journal).where(journal.c.handled_at < now - JOURNAL_KEPT))
+    await tx.execute(delete(journal).where(journal.c.session_id.is_(None), journal.c.handled_at < now - JOURNAL_KEPT))
     await tx.execute(delete(idempotency_keys).where(idempotency_keys.c.created_at < now - IDEMPOTENCY_KEPT))
 
 

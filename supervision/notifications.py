@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, select, text, update
+from sqlalchemy import ARRAY, Row, Text, literal, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from supervision import audit
@@ -24,8 +24,8 @@ from supervision.models import Channel, State, notifications
 HIGH, NORMAL, LOW = 1, 2, 3
 LEASE = timedelta(seconds=60)
 
-# A reason that somebody typed is theirs: it leaves the outbox with the settling of its notification.
-SCRUBBED = notifications.c.details.op("-", return_type=JSONB)("reason")
+# What people typed or are called leaves the outbox with the settling of its notification.
+SCRUBBED = notifications.c.details.op("-", return_type=JSONB)(literal(["lines", "reason"], ARRAY(Text)))
 
 
 @dataclass(frozen=True)
@@ -306,6 +306,22 @@ async def let_wait(tx: Transaction, notification_id: uuid.UUID) -> None:
         .where(notifications.c.id == notification_id)
         .values(state=State.WAITING, claimed_until=None)
     )
+
+
+async def hurry(tx: Transaction, pair_id: uuid.UUID, error: str, *, now: datetime) -> None:
+    """What failed for that reason is to be tried again at once: the reason is gone."""
+    changed = await tx.execute(
+        update(notifications)
+        .where(
+            notifications.c.pair_id == pair_id,
+            notifications.c.channel == Channel.MATRIX,
+            notifications.c.state == State.PENDING,
+            notifications.c.error == error,
+        )
+        .values(next_try_at=now)
+    )
+    if changed.rowcount:
+        await tx.execute(text("SELECT pg_notify('visavis_matrix', '')"))
 
 
 async def release_bot(tx: Transaction, bot: str) -> None:

@@ -1,7 +1,7 @@
 """Pairs: one supervisor, one supervisee, one room."""
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -52,7 +52,8 @@ class Pair:
         return self.supervisee_introduced_at
 
     def require_active(self) -> None:
-        if self.status is not PairStatus.ACTIVE:
+        """Raise PairArchived if the pair is closed, or one of the two is disabled."""
+        if self.status is not PairStatus.ACTIVE or any(person.disabled_at for person in self.people):
             raise PairArchived
 
 
@@ -103,6 +104,8 @@ async def add(tx: Transaction, actor: Actor, supervisor: Person, supervisee: Per
         raise NotUnderstood("refused.pair_needs_two")
     if Role.SUPERVISOR not in supervisor.roles or Role.SUPERVISEE not in supervisee.roles:
         raise NotUnderstood("refused.pair_roles")
+    if supervisor.disabled_at or supervisee.disabled_at:
+        raise NotFound("refused.person_not_found")
     if supervisor.matrix_id is None or supervisee.matrix_id is None:
         raise NotUnderstood("refused.pair_matrix")
     identifier = uuid.uuid4()
@@ -185,6 +188,16 @@ async def set_introduced(tx: Transaction, pair: Pair, person: Person, *, now: da
     column = pairs.c.supervisor_introduced_at if person.id == pair.supervisor.id else pairs.c.supervisee_introduced_at
     changed = await tx.execute(update(pairs).where(pairs.c.id == pair.id, column.is_(None)).values({column: now}))
     return changed.rowcount == 1
+
+
+async def unset_introduced(tx: Transaction, pair: Pair, person_ids: Collection[uuid.UUID]) -> None:
+    """The bot's introduction did not reach these: it is to be made again when they can read it."""
+    values: dict[str, None] = {}
+    if pair.supervisor.id in person_ids:
+        values["supervisor_introduced_at"] = None
+    if pair.supervisee.id in person_ids:
+        values["supervisee_introduced_at"] = None
+    await tx.execute(update(pairs).where(pairs.c.id == pair.id).values(**values))
 
 
 async def alarm_stranger(tx: Transaction, pair: Pair, *, now: datetime) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -484,3 +485,10 @@ async def test_wrong_token_is_refused_at_once(synapse: Synapse, seat: Seat, tmp_
     with pytest.raises(HomeserverRefused) as raised:
         await Client(account, pin=seat.pin).connect()
     assert raised.value.code == "M_UNKNOWN_TOKEN"
+
+
+async def test_a_sent_event_is_found_by_its_transaction(seat: Seat, pair: Pair) -> None:
+    begun = datetime.now(UTC)
+    sent = await seat.say(pair, "found again", transaction_id="kept")
+    assert await seat.client.find_sent(pair.room_id, "kept", since=begun) == sent
+    assert await seat.client.find_sent(pair.room_id, "never sent", since=begun) is None

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select
 
-from supervision import appointments, pairs
+from supervision import appointments, pairs, people
 from supervision.appointments import Appointment
 from supervision.audit import SYSTEM, Actor
 from supervision.db import Database
@@ -234,6 +234,28 @@ async def test_an_archived_pair_books_nothing(database: Database, now: datetime)
     pair = await add_pair(database, now=now)
     async with database.transaction() as tx:
         await pairs.archive(tx, SYSTEM, pair.id, now=now)
+        pair = await pairs.get(tx, pair.id)
+    with pytest.raises(PairArchived):
+        await book(database, pair, TEN, now)
+
+
+async def test_a_request_of_an_archived_pair_is_confirmed_no_more_but_can_be_cancelled(
+    database: Database, now: datetime
+) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, TEN, now)
+    async with database.transaction() as tx:
+        await pairs.archive(tx, SYSTEM, pair.id, now=now)
+        with pytest.raises(PairArchived):
+            await appointments.confirm(tx, acts(pair.supervisor), appointment.id, now=now)
+        cancelled = await appointments.cancel(tx, acts(pair.supervisee), appointment.id, now=now)
+    assert cancelled.status is Status.CANCELLED
+
+
+async def test_nobody_books_with_a_disabled_supervisor(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    async with database.transaction() as tx:
+        await people.disable(tx, SYSTEM, pair.supervisor.id, now=now)
         pair = await pairs.get(tx, pair.id)
     with pytest.raises(PairArchived):
         await book(database, pair, TEN, now)

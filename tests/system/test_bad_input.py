@@ -1,10 +1,13 @@
 """Whatever makes no sense gets one clear sentence, to the right person, and changes nothing."""
 
 import asyncio
+import re
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from sqlalchemy import func, select
 
+from bot.replies import Reply
 from supervision import journal
 from supervision.models import appointments, audit_entries
 from supervision.models import journal as journal_table
@@ -31,7 +34,7 @@ async def test_commands_that_make_no_sense(practice: Practice) -> None:
     room = pair.room_id or ""
     yesterday = (datetime.now(UTC) - timedelta(days=1)).strftime("%d/%m/%Y 10:00")
     said = {
-        "!shrug": "I do not know “shrug”. !help shows what I can do.",
+        "!shrug": "I do not know that command. !help shows what I can do.",
         "!book soon": (
             "I did not understand the time. This works: !book 2, with a number of !slots, or !book 24/11 10:00"
         ),
@@ -177,6 +180,23 @@ async def statuses(practice: Practice, pair: Pair) -> list[str]:
     async with practice.database.transaction() as tx:
         rows = await tx.execute(select(appointments.c.status).where(appointments.c.pair_id == pair.id))
         return [row.status for row in rows]
+
+
+async def test_a_bug_of_ours_is_owned_up_to(practice: Practice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one sentence with its number, once; nothing of what went wrong."""
+    pair = await practice.add_pair()
+    room = pair.room_id or ""
+
+    async def broken(*_: object) -> Reply:
+        raise RuntimeError("of the program")
+
+    async with practice.phones(pair) as (_, bruno):
+        monkeypatch.setattr("bot.handlers.answer", broken)
+        answer = await bruno.ask(room, "!slots", practice.bot)
+        assert re.fullmatch(r"Something failed on our side; nothing was changed\. Number \w{4}\.", answer.body)
+        monkeypatch.undo()
+        await bruno.ask(room, "!slots", practice.bot, lambda message: message.body.startswith("Free with Ana"))
+    assert await refusals(practice) == ["failed"]
 
 
 async def test_an_extra_member_silences_the_room_and_alarms(practice: Practice) -> None:

@@ -97,6 +97,4 @@ def test_a_missing_sentence_is_an_error_not_its_key() -> None:
 
 
 def test_braces_that_people_wrote_stay_as_they_are() -> None:
-    assert Reader("en", "UTC").say("unknown", word="{0.__class__}") == (
-        "I do not know “{0.__class__}”. !help shows what I can do."
-    )
+    assert Reader("en", "UTC").say("news.reason", reason="{0.__class__}") == "Reason: {0.__class__}"
