@@ -376,14 +376,39 @@ async def test_news_of_another_bot_account_wake_nobody(practice: Practice) -> No
 # The database away
 
 
+@dataclass
+class OwnDatabase:
+    """A database server that can be stopped and started again; the homeserver has another."""
+
+    server: PostgreSQL
+
+    async def end(self, how: signal.Signals) -> None:
+        self.server.child.process.send_signal(how)
+        await self.server.child.wait()
+        await self.server.stop()
+
+    async def start(self) -> None:
+        self.server = await start_postgresql(self.server.folder.path, durable=False)
+
+    async def refuse(self, refused: bool) -> None:
+        """Let the application's pool have no connections, and end those that it has; or take it back."""
+        superuser = await asyncpg.connect(self.server.url("visavis", "postgres"))
+        await superuser.execute(f"ALTER ROLE visavis_app CONNECTION LIMIT {0 if refused else -1}")
+        if refused:
+            await superuser.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'visavis'"
+            )
+        await superuser.close()
+
+
 @pytest.fixture
-async def second_postgresql(tmp_path: Path) -> AsyncIterator[PostgreSQL]:
-    """A database server that can be stopped; the homeserver has another."""
-    server = await start_postgresql(tmp_path / "p", durable=False)
+async def own(tmp_path: Path) -> AsyncIterator[OwnDatabase]:
+    own = OwnDatabase(await start_postgresql(tmp_path / "p", durable=False))
+    server = own.server
     await migrations.upgrade(server.dsn("visavis", "visavis_owner"), server.dsn("visavis", "visavis_app"))
-    yield server
-    if server.child.running:
-        await server.stop()
+    yield own
+    if own.server.child.running:
+        await own.server.stop()
 
 
 @asynccontextmanager
@@ -398,66 +423,42 @@ async def kept_alive(servers: Servers, postgresql: PostgreSQL, state: Path) -> A
 
 
 @pytest.mark.parametrize("how", STOPS, ids=lambda how: how.name)
-async def test_database_away(
-    servers: Servers, second_postgresql: PostgreSQL, tmp_path: Path, how: signal.Signals
-) -> None:
-    async with kept_alive(servers, second_postgresql, tmp_path) as practice:
+async def test_database_away(servers: Servers, own: OwnDatabase, tmp_path: Path, how: signal.Signals) -> None:
+    """Gone and come back; then there, and letting nobody in, as with too many connections or while it recovers."""
+    async with kept_alive(servers, own.server, tmp_path) as practice:
         pair = await practice.add_pair()
-        room, times = pair.room_id or "", (await free_times(practice, pair))[:3]
+        room, times = pair.room_id or "", (await free_times(practice, pair))[:4]
         async with practice.phones(pair) as (ana, bruno):
             said = [await bruno.send_text(room, booking(pair, times[0]))]
-            second_postgresql.child.process.send_signal(how)
-            await second_postgresql.child.wait()
+            await own.end(how)
             said.append(await bruno.send_text(room, booking(pair, times[1])))
             assert await ready(practice) == 503
             begun = time.process_time()
             await asyncio.sleep(AWAY / (20 if LONG else 1))
             assert time.process_time() - begun < 0.1 * AWAY + 1
-            await second_postgresql.stop()
-            again = await start_postgresql(second_postgresql.folder.path, durable=False)
-            try:
-                said.append(await bruno.send_text(room, booking(pair, times[2])))
-                replies = await wait_for_all(bruno, lambda: answers(bruno, practice.bot), 3)
-                assert [told(pair.supervisee, pair, at) in body for at, body in zip(times, replies, strict=True)] == [
-                    True
-                ] * 3
-                requests = await wait_for_all(ana, lambda: news(ana, practice.bot), 3)
-                await practice.mails(pair.supervisor.email, at_least=3, timeout=SOON)
-                await wait_until_settled(practice.database)
-                assert (answers(bruno, practice.bot), news(ana, practice.bot)) == (replies, requests)
-                assert await journaled(practice.database) == dict.fromkeys(said, "done")
-                assert await booked(practice.database) == times
-                assert await ready(practice) == 200
-            finally:
-                await practice.stop_bot()
-                await practice.database.close()
-                await again.stop()
+            await own.start()
+            said.append(await bruno.send_text(room, booking(pair, times[2])))
+            await wait_for_all(bruno, lambda: answers(bruno, practice.bot), 3)
+            assert await ready(practice) == 200
+
+            await own.refuse(True)
+            said.append(await bruno.send_text(room, booking(pair, times[3])))
+            await asyncio.sleep(4)  # a bug's event would be dropped within three
+            await own.refuse(False)
+            replies = await wait_for_all(bruno, lambda: answers(bruno, practice.bot), 4)
+            for starts_at, body in zip(times, replies, strict=True):
+                assert told(pair.supervisee, pair, starts_at) in body
+            requests = await wait_for_all(ana, lambda: news(ana, practice.bot), 4)
+            await practice.mails(pair.supervisor.email, at_least=4, timeout=SOON)
+            await wait_until_settled(practice.database)
+            assert (answers(bruno, practice.bot), news(ana, practice.bot)) == (replies, requests)
+            assert await journaled(practice.database) == dict.fromkeys(said, "done")
+            assert await booked(practice.database) == times
 
 
 async def ready(practice: Practice) -> int:
     async with aiohttp.ClientSession() as http, http.get(f"{practice.config.web.base_url}/health/ready") as answer:
         return answer.status
-
-
-async def test_a_database_that_lets_nobody_in_is_waited_for(
-    practice: Practice, postgresql: PostgreSQL, database_name: str
-) -> None:
-    """Too many connections, or PostgreSQL still recovering: refused at the door, not within a transaction."""
-    pair = await practice.add_pair()
-    room, [time_, *_] = pair.room_id or "", await free_times(practice, pair)
-    superuser = await asyncpg.connect(postgresql.url("postgres", "postgres"))
-    async with practice.phones(pair) as (_, bruno):
-        await superuser.execute("ALTER ROLE visavis_app CONNECTION LIMIT 0")
-        try:
-            await practice.database.engine.dispose()
-            said = await bruno.send_text(room, booking(pair, time_))
-            await asyncio.sleep(4)  # a bug's event would be dropped within three
-        finally:
-            await superuser.execute("ALTER ROLE visavis_app CONNECTION LIMIT -1")
-            await superuser.close()
-        [reply] = await wait_for_all(bruno, lambda: answers(bruno, practice.bot), 1)
-        assert told(pair.supervisee, pair, time_) in reply
-        assert await journaled(practice.database) == {said: "done"}
 
 
 # The disk full
