@@ -1,7 +1,7 @@
 """Whose Matrix identity is whose: the master cross-signing key of each account, pinned when it is first seen."""
 
 import uuid
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -10,14 +10,15 @@ from supervision import audit, notifications, pairs
 from supervision.audit import SYSTEM, Actor
 from supervision.db import Transaction
 from supervision.errors import NotFound, Stale
-from supervision.models import Channel, identities, people
+from supervision.models import Channel, audit_entries, identities, people
 from supervision.notifications import HIGH, Notice
 
 
 async def pin(tx: Transaction, matrix_id: str, master_key: str, *, now: datetime) -> str | None:
     """The key that is pinned for this account: the given one if there was none. None for an account of nobody.
 
-    A key other than the pinned one is kept as offered, until its owner or an admin confirms it.
+    A key other than the pinned one is kept as offered, until its owner or an admin confirms it or the pinned one is
+    back. It is told at most once a day: a homeserver can show another one at every question.
     """
     known = select(people.c.id).where(people.c.matrix_id == matrix_id, people.c.disabled_at.is_(None))
     person_id = await tx.scalar(known)
@@ -30,12 +31,16 @@ async def pin(tx: Transaction, matrix_id: str, master_key: str, *, now: datetime
         await audit.record(tx, SYSTEM, "identity.pin", "person", person_id, now=now)
         return master_key
     row = (await tx.execute(select(identities).where(identities.c.matrix_id == matrix_id))).one()
-    if row.master_key != master_key and row.offered_key != master_key:
+    offered = None if master_key == row.master_key else master_key
+    if row.offered_key != offered:
         await tx.execute(
-            update(identities).where(identities.c.matrix_id == matrix_id).values(offered_key=master_key, offered_at=now)
+            update(identities)
+            .where(identities.c.matrix_id == matrix_id, identities.c.master_key == row.master_key)
+            .values(offered_key=offered, offered_at=offered and now)
         )
-        await audit.record(tx, SYSTEM, "identity.change_seen", "person", person_id, now=now, success=False)
-        await _tell_both(tx, person_id, "identity.changed", now=now)
+        if offered and not await _told_lately(tx, person_id, row.pinned_at, now=now):
+            await audit.record(tx, SYSTEM, "identity.change_seen", "person", person_id, now=now, success=False)
+            await _tell_both(tx, person_id, "identity.changed", now=now)
     return str(row.master_key)
 
 
@@ -59,6 +64,17 @@ async def confirm(tx: Transaction, actor: Actor, matrix_id: str, *, master_key: 
     if person_id is not None:
         await _tell_both(tx, person_id, "identity.confirmed", now=now)
     await tx.execute(select(func.pg_notify("visavis_identities", matrix_id)))
+
+
+async def _told_lately(tx: Transaction, person_id: uuid.UUID, pinned_at: datetime, *, now: datetime) -> bool:
+    """Whether a change of the key that is pinned now was told within a day."""
+    told = select(audit_entries.c.id).where(
+        audit_entries.c.resource_id == str(person_id),
+        audit_entries.c.action == "identity.change_seen",
+        audit_entries.c.at >= pinned_at,
+        audit_entries.c.at > now - timedelta(days=1),
+    )
+    return await tx.scalar(told.limit(1)) is not None
 
 
 async def _tell_both(tx: Transaction, person_id: uuid.UUID, kind: str, *, now: datetime) -> None:

@@ -1,6 +1,6 @@
 """Which identity of an account is believed, and who hears when it changes."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import func, select
@@ -53,3 +53,33 @@ async def test_only_the_key_that_was_shown_is_believed(database: Database, now: 
     assert await kept(database, ana) == ("K3", None)
     with pytest.raises(NotFound):
         await confirm(database, ana, "K3", now)
+
+
+async def test_an_offer_ends_when_the_pinned_key_is_back(database: Database, now: datetime) -> None:
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    for key, offered in (("K1", None), ("K2", "K2"), ("K1", None)):
+        assert await pin(database, ana, key, now) == "K1"
+        assert await kept(database, ana) == ("K1", offered)
+    with pytest.raises(NotFound):
+        await confirm(database, ana, "K2", now)
+
+
+async def test_keys_that_alternate_are_told_once_a_day(database: Database, now: datetime) -> None:
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    for _ in range(6):
+        for key in ("K1", "K2", "K3"):
+            await pin(database, ana, key, now)
+    assert await mails(database, ana) == 1
+    await pin(database, ana, "K2", now + timedelta(hours=23))
+    assert await mails(database, ana) == 1
+    await pin(database, ana, "K3", now + timedelta(days=1))
+    assert await mails(database, ana) == 2
+
+
+async def test_a_change_after_a_confirmation_is_told_at_once(database: Database, now: datetime) -> None:
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    await pin(database, ana, "K1", now)
+    await pin(database, ana, "K2", now)
+    await confirm(database, ana, "K2", now + timedelta(minutes=1))
+    await pin(database, ana, "K1", now + timedelta(minutes=2))
+    assert await mails(database, ana) == 2
