@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
 from supervision import appointments
 from supervision.appointments import OPEN, Appointment
 from supervision.db import Transaction
-from supervision.models import Role, State, Status, bots, identities, notifications
+from supervision.models import Role, State, Status, audit_entries, bots, identities, notifications
 from supervision.models import appointments as table
 
 
@@ -117,6 +117,36 @@ async def offered_identity(tx: Transaction, matrix_id: str) -> str | None:
     query = select(identities.c.offered_key).where(identities.c.matrix_id == matrix_id)
     offered: str | None = await tx.scalar(query)
     return offered
+
+
+@dataclass(frozen=True)
+class RefusedCommand:
+    """A message in a person's name that the bot did not believe. `reason` begins with `doubt.`."""
+
+    at: datetime
+    reason: str
+    device: str | None
+
+
+async def refused_commands(tx: Transaction, person_id: uuid.UUID, since: datetime, most: int) -> list[RefusedCommand]:
+    """What came in that person's name from `since` on and was doubted, the latest first.
+
+    A command that was believed and refused for another reason (a time taken, an edit) is none of these.
+    """
+    entry = audit_entries.c
+    query = (
+        select(entry.at, entry.reason, entry.device)
+        .where(
+            entry.actor_id == person_id,
+            entry.at >= since,
+            entry.action == "command",
+            entry.success.is_(False),
+            entry.reason.startswith("doubt."),
+        )
+        .order_by(entry.at.desc(), entry.id.desc())
+        .limit(most)
+    )
+    return [RefusedCommand(row.at, row.reason, row.device) for row in await tx.execute(query)]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from web.state import database, now, person, visitor
 HISTORY_SHOWN = 5
 HISTORY_MOST = 50
 COMING_MOST = 500
+REFUSED_MOST = 5
+REFUSED_FOR = timedelta(days=7)
 
 
 async def lead(request: web.Request) -> web.Response:
@@ -41,6 +43,7 @@ async def supervisee_page(request: web.Request, refused: Refused | None = None) 
         first = views.read_day(request.query.get("from", ""))
         choice = await views.choices(tx, chosen.pair, me, first, now=at) if chosen else None
         offered = await _offered_identity(tx, me)
+        refused_commands = await queries.refused_commands(tx, me.id, at - REFUSED_FOR, REFUSED_MOST)
     everything = "all" in request.query
     return pages.render(
         request,
@@ -57,6 +60,7 @@ async def supervisee_page(request: web.Request, refused: Refused | None = None) 
         history=history if everything else history[:HISTORY_SHOWN],
         more_history=not everything and len(history) > HISTORY_SHOWN,
         offered=offered,
+        refused_commands=refused_commands,
     )
 
 
@@ -84,6 +88,7 @@ async def supervisor_page(request: web.Request, refused: Refused | None = None) 
         )
         members = [m for m in views.members(me, known, coming, await queries.bot_master_keys(tx)) if m.active]
         offered = await _offered_identity(tx, me)
+        refused_commands = await queries.refused_commands(tx, me.id, at - REFUSED_FOR, REFUSED_MOST)
     confirmed = [row for row in coming if not row.answerable]
     return pages.render(
         request,
@@ -104,6 +109,7 @@ async def supervisor_page(request: web.Request, refused: Refused | None = None) 
         members=members,
         rooms=_rooms(members),
         offered=offered,
+        refused_commands=refused_commands,
     )
 
 

@@ -1,16 +1,20 @@
 """The two dashboards: what is next, and every change a person can make there, without JavaScript."""
 
+import re
 from datetime import UTC, datetime, timedelta
+from html import unescape
 
 import pytest
 from sqlalchemy import select
 
-from supervision import appointments, pairs
+from supervision import appointments, audit, pairs
 from supervision.appointments import Appointment
+from supervision.audit import Actor
 from supervision.db import Database
 from supervision.models import appointments as table
 from supervision.models import audit_entries
 from supervision.pairs import Pair
+from supervision.people import Person
 from tests.support.sample import acts, add_pair, add_person
 from tests.web.conftest import Open
 
@@ -256,3 +260,75 @@ async def test_the_week_with_the_next_appointment_is_shown_first(
     await ana.get("/supervisor?week=2026-11-25")
     assert "Semana: seg., 23/11 – dom., 29/11" in ana.page
     assert "Nada marcado nesta semana." in ana.page
+
+
+async def refuse(database: Database, person: Person, reason: str, at: datetime, device: str | None = None) -> None:
+    """As the bot notes it."""
+    async with database.transaction() as tx:
+        actor = Actor(person.id, "matrix", device=device)
+        await audit.record(tx, actor, "command", "pair", None, now=at, success=False, reason=reason)
+
+
+def refused_card(page: str) -> list[str]:
+    """The texts of the card with refused commands, one for each title, paragraph and entry; empty where it is not."""
+    card = re.search(r'<section class="card" aria-labelledby="refused">(.*?)</section>', page, re.DOTALL)
+    parts = re.findall(r"<(h2|p)[^>]*>(.*?)</\1>", card[1], re.DOTALL) if card else []
+    return [" ".join(unescape(re.sub(r"<[^>]+>", "", text)).split()) for _, text in parts]
+
+
+async def test_refused_commands_are_shown_to_the_person_in_whose_name_they_came(
+    database: Database, now: datetime, open_browser: Open
+) -> None:
+    pair = await add_pair(database, now=now)
+    bruno, ana = await open_browser(pair.supervisee), await open_browser(pair.supervisor)
+    for browser, home in ((bruno, "/appointments"), (ana, "/supervisor")):
+        await browser.get(home)
+        assert refused_card(browser.page) == []
+    at = datetime(2026, 11, 22, 1, 30, tzinfo=UTC)  # still Saturday in São Paulo
+    await refuse(database, pair.supervisee, "doubt.device", at, "<b>PHONE</b>")
+    await refuse(database, pair.supervisee, "doubt.undecryptable", at + timedelta(hours=1))
+    await refuse(database, pair.supervisor, "doubt.not_encrypted", at)
+    await bruno.get("/appointments")
+    assert refused_card(bruno.page) == [
+        "Messages that did not count",
+        "They came in your name in the last 7 days and were not believed. Nothing was changed by them.",
+        "Sun 22 Nov, 02:30 (Lisbon)",
+        "The message could not be read.",
+        "Sun 22 Nov, 01:30 (Lisbon)",
+        "It is not certain that the device is yours. Device: <b>PHONE</b>",
+        "Was it you? Then verify the device in Element, under Settings, Sessions. "
+        "If not, sign out that device there and tell your operator.",
+    ]
+    await ana.get("/supervisor")
+    assert refused_card(ana.page) == [
+        "Mensagens que não valeram",
+        "Chegaram em seu nome nos últimos 7 dias e não foram aceitas. Nada foi alterado por elas.",
+        "sáb., 21/11, 22:30 (São Paulo)",
+        "A mensagem chegou sem criptografia.",
+        "Foi você? Então verifique o aparelho no Element, em Configurações, Sessões. "
+        "Se não foi, encerre ali a sessão desse aparelho e avise quem opera o sistema.",
+    ]
+
+
+async def test_only_the_latest_doubts_of_a_week_are_shown(
+    database: Database, now: datetime, open_browser: Open
+) -> None:
+    pair = await add_pair(database, now=now)
+    week = timedelta(days=7)
+    for reason in ("event.edited", "refused.slot_taken", "failed"):
+        await refuse(database, pair.supervisee, reason, now)
+    await refuse(database, pair.supervisee, "doubt.device", now - week - timedelta(seconds=1), "LONGAGO")
+    bruno = await open_browser(pair.supervisee)
+    await bruno.get("/appointments")
+    assert refused_card(bruno.page) == []
+    kinds = ("device", "not_encrypted", "undecryptable", "changed_identity", "repeated", "device")
+    for hours, kind in enumerate(kinds):
+        await refuse(database, pair.supervisee, f"doubt.{kind}", now - week + timedelta(hours=hours))
+    await bruno.get("/appointments")
+    assert refused_card(bruno.page)[3:-1:2] == [
+        "It is not certain that the device is yours.",
+        "The message repeated an earlier one.",
+        "Your account had a new identity that was not confirmed.",
+        "The message could not be read.",
+        "The message came unencrypted.",
+    ]
