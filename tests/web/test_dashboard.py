@@ -270,9 +270,9 @@ async def refuse(database: Database, person: Person, reason: str, at: datetime, 
 
 
 def refused_card(page: str) -> list[str]:
-    """The texts of the card with refused commands, one for each title, paragraph and entry; empty where it is not."""
+    """The texts of the card with refused commands, in their order; empty where it is not shown."""
     card = re.search(r'<section class="card" aria-labelledby="refused">(.*?)</section>', page, re.DOTALL)
-    parts = re.findall(r"<(h2|p)[^>]*>(.*?)</\1>", card[1], re.DOTALL) if card else []
+    parts = re.findall(r"<(h2|p|summary)[^>]*>(.*?)</\1>", card[1], re.DOTALL) if card else []
     return [" ".join(unescape(re.sub(r"<[^>]+>", "", text)).split()) for _, text in parts]
 
 
@@ -294,10 +294,11 @@ async def test_refused_commands_are_shown_to_the_person_in_whose_name_they_came(
         "They came in your name in the last 7 days and were not believed. Nothing was changed by them.",
         "Sun 22 Nov, 02:30 (Lisbon)",
         "The message could not be read.",
-        "Sun 22 Nov, 01:30 (Lisbon)",
-        "It is not certain that the device is yours. Device: <b>PHONE</b>",
         "Was it you? Then verify the device in Element, under Settings, Sessions. "
         "If not, sign out that device there and tell your operator.",
+        "1 earlier message",
+        "Sun 22 Nov, 01:30 (Lisbon)",
+        "It is not certain that the device is yours. Device: <b>PHONE</b>",
     ]
     await ana.get("/supervisor")
     assert refused_card(ana.page) == [
@@ -325,10 +326,16 @@ async def test_only_the_latest_doubts_of_a_week_are_shown(
     for hours, kind in enumerate(kinds):
         await refuse(database, pair.supervisee, f"doubt.{kind}", now - week + timedelta(hours=hours))
     await bruno.get("/appointments")
-    assert refused_card(bruno.page)[3:-1:2] == [
-        "It is not certain that the device is yours.",
+    latest, earlier = refused_card(bruno.page)[2:4], refused_card(bruno.page)[5:]
+    assert latest == ["Mon 16 Nov, 17:00 (Lisbon)", "It is not certain that the device is yours."]
+    assert earlier == [
+        "4 earlier messages",
+        "Mon 16 Nov, 16:00 (Lisbon)",
         "The message repeated an earlier one.",
+        "Mon 16 Nov, 15:00 (Lisbon)",
         "Your account had a new identity that was not confirmed.",
+        "Mon 16 Nov, 14:00 (Lisbon)",
         "The message could not be read.",
+        "Mon 16 Nov, 13:00 (Lisbon)",
         "The message came unencrypted.",
     ]
