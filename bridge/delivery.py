@@ -1,6 +1,7 @@
 """The loop that delivers the outbox's mail channel: claim, commit, send, settle.
 
-Any number of these may run on one database: the lease of a claimed row keeps the others away from it. A mail is sent
+Any number of these may run on one database: the lease of a claimed row keeps the others away from it, and is renewed
+for as long as the mail is being sent; so the rows of a process that was killed are soon taken up again. A mail is sent
 at least once; twice only if the process or the database dies between the server's 250 and the settling, and then
 with the same Message-ID.
 """
@@ -8,28 +9,31 @@ with the same Message-ID.
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import structlog
 from prometheus_client import Counter
+from sqlalchemy import update
 
 from bridge import mail
 from bridge.mail import Letter, Outdated
-from bridge.smtp import Connections
+from bridge.smtp import STEPS, Connections
 from supervision import notifications
 from supervision.config import Config
 from supervision.db import DATABASE_AWAY, Database, Transaction, listen
 from supervision.errors import DeliveryFailed, Permanent, Transient
 from supervision.models import Channel, State
+from supervision.models import notifications as table
 from supervision.notifications import MAIL_BACKOFF, Backoff, Notification
 
 log = structlog.get_logger(__name__)
 
 MAILS = Counter("visavis_mails_total", "Mails by what became of a try: sent, retried, parked", ["kind", "outcome"])
 
-SETTLING = timedelta(seconds=15)  # what the lease leaves after the longest send
+SETTLING = timedelta(seconds=15)  # what the lease leaves after all steps but the server's word on the content
+RENEWAL = timedelta(seconds=5)  # from one renewal of a lease to the next
 SOONEST = 1.0  # seconds; a row that is due may be behind one that another process is sending
 
 T = TypeVar("T")
@@ -81,7 +85,7 @@ class Delivery:
 
     @property
     def lease(self) -> timedelta:
-        return timedelta(seconds=self.connections.longest_send) + SETTLING
+        return timedelta(seconds=STEPS * self.config.mail.timeout_seconds) + SETTLING
 
     async def start_due(self) -> None:
         """Claim what is due, the most urgent first, and begin to send it."""
@@ -149,12 +153,37 @@ class Delivery:
         except Exception as error:  # a bug of ours in this one mail; the text could quote what a person wrote
             return await self._settle_failed(notification, Permanent("unwritable"), type(error).__name__)
         try:
-            await self.connections.send(envelope)
+            async with self._renewing(notification):
+                await self.connections.send(envelope)
         except DeliveryFailed as error:
             return await self._settle_failed(notification, error)
         except Exception as error:
             return await self._settle_failed(notification, Transient("unexpected"), type(error).__name__)
         await self._settle_sent(notification)
+
+    @contextlib.asynccontextmanager
+    async def _renewing(self, notification: Notification) -> AsyncIterator[None]:
+        """Keep the row leased to us meanwhile. It is over before the row is settled, or it would undo that."""
+        task = asyncio.create_task(self._renew(notification))
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("notification.renewal_broken", error=type(error).__name__)
+
+    async def _renew(self, notification: Notification) -> None:
+        own = (
+            (table.c.id == notification.id)
+            & (table.c.state == State.PENDING)
+            & (table.c.attempts == notification.attempts)
+        )
+        while True:
+            await asyncio.sleep(RENEWAL.total_seconds())
+            await self._patiently(
+                lambda tx: tx.execute(update(table).where(own).values(claimed_until=self.clock() + self.lease))
+            )
 
     async def _settle_sent(self, notification: Notification) -> None:
         await self._patiently(lambda tx: notifications.settle_sent(tx, notification.id, now=self.clock()))

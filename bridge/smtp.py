@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 IDLE_SECONDS = 30.0
 QUIT_SECONDS = 2.0
-# How often `timeout_seconds` fits into one mail's whole way, from connecting to the server's last word.
+# How often `timeout_seconds` fits into one mail's way, from connecting to the moment when its content is sent.
 STEPS = 3
 
 # The server wants another login or more encryption (RFC 4954, 6; RFC 3207, 4): no fault of the mail.
@@ -64,7 +64,7 @@ class Connections:
     @property
     def longest_send(self) -> float:
         """Seconds after which a `send` has ended, one way or the other."""
-        return STEPS * self.config.timeout_seconds
+        return STEPS * self.config.timeout_seconds + self.config.data_timeout_seconds
 
     async def send(self, envelope: Envelope) -> None:
         """Hand a mail over. Raises Transient or Permanent; after a cancellation the mail may be sent or not."""
@@ -132,7 +132,7 @@ class Connections:
         client = connection.client
         in_order = False
         try:
-            await transfer(connection, envelope)
+            await transfer(connection, envelope, data_timeout=self.config.data_timeout_seconds)
             in_order = True
         except aiosmtplib.SMTPResponseException as error:
             in_order = await reset(client)
@@ -150,8 +150,12 @@ class Connections:
                 client.close()
 
 
-async def transfer(connection: Connection, envelope: Envelope) -> None:
-    """One mail transaction (RFC 5321, 3.3)."""
+async def transfer(connection: Connection, envelope: Envelope, *, data_timeout: float) -> None:
+    """One mail transaction (RFC 5321, 3.3).
+
+    `data_timeout`, in seconds, is for DATA and the server's word on the content: it may scan the whole mail before it
+    answers, and who does not wait for that sends it again and again (RFC 5321, 4.5.3.2.6).
+    """
     client = connection.client
     try:
         await client.mail(envelope.sender)
@@ -164,7 +168,7 @@ async def transfer(connection: Connection, envelope: Envelope) -> None:
             raise Stale from error
         raise
     await client.rcpt(envelope.recipient)
-    await client.data(envelope.content)
+    await client.data(envelope.content, timeout=data_timeout)
 
 
 async def reset(client: aiosmtplib.SMTP) -> bool:

@@ -86,6 +86,7 @@ class MailConfig(Section):
     sender_name: str = Field("Visavis", min_length=1, max_length=60)
     connections: int = Field(4, ge=1, le=50)
     timeout_seconds: float = Field(15.0, gt=0, le=600)
+    data_timeout_seconds: float = Field(120.0, gt=0, le=600)
 
 
 class WebConfig(Section):

@@ -19,6 +19,7 @@ from icalendar import Calendar
 from prometheus_client import REGISTRY
 from sqlalchemy import Row, select, update
 
+from bridge import delivery
 from bridge.delivery import Delivery
 from embedded.postgresql import PostgreSQL
 from supervision import appointments, notifications, sign_ins
@@ -287,7 +288,8 @@ async def test_one_appointment_s_mails_keep_their_order_to_each_person(
 ) -> None:
     """While the confirmation is being tried again the cancellation waits, and then it alone is told."""
     pair = await add_pair(database, now=now)
-    async with moody_server() as server, running(database, make_config(server.port, timeout_seconds=2), clock):
+    config_of = {"timeout_seconds": 2, "data_timeout_seconds": 2}
+    async with moody_server() as server, running(database, make_config(server.port, **config_of), clock):
         appointment = await book(database, pair, now)
         await until(lambda: len(server.kept) == 1)
         server.answer("DATA", STALL)
@@ -354,6 +356,29 @@ async def test_without_the_lease_two_loops_send_a_row_twice(
             await until(lambda: len(server.kept) > 1)
             server.hold.set()
             await settled(database, State.SENT)
+
+
+@pytest.mark.parametrize("renewed", [True, False])
+async def test_a_mail_that_outlasts_its_lease_is_left_to_its_sender(
+    database: Database, clock: Clock, now: datetime, monkeypatch: pytest.MonkeyPatch, renewed: bool
+) -> None:
+    """And without the renewal another loop takes it."""
+    monkeypatch.setattr(delivery, "RENEWAL", timedelta(seconds=0.05 if renewed else 60))
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    async with moody_server() as server:
+        server.hold = asyncio.Event()
+        config = make_config(server.port)
+        async with running(database, config, clock), running(database, config, clock):
+            await enqueue(database, now, sign_in(ana.id))
+            await until(lambda: server.kept != [])
+            for _ in range(12):  # a minute, of which the lease is the half
+                clock.forward(timedelta(seconds=5))
+                await asyncio.sleep(0.15)
+            server.hold.set()
+            await settled(database, State.SENT)
+            assert (len(server.kept) == 1) is renewed
+    (row,) = await rows(database)
+    assert (row.attempts == 1) is renewed
 
 
 @pytest.mark.parametrize("column", ["name", "email"])

@@ -91,10 +91,20 @@ async def test_a_connection_that_breaks_is_transient(
 
 @pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA"])
 async def test_a_server_that_says_nothing_is_transient(server: MoodyServer, verb: str) -> None:
-    ours = connections(server.port, timeout_seconds=0.3)
+    ours = connections(server.port, timeout_seconds=0.3, data_timeout_seconds=0.3)
     server.answer(verb, STALL)
     assert await failure(ours) == (Transient, "smtp_timeout")
     await ours.send(MAIL)
+    await ours.close()
+
+
+async def test_a_server_may_take_its_time_over_a_mail_that_it_has(server: MoodyServer) -> None:
+    """Such as one that scans it before it answers (RFC 5321, 4.5.3.2.6)."""
+    ours = connections(server.port, timeout_seconds=0.2, data_timeout_seconds=5)
+    server.hold = asyncio.Event()
+    asyncio.get_running_loop().call_later(1.0, server.hold.set)
+    await ours.send(MAIL)
+    assert len(server.kept) == 1
     await ours.close()
 
 
