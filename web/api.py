@@ -28,7 +28,7 @@ from web.state import database, now, person, visitor
 LOOK_BACK = timedelta(days=90)
 SLOTS_SPAN = timedelta(days=14)
 PAGE_ITEMS = 100
-ETAG = re.compile(r'(?:W/)?"(\d{1,9})"')
+ETAG = re.compile(r'(?:W/)?"(\d{1,9}(?:-[a-z_]{1,20})?)"')
 
 Body = TypeVar("Body", bound=Given)
 Act = Callable[[Transaction, int | None], Awaitable[Appointment]]
@@ -99,7 +99,7 @@ async def show(request: web.Request) -> web.Response:
     async with database(request).transaction() as tx:
         appointment = await appointments.get(tx, visitor(request).actor, path_id(request))
     answer = _answer(appointment, 200)
-    if _etags(request, "If-None-Match") & {"*", str(appointment.revision)}:
+    if _etags(request, "If-None-Match") & {"*", _tag(appointment)}:
         return web.Response(status=304, headers={"ETag": answer.headers["ETag"]})
     return _respond(answer)
 
@@ -180,17 +180,20 @@ async def _list(request: web.Request, role: Role) -> web.Response:
 
 
 async def _change(request: web.Request, action: str, body: Given, act: Act) -> web.Response:
-    """A change of the appointment in the path, under `If-Match` (RFC 9110, section 13.1.1) where it is given."""
+    """A change of the appointment in the path, under `If-Match` (RFC 9110, section 13.1.1) where it is given.
+
+    A bare revision in quotes does as well as the whole tag.
+    """
     appointment_id = path_id(request)
     expected = _etags(request, "If-Match")
 
     async def act_if_match(tx: Transaction) -> Appointment:
         if not expected or "*" in expected:
             return await act(tx, None)
-        seen = (await appointments.get(tx, visitor(request).actor, appointment_id)).revision
-        if str(seen) not in expected:
+        seen = await appointments.get(tx, visitor(request).actor, appointment_id)
+        if not expected & {_tag(seen), str(seen.revision)}:
             raise Stale
-        return await act(tx, seen)
+        return await act(tx, seen.revision)
 
     change = Change(f"appointment.{action}", "appointment", appointment_id, act_if_match)
     return await _carry_out(request, change, body, 200)
@@ -228,10 +231,15 @@ async def _body(request: web.Request, model: type[Body]) -> Body:
 
 
 def _answer(appointment: Appointment, status: int) -> Answer:
-    headers = {"Content-Type": "application/json", "ETag": f'"{appointment.revision}"'}
+    headers = {"Content-Type": "application/json", "ETag": f'"{_tag(appointment)}"'}
     if status == 201:
         headers["Location"] = f"/api/appointments/{appointment.id}"
     return Answer(status, headers, schemas.Appointment.of(appointment).model_dump(mode="json"))
+
+
+def _tag(appointment: Appointment) -> str:
+    """Revision and status: what ends by the clock changes its status alone."""
+    return f"{appointment.revision}-{appointment.status}"
 
 
 def _respond(answer: Answer) -> web.Response:
@@ -261,7 +269,7 @@ async def _own_pair(tx: Transaction, request: web.Request, pair_id: uuid.UUID) -
 
 
 def _etags(request: web.Request, name: str) -> set[str]:
-    """The revisions in a conditional header: empty without one, `?` in place of what is no tag of ours."""
+    """The tags in a conditional header, without quotes: empty without one, `?` in place of what is no tag of ours."""
     given = request.headers.getall(name, [])
     tags = [tag.strip() for value in given for tag in value.split(",") if tag.strip()]
     return {"*" if tag == "*" else found[1] if (found := ETAG.fullmatch(tag)) else "?" for tag in tags}

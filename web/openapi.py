@@ -19,7 +19,7 @@ MEANINGS = {
     403: "Not allowed, or against a policy.",
     404: "There is no such thing, or it is not yours to see.",
     409: "The time is taken, or the appointment's status does not allow this any more.",
-    412: "The appointment has another revision than `If-Match` says.",
+    412: "The appointment has another revision or status than `If-Match` says.",
     413: "The body is too large.",
     422: "The values make no sense.",
     429: "Too many requests; wait as `Retry-After` says.",
@@ -49,7 +49,7 @@ LIST = (
 )
 PAIR = _query("pair_id", ID, "The pair that wants to book.", required=True)
 ONCE = _header("Idempotency-Key", "The same key with the same request gives the first answer again, for 24 hours.")
-MATCH = _header("If-Match", "The ETag of the revision that is to be changed.")
+MATCH = _header("If-Match", "The ETag of what is to be changed.")
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ async def show(request: web.Request) -> web.Response:
 def _operation(one: Operation) -> dict[str, Any]:
     headers = {}
     if one.gives is schemas.Appointment:
-        headers["ETag"] = {"schema": {"type": "string"}, "description": "The revision, in quotes."}
+        headers["ETag"] = {"schema": {"type": "string"}, "description": "Revision and status, in quotes."}
     if one.status == 201:
         headers["Location"] = {"schema": {"type": "string"}}
     if one.gives is schemas.Appointments:

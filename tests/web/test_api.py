@@ -79,7 +79,7 @@ async def test_me(database: Database, now: datetime, open_browser: Open) -> None
 
 
 async def test_a_booking_s_life(database: Database, now: datetime, open_browser: Open) -> None:
-    """A slot goes into the booking as it came; ETag is the revision; what is told is what is stored."""
+    """A slot goes into the booking as it came; ETag is revision and status; what is told is what is stored."""
     pair = await add_pair(database, now=now)
     bruno, ana = await open_browser(pair.supervisee), await open_browser(pair.supervisor)
     answer = await bruno.get(f"/api/supervisors/{pair.supervisor.id}/slots?pair_id={pair.id}")
@@ -90,7 +90,7 @@ async def test_a_booking_s_life(database: Database, now: datetime, open_browser:
     identifier = body["id"]
     assert booked.status == 201
     assert booked.headers["Location"] == f"/api/appointments/{identifier}"
-    assert booked.headers["ETag"] == '"0"'
+    assert booked.headers["ETag"] == '"0-requested"'
     assert body == slots[0] | {
         "id": identifier,
         "supervisee_id": str(pair.supervisee.id),
@@ -101,7 +101,7 @@ async def test_a_booking_s_life(database: Database, now: datetime, open_browser:
     }
     assert await (await ana.get(f"/api/appointments/{identifier}")).json() == body
     confirmed = await ana.send(f"/api/appointments/{identifier}/confirm", If_Match='"0"')
-    assert (confirmed.status, confirmed.headers["ETag"]) == (200, '"1"')
+    assert (confirmed.status, confirmed.headers["ETag"]) == (200, '"1-confirmed"')
     assert await confirmed.json() == body | {"status": "confirmed", "revision": 1}
     moved = await bruno.send(f"/api/appointments/{identifier}/reschedule", slots[5])
     assert await moved.json() == body | slots[5] | {"status": "requested", "revision": 2}
@@ -250,7 +250,7 @@ async def test_refusals_have_their_status(database: Database, now: datetime, ope
     await problem(await ana.send("/api/appointments", slot(pair)), 403, "refused.supervisee_books")
     path = f"/api/appointments/{appointment.id}"
     await problem(await bruno.send(f"{path}/confirm"), 403, "refused.supervisor_answers")
-    for tag in ('"7"', "x", 'W/"7"'):
+    for tag in ('"7"', "x", 'W/"7"', '"7-requested"', '"0-confirmed"'):
         await problem(await ana.send(f"{path}/confirm", If_Match=tag), 412, "refused.stale")
     await problem(await bruno.send(f"{path}/reschedule", slot(pair)), 422, "refused.move_onto_itself")
     await problem(await bruno.get("/api/nothing"), 404, "web.404")
@@ -390,8 +390,41 @@ async def test_conditional_reads(database: Database, now: datetime, open_browser
     appointment = await book(database, pair, TEN, now)
     bruno = await open_browser(pair.supervisee)
     path = f"/api/appointments/{appointment.id}"
-    assert (await bruno.get(path, headers={"If-None-Match": '"0"'})).status == 304
-    assert (await bruno.get(path, headers={"If-None-Match": '"1"'})).status == 200
+    assert (await bruno.get(path, headers={"If-None-Match": '"0-requested"'})).status == 304
+    for tag in ('"0"', '"1"', '"0-confirmed"', '"1-requested"'):
+        assert (await bruno.get(path, headers={"If-None-Match": tag})).status == 200
+
+
+async def test_a_status_that_changed_by_itself_is_another_version(
+    database: Database, now: datetime, open_browser: Open
+) -> None:
+    """An appointment that is over is completed, and keeps its revision: no calendar shows that."""
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, TEN, now)
+    bruno, ana = await open_browser(pair.supervisee), await open_browser(pair.supervisor)
+    path = f"/api/appointments/{appointment.id}"
+    requested = (await bruno.get(path)).headers["ETag"]
+    confirmed = (await ana.send(f"{path}/confirm", If_Match=requested)).headers["ETag"]
+    async with database.transaction() as tx:
+        assert await appointments.close_past(tx, now=TEN + timedelta(hours=1)) == 1
+    answer = await bruno.get(path, headers={"If-None-Match": confirmed})
+    assert (answer.status, answer.headers["ETag"], (await answer.json())["status"]) == (
+        200,
+        '"1-completed"',
+        "completed",
+    )
+    for tag in (requested, confirmed):
+        await problem(await bruno.send(f"{path}/cancel", If_Match=tag), 412, "refused.stale")
+
+
+@pytest.mark.parametrize("tag", ['"0"', '"0-requested"', 'W/"0-requested"', '"7", "0-requested"', "*"])
+async def test_a_change_under_the_tag_or_the_bare_revision(
+    database: Database, now: datetime, open_browser: Open, tag: str
+) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, TEN, now)
+    ana = await open_browser(pair.supervisor)
+    assert (await ana.send(f"/api/appointments/{appointment.id}/confirm", If_Match=tag)).status == 200
 
 
 async def test_the_description_names_every_route(open_browser: Open) -> None:
