@@ -24,15 +24,19 @@ Act = Callable[[Transaction], Awaitable[Appointment]]
 async def book(request: web.Request) -> web.Response:
     """Book the pressed slot of the chosen pair."""
     person(request, Role.SUPERVISEE)
+    try:
+        pair_id = dashboard.read_id(request[FORM].get("pair_id", ""))
+    except NotFound as refused:  # before anything of it reaches the audit
+        return await dashboard.supervisee_page(request, refused)
 
     async def act(tx: Transaction) -> Appointment:
-        pair = await pairs.get(tx, dashboard.read_id(request[FORM].get("pair_id", "")))
+        pair = await pairs.get(tx, pair_id)
         starts_at, ends_at = _slot(request)
         if visitor(request).actor.person_id not in {member.id for member in pair.people}:
             raise NotFound("refused.pair_not_found")
         return await appointments.book(tx, visitor(request).actor, pair, starts_at, ends_at=ends_at, now=now(request))
 
-    change = Change("appointment.book", "pair", request[FORM].get("pair_id", "")[:36] or None, act)
+    change = Change("appointment.book", "pair", pair_id, act)
     try:
         answer = await carry_out(request, change, lambda _: _see("/appointments", "requested"), _repeat(request))
     except Refused as refused:

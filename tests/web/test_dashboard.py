@@ -193,6 +193,20 @@ async def test_a_stranger_sees_and_changes_nothing(database: Database, now: date
     assert await stored(database) == [("requested", TEN)]
 
 
+@pytest.mark.parametrize("pair_id", ["", "\x00", "free text", "é" * 40, "0" * 5000])
+async def test_a_pair_that_is_no_id_leaves_no_trace(
+    database: Database, now: datetime, open_browser: Open, pair_id: str
+) -> None:
+    pair = await add_pair(database, now=now)
+    browser = await open_browser(pair.supervisee)
+    await browser.get("/appointments")
+    fields = browser.fields("/appointments") | {"pair_id": pair_id, "slot": browser.slots()[0]}
+    assert (await browser.post("/appointments", fields)).status == 404
+    async with database.transaction() as tx:
+        tried = select(audit_entries.c.id).where(audit_entries.c.action == "appointment.book")
+        assert await tx.scalar(tried.limit(1)) is None
+
+
 async def test_another_pair_cannot_be_booked_for(database: Database, now: datetime, open_browser: Open) -> None:
     pair = await add_pair(database, now=now)
     edu = await add_person(database, "Edu", ["supervisee"], now=now, language="en")
