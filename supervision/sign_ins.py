@@ -18,7 +18,7 @@ from supervision import audit, notifications, people
 from supervision.audit import Actor
 from supervision.db import Transaction
 from supervision.errors import NotFound, NotUnderstood
-from supervision.models import Channel, sessions, sign_ins
+from supervision.models import Channel, audit_entries, sessions, sign_ins
 from supervision.models import people as people_table
 from supervision.notifications import HIGH, Notice
 from supervision.people import Person
@@ -27,7 +27,8 @@ LIFETIME = timedelta(minutes=10)
 SESSION_LIFETIME = timedelta(days=14)
 SESSION_IDLE = timedelta(days=3)
 WRONG_CODES = 5
-MAILS_AN_HOUR = 5
+MAILS_AN_HOUR = 5  # to one person, asked for by one browser or from one address
+MAILS_A_PERSON = 20  # an hour, whoever asks
 CODE_DIGITS = 8
 
 
@@ -61,14 +62,18 @@ def read_link_token(secret: str, token: str) -> uuid.UUID | None:
 
 
 async def ask(tx: Transaction, actor: Actor, email: str, browser: str, *, now: datetime) -> None:
-    """Mail a link to that address if it is somebody's. Nobody can tell from this function whether it was."""
+    """Mail a link to that address if it is somebody's. Nobody can tell from this function whether it was.
+
+    Who asks too often gets none, and is told the same. It is counted by asker, so that a stranger who knows the
+    address does not use up its owner's mails; the limit of all askers together only keeps the mailbox usable.
+    """
     person_id: uuid.UUID | None = None
     try:
         person = await people.by_email(tx, email)
         person_id = None if person.disabled_at else person.id
     except NotFound:
         pass
-    if person_id is not None and await _asked_lately(tx, person_id, now) >= MAILS_AN_HOUR:
+    if person_id is not None and await _asked_too_often(tx, person_id, actor.ip, digest(browser), now):
         person_id = None
     sign_in_id = uuid.uuid4()
     await tx.execute(
@@ -102,13 +107,18 @@ async def ask(tx: Transaction, actor: Actor, email: str, browser: str, *, now: d
 async def use_link(tx: Transaction, actor: Actor, sign_in_id: uuid.UUID, browser: str | None, *, now: datetime) -> str:
     """Turn a link into a session; returns the session's token.
 
-    Raises NotUnderstood: `refused.link_used_up` where it is used, too old or unknown, `refused.other_browser` where
-    another browser asked for it.
+    Raises NotUnderstood: `refused.link_used_up` where it is used, too old or unknown, or five wrong codes were typed;
+    `refused.other_browser` where another browser asked for it.
     """
     row = (
         await tx.execute(
             select(sign_ins)
-            .where(sign_ins.c.id == sign_in_id, sign_ins.c.used_at.is_(None), sign_ins.c.expires_at > now)
+            .where(
+                sign_ins.c.id == sign_in_id,
+                sign_ins.c.used_at.is_(None),
+                sign_ins.c.expires_at > now,
+                sign_ins.c.wrong_codes < WRONG_CODES,
+            )
             .with_for_update()
         )
     ).one_or_none()
@@ -224,13 +234,22 @@ async def _open_session(
     return await open_session(tx, actor, person_id, now=now)
 
 
-async def _asked_lately(tx: Transaction, person_id: uuid.UUID, now: datetime) -> int:
-    query = (
-        select(func.count())
-        .select_from(sign_ins)
-        .where(sign_ins.c.person_id == person_id, sign_ins.c.created_at > now - timedelta(hours=1))
+async def _asked_too_often(
+    tx: Transaction, person_id: uuid.UUID, ip: str | None, browser_hash: bytes, now: datetime
+) -> bool:
+    """Only what was mailed counts. Addresses stand in the audit alone."""
+    since = now - timedelta(hours=1)
+    by_browser = func.count().filter(sign_ins.c.browser_hash == browser_hash)
+    query = select(func.count(), by_browser).where(sign_ins.c.person_id == person_id, sign_ins.c.created_at > since)
+    by_all, by_browser_alone = (await tx.execute(query)).one()
+    from_address = select(func.count()).where(
+        audit_entries.c.resource_id == str(person_id),
+        audit_entries.c.action == "sign_in.ask",
+        audit_entries.c.at > since,
+        audit_entries.c.ip == ip,
     )
-    return int(await tx.scalar(query) or 0)
+    by_address = int(await tx.scalar(from_address) or 0) if ip else 0
+    return bool(by_all >= MAILS_A_PERSON or max(by_browser_alone, by_address) >= MAILS_AN_HOUR)
 
 
 def _seal(secret: str, purpose: bytes, sign_in_id: uuid.UUID) -> bytes:
