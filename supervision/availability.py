@@ -276,5 +276,9 @@ def _grid(hours: WeeklyRange, step: int) -> Iterator[time]:
 
 
 def _end_instant(day: date, clock: time, zone: zoneinfo.ZoneInfo) -> datetime:
-    """The end of a range: where the clock jumps over it or repeats it, the later reading, so no slot is cut twice."""
-    return datetime.combine(day, clock, tzinfo=zone).replace(fold=1).astimezone(UTC)
+    """The end of a range: where the clock jumps over it or repeats it, the later reading, so no slot is cut twice.
+
+    In a gap that is the reading with fold 0, in a repeated hour the one with fold 1 (PEP 495).
+    """
+    local = datetime.combine(day, clock, tzinfo=zone)
+    return max(local.replace(fold=fold).astimezone(UTC) for fold in (0, 1))
