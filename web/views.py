@@ -17,7 +17,7 @@ from supervision.models import Mode, PairStatus, Status
 from supervision.pairs import Pair
 from supervision.people import Person
 
-DAYS_SHOWN = 14
+DAYS_SHOWN = 7
 GROUP = 4
 
 
@@ -128,7 +128,7 @@ def week_days(found: Sequence[Row], monday: date, zone: ZoneInfo) -> list[Day]:
 async def choices(
     tx: Transaction, pair: Pair, me: Person, first: date | None, *, now: datetime, moving: uuid.UUID | None = None
 ) -> Choice:
-    """What this pair can book in the two weeks from `first` (today where it is None or past)."""
+    """What this pair can book in the week from `first` (today where it is None or past)."""
     other = pair.other(me.id)
     other_zone = other.time_zone if other.time_zone != me.time_zone else None
     today = now.astimezone(me.zone).date()
