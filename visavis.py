@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import secrets
 import signal
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 PARTS = ("bot", "bridge", "web")
 OPERATOR = Actor(None, "cli")
 RESTART_PAUSE = 5.0
+# What no connection to a database fails with.
+SYSTEM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 log = structlog.get_logger()
 Work = Callable[[Transaction], Awaitable[None]]
@@ -469,6 +472,12 @@ def sentence(error: BaseException) -> str:
             return refusal(Reader("en", "UTC"), error)
         case SupervisionError():
             return str(error)
+        case OSError(filename=str(name)):
+            return f"The file {name} cannot be used: {error.strerror}."
+        case OSError() if "attempting to bind" in str(error):  # asyncio's words; the errors alone are not telling
+            return f"A port to listen on cannot be had: {os.strerror(error.errno or 0)}."
+        case OSError(errno=int(number)) if number in SYSTEM_ERRORS:
+            return f"The system refused: {os.strerror(number)}."
         case DBAPIError() | OSError() | asyncpg.PostgresError() | asyncpg.InterfaceError():
             adapted = getattr(error, "orig", None) or error  # SQLAlchemy's, whose cause is asyncpg's
             return f"The database cannot be reached or used: {type(adapted.__cause__ or adapted).__name__}."

@@ -17,6 +17,7 @@ from supervision.db import Transaction
 from supervision.errors import NotFound, NotUnderstood, TooLate, TooSoon
 from supervision.models import Mode, availabilities, weekly_hours
 from supervision.pairs import Pair
+from supervision.people import has_controls
 
 
 @dataclass(frozen=True, order=True)
@@ -244,7 +245,9 @@ def read_hours(ranges: Sequence[str]) -> tuple[WeeklyRange, ...]:
 
 
 def check_rules(rules: Availability) -> None:
-    """Refuse numbers that the tables would refuse too, in words."""
+    """Refuse numbers that the tables would refuse too, in words, and a place that is no line of text."""
+    if has_controls(rules.place):
+        raise NotUnderstood("refused.place")
     limits = (
         ("length", 5, 720),
         ("grid", 5, 1440),

@@ -19,6 +19,7 @@ from supervision import people
 from supervision.errors import ConfigInvalid, NotUnderstood, Problem
 
 ENVIRONMENT_PREFIX = "VISAVIS_"
+UNREADABLE = "unreadable" * 4  # stands in for a secret whose file was complained of already
 SECRETS = frozenset({"secret", "url", "owner_url", "as_token", "password"})
 
 
@@ -44,6 +45,12 @@ def address(value: str) -> str:
         return people.check_email(value)
     except NotUnderstood as error:
         raise ValueError("is no mail address") from error
+
+
+def display_name(value: str) -> str:
+    if people.has_controls(value) or "=?" in value:
+        raise ValueError("must be plain text on one line")
+    return value
 
 
 def bot_id(value: str) -> str:
@@ -83,7 +90,7 @@ class MailConfig(Section):
     username: str | None = None
     password: SecretStr | None = None
     sender: Annotated[str, AfterValidator(address)]
-    sender_name: str = Field("Visavis", min_length=1, max_length=60)
+    sender_name: Annotated[str, AfterValidator(display_name)] = Field("Visavis", min_length=1, max_length=60)
     connections: int = Field(4, ge=1, le=50)
     timeout_seconds: float = Field(15.0, gt=0, le=600)
     data_timeout_seconds: float = Field(120.0, gt=0, le=600)
@@ -124,7 +131,8 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
     try:
         config = Config.model_validate(_nest(given))
     except ValidationError as error:
-        problems += [_problem(dict(found), given, path) for found in error.errors(include_input=False)]
+        found = [_problem(dict(one), given, path) for one in error.errors(include_input=False)]
+        problems += [one for one in found if one.key not in given or given[one.key].value != UNREADABLE]
     if config is not None and config.matrix.as_token is None and config.matrix.password is None:
         problems.append(Problem("matrix.as_token", "either this or matrix.password is needed", str(path)))
     if problems or config is None:
@@ -186,7 +194,7 @@ def _read_secret_files(given: dict[str, Given], problems: list[Problem]) -> dict
             read[secret] = Given(Path(str(entry.value)).read_text(encoding="utf-8").strip(), entry.origin)
         except (OSError, UnicodeDecodeError):
             problems.append(Problem(key, "the file it names cannot be read", entry.origin))
-            read[secret] = Given("unreadable" * 4, entry.origin)
+            read[secret] = Given(UNREADABLE, entry.origin)
     return read
 
 
@@ -205,6 +213,9 @@ def _nest(given: Mapping[str, Given]) -> dict[str, Any]:
 def _problem(found: dict[str, Any], given: Mapping[str, Given], path: Path) -> Problem:
     key = ".".join(str(part) for part in found["loc"])
     entry = given.get(key)
+    if found["type"] == "too_short":  # pydantic's words for a secret speak of "items after validation"
+        message = f"must have at least {found['ctx']['min_length']} characters"
+        return Problem(key, message, entry.origin if entry else str(path))
     message = {"missing": "is missing", "extra_forbidden": "is not a known key"}.get(
         found["type"], str(found["msg"]).removeprefix("Value error, ")
     )

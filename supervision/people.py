@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from supervision import audit
 from supervision.audit import Actor
 from supervision.db import Transaction
-from supervision.errors import NotFound, NotUnderstood
+from supervision.errors import NotAllowed, NotFound, NotUnderstood
 from supervision.models import Role, people
 
 LANGUAGES = ("pt-BR", "en")
@@ -38,6 +38,11 @@ class Person:
     @property
     def zone(self) -> zoneinfo.ZoneInfo:
         return zoneinfo.ZoneInfo(self.time_zone)
+
+    def require_enabled(self) -> None:
+        """Raises NotAllowed for somebody whose sign-in and commands were taken away: nothing new begins with them."""
+        if self.disabled_at is not None:
+            raise NotAllowed("refused.person_disabled")
 
 
 COLUMNS = (
@@ -122,7 +127,8 @@ async def disable(tx: Transaction, actor: Actor, person_id: uuid.UUID, *, now: d
         update(people).where(people.c.id == person_id, people.c.disabled_at.is_(None)).values(disabled_at=now)
     )
     if changed.rowcount == 0:
-        raise NotFound("refused.person_not_found")
+        await get(tx, person_id)  # who is disabled already stays so
+        return
     await audit.record(tx, actor, "person.disable", "person", person_id, now=now)
 
 

@@ -114,3 +114,20 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
     with pytest.raises(ConfigInvalid) as refusal:
         load(write(tmp_path, RIGHT.replace("0123456789012345678901234567890123456789", "tooshort")), {})
     assert "tooshort" not in str(refusal.value)
+
+
+def test_an_unreadable_file_is_one_problem(tmp_path: Path) -> None:
+    url = "url: postgresql://visavis_app:pass-phrase@localhost/visavis"
+    path = write(tmp_path, RIGHT.replace(url, "url_file: /nowhere/url"))
+    assert problems(path) == [("database.url_file", "the file it names cannot be read", str(path))]
+
+
+def test_a_short_secret_is_told_in_plain_words(tmp_path: Path) -> None:
+    path = write(tmp_path, RIGHT.replace("0123456789012345678901234567890123456789", "tooshort"))
+    assert problems(path) == [("secret", "must have at least 32 characters", str(path))]
+
+
+@pytest.mark.parametrize("name", ["Vis\\nBcc: x", "=?UTF-8?Q?=0A?=", "Vis\\u202eavis"])
+def test_a_sender_s_name_is_one_plain_line(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, RIGHT.replace("  host: mail", f'  sender_name: "{name}"\n  host: mail'))
+    assert problems(path) == [("mail.sender_name", "must be plain text on one line", str(path))]
