@@ -97,11 +97,22 @@ async def forget(state: Path) -> None:
     folder = await claim(state)
     try:
         for name in KEPT_FOLDERS:
-            shutil.rmtree(state / name, ignore_errors=True)
+            await remove(state / name)
         for name in KEPT_FILES:
             (state / name).unlink(missing_ok=True)
     finally:
         folder.release()
+
+
+async def remove(folder: Path) -> None:
+    """Remove a server's folder once the children of a start that was killed are gone from it."""
+    if not folder.is_dir():
+        return
+    claimed = await claim(folder)
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        claimed.release()
 
 
 async def configure(servers: Servers, web_port: int | None) -> Config:
