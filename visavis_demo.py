@@ -96,8 +96,9 @@ async def forget(state: Path) -> None:
     """Remove an earlier demo. Raises EmbeddedFailed while one is running there."""
     folder = await claim(state)
     try:
-        for name in KEPT_FOLDERS:
-            await remove(state / name)
+        for path in [state / name for name in KEPT_FOLDERS]:
+            if path.is_dir():
+                await remove(path)
         for name in KEPT_FILES:
             (state / name).unlink(missing_ok=True)
     finally:
@@ -106,8 +107,6 @@ async def forget(state: Path) -> None:
 
 async def remove(folder: Path) -> None:
     """Remove a server's folder once the children of a start that was killed are gone from it."""
-    if not folder.is_dir():
-        return
     claimed = await claim(folder)
     try:
         shutil.rmtree(folder, ignore_errors=True)

@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from supervision import audit
 from supervision.audit import Actor
 from supervision.db import Transaction
-from supervision.errors import NotAllowed, NotFound, NotUnderstood
+from supervision.errors import NotFound, NotUnderstood
 from supervision.models import Role, people
 
 LANGUAGES = ("pt-BR", "en")
@@ -38,11 +38,6 @@ class Person:
     @property
     def zone(self) -> zoneinfo.ZoneInfo:
         return zoneinfo.ZoneInfo(self.time_zone)
-
-    def require_enabled(self) -> None:
-        """Raises NotAllowed for somebody whose sign-in and commands were taken away: nothing new begins with them."""
-        if self.disabled_at is not None:
-            raise NotAllowed("refused.person_disabled")
 
 
 COLUMNS = (
