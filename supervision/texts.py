@@ -105,7 +105,7 @@ class Reader:
         """`ter., 24/11, 15:00–15:50 (São Paulo)`, with the other's local time behind it where it differs."""
         own = f"{self.day(span.starts_at)}, {self.clock(span.starts_at)}–{self.clock(span.ends_at)}"
         behind = [] if span.brief else [self.city()]
-        if span.other_zone and not _same_clock(span.starts_at, self.zone, zoneinfo.ZoneInfo(span.other_zone)):
+        if span.other_zone and not same_clock(span.starts_at, self.zone, zoneinfo.ZoneInfo(span.other_zone)):
             other = Reader(self.language, span.other_zone)
             theirs = f"{other.clock(span.starts_at)}–{other.clock(span.ends_at)}"
             if other.day(span.starts_at) != self.day(span.starts_at):
@@ -203,7 +203,8 @@ def _fill(sentence: str, key: str, params: dict[str, str]) -> str:
     return sentence.format_map(params) if "{" in sentence else sentence
 
 
-def _same_clock(at: datetime, one: zoneinfo.ZoneInfo, two: zoneinfo.ZoneInfo) -> bool:
+def same_clock(at: datetime, one: zoneinfo.ZoneInfo, two: zoneinfo.ZoneInfo) -> bool:
+    """Whether both zones' clocks show the same date and time at that instant."""
     return at.astimezone(one).replace(tzinfo=None) == at.astimezone(two).replace(tzinfo=None)
 
 

@@ -16,6 +16,7 @@ from supervision.errors import Refused
 from supervision.models import Mode, PairStatus, Status
 from supervision.pairs import Pair
 from supervision.people import Person
+from supervision.texts import same_clock
 
 DAYS_SHOWN = 7
 GROUP = 4
@@ -64,7 +65,10 @@ class Day:
 
 @dataclass(frozen=True)
 class Choice:
-    """Free times of two weeks; `earlier` and `later` are the first days of the neighbouring pages, if any."""
+    """Free times of a week; `earlier` and `later` are the first days of the neighbouring pages, if any.
+
+    `other_zone` is the other person's, where their clock shows another time than the reader's in that week.
+    """
 
     pair: Pair
     other_zone: str | None
@@ -130,19 +134,20 @@ async def choices(
 ) -> Choice:
     """What this pair can book in the week from `first` (today where it is None or past)."""
     other = pair.other(me.id)
-    other_zone = other.time_zone if other.time_zone != me.time_zone else None
     today = now.astimezone(me.zone).date()
     try:
         pair.require_active()
         rules = await availability.load(tx, pair.supervisor.id)
     except Refused as refused:
-        return Choice(pair, other_zone, refused=refused)
+        return Choice(pair, None, refused=refused)
     last = today + timedelta(days=rules.horizon)
     first = min(max(first or today, today), last)
     until = first + timedelta(days=DAYS_SHOWN)
     found = await availability.slots(
         tx, pair, since=midnight(first, me.zone), until=midnight(until, me.zone), now=now, moving=moving
     )
+    differs = any(not same_clock(slot.starts_at, me.zone, other.zone) for slot in found)
+    other_zone = other.time_zone if differs else None
     earlier = max(today, first - timedelta(days=DAYS_SHOWN)) if first > today else None
     return Choice(pair, other_zone, by_day(found, me.zone), earlier, until if until <= last else None)
 

@@ -353,3 +353,20 @@ async def test_only_the_latest_doubts_of_a_week_are_shown(
         "Mon 16 Nov, 13:00 (Lisbon)",
         "The message came unencrypted.",
     ]
+
+
+async def test_the_other_s_clock_stands_below_a_time_only_where_it_differs(
+    database: Database, open_browser: Open, now: datetime
+) -> None:
+    """London and Lisbon are two zones with one clock; São Paulo's is another."""
+    london = await add_person(database, "Daniel", ["supervisee"], now=now, language="en", time_zone="Europe/London")
+    lisbon = await add_person(database, "Helena", ["supervisor"], now=now, time_zone="Europe/Lisbon")
+    await add_pair(database, now=now, supervisor=lisbon, supervisee=london)
+    browser = await open_browser(london)
+    await browser.get("/appointments")
+    assert "Times of London" in browser.page
+    assert "below each" not in browser.page
+    far = await add_pair(database, now=now)
+    browser = await open_browser(far.supervisee)
+    await browser.get("/appointments")
+    assert "Times of Lisbon; below each" in browser.page
