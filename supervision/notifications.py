@@ -195,6 +195,10 @@ CLAIM = text(
             WHEN n.revision < (SELECT a.revision FROM appointments AS a WHERE a.id = n.appointment_id)
                 THEN 'superseded'
             ELSE 'pending' END,
+        details = CASE
+            WHEN n.expires_at <= :now
+                OR n.revision < (SELECT a.revision FROM appointments AS a WHERE a.id = n.appointment_id)
+                THEN n.details - ARRAY['lines', 'reason'] ELSE n.details END,
         settled_at = CASE
             WHEN n.expires_at <= :now
                 OR n.revision < (SELECT a.revision FROM appointments AS a WHERE a.id = n.appointment_id)

@@ -236,6 +236,15 @@ async def test_what_came_too_late_is_settled_and_not_sent(database: Database, no
     assert (kept.state, kept.settled_at) == (State.EXPIRED, now + timedelta(minutes=10))
 
 
+async def test_what_came_too_late_keeps_no_words(database: Database, now: datetime) -> None:
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    details = {"lines": [["news.reason", {"reason": "hers"}]], "reason": "hers", "by": str(ana.id)}
+    late = Notice(ana.id, Channel.MAIL, "reply", details, expires_at=now)
+    await enqueue(database, now, late)
+    assert await claim(database, now) == []
+    assert (await row(database, late.id)).details == {"by": str(ana.id)}
+
+
 async def test_a_parked_mail_is_tried_again_by_hand(database: Database, now: datetime, notice: Notice) -> None:
     await enqueue(database, now, notice)
     (claimed,) = await claim(database, now)
