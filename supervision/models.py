@@ -8,6 +8,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     ForeignKey,
     Identity,
@@ -82,15 +83,35 @@ class State(StrEnum):
     PARKED = "parked"
 
 
-class Question(StrEnum):
-    """What the bot asked in a room: to answer a request, to pick a slot, or to pick an appointment from a list.
+class Approval(StrEnum):
+    """Whether a supervisor is asked before a booking counts."""
 
-    A slot picked for an appointment moves it; without one it books.
+    ASK = "ask"
+    AUTOMATIC = "automatic"
+
+
+class Exceptional(StrEnum):
+    """What a dated exception does to the weekly hours."""
+
+    TIME_OFF = "time_off"
+    EXTRA_HOURS = "extra_hours"
+
+
+class Question(StrEnum):
+    """What the bot asked in a room: to answer something, to pick from a list, or to type a code.
+
+    A slot picked for an appointment moves it; without one it books. A past appointment is picked to be corrected.
     """
 
     ANSWER_REQUEST = "answer_request"
+    ANSWER_SERIES = "answer_series"
+    ANSWER_MOVE = "answer_move"
+    ANSWER_OFFER = "answer_offer"
     PICK_SLOT = "pick_slot"
     PICK_APPOINTMENT = "pick_appointment"
+    PICK_PAST = "pick_past"
+    CONFIRM_AWAY = "confirm_away"
+    CONFIRM_SETTINGS = "confirm_settings"
 
 
 def one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
@@ -150,7 +171,12 @@ pairs = Table(
     at("supervisee_introduced_at", nullable=True),
     at("created_at"),
     at("archived_at", nullable=True),
+    # What the supervisor settled for this pair alone; her availability's where it is empty. The first length is the
+    # one that is meant where none is named.
+    Column("lengths", ARRAY(Integer)),
+    Column("approval", Text),
     one_of("status", PairStatus),
+    one_of("approval", Approval),
     CheckConstraint("supervisor_id <> supervisee_id", name="two_people"),
     Index(
         "uq_pairs_active",
@@ -175,7 +201,26 @@ availabilities = Table(
     Column("horizon_days", Integer, nullable=False),
     Column("mode", Text, nullable=False),
     Column("place", Text, nullable=False),
+    Column("cancel_notice_minutes", Integer, nullable=False, server_default="1440"),
+    Column("move_notice_minutes", Integer, nullable=False, server_default="120"),
+    Column("day_limit", Integer),
+    Column("week_limit", Integer),
+    Column("approval", Text, nullable=False, server_default="ask"),
+    Column("answer_minutes", Integer, nullable=False, server_default="2880"),
+    Column("offer_minutes", Integer, nullable=False, server_default="240"),
+    Column("valid_from", Date),
+    Column("valid_until", Date),
+    Column("country", Text),
+    Column("subdivision", Text),
     one_of("mode", Mode),
+    one_of("approval", Approval),
+    CheckConstraint("cancel_notice_minutes BETWEEN 0 AND 43200", name="cancel_notice"),
+    CheckConstraint("move_notice_minutes BETWEEN 0 AND 43200", name="move_notice"),
+    CheckConstraint("day_limit BETWEEN 1 AND 100", name="day_limit"),
+    CheckConstraint("week_limit BETWEEN 1 AND 500", name="week_limit"),
+    CheckConstraint("answer_minutes BETWEEN 5 AND 43200", name="answer"),
+    CheckConstraint("offer_minutes BETWEEN 5 AND 10080", name="offer"),
+    CheckConstraint("valid_from <= valid_until", name="valid"),
     CheckConstraint("length_minutes BETWEEN 5 AND 720", name="length"),
     CheckConstraint("grid_minutes BETWEEN 5 AND 1440", name="grid"),
     CheckConstraint("buffer_before_minutes BETWEEN 0 AND 720", name="buffer_before"),
@@ -196,6 +241,45 @@ weekly_hours = Table(
     CheckConstraint("starts < ends", name="forwards"),
 )
 
+# Days on which the weekly hours do not say it all, as dates and wall-clock times in the supervisor's zone. Time off
+# without times takes whole days; `yearly` repeats the same days every year.
+dated_exceptions = Table(
+    "dated_exceptions",
+    metadata,
+    identifier(),
+    Column("supervisor_id", Uuid, ForeignKey("availabilities.supervisor_id"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("first_on", Date, nullable=False),
+    Column("last_on", Date, nullable=False),
+    Column("starts", Time),
+    Column("ends", Time),
+    Column("yearly", Boolean, nullable=False),
+    at("created_at"),
+    one_of("kind", Exceptional),
+    CheckConstraint("first_on <= last_on", name="days_forwards"),
+    CheckConstraint("starts < ends", name="times_forwards"),
+    CheckConstraint("(starts IS NULL) = (ends IS NULL)", name="both_times"),
+    CheckConstraint("kind = 'time_off' OR starts IS NOT NULL", name="extra_has_times"),
+    Index("ix_dated_exceptions_supervisor_id_first_on", "supervisor_id", "first_on"),
+)
+
+# Appointments that were booked together. `rule` is an RRULE (RFC 5545, 3.3.10) counted in the wall-clock time of
+# `time_zone`, which is the supervisor's when it was booked.
+series = Table(
+    "series",
+    metadata,
+    identifier(),
+    Column("pair_id", Uuid, ForeignKey("pairs.id"), nullable=False),
+    Column("rule", Text, nullable=False),
+    at("starts_at"),
+    at("ends_at"),
+    Column("time_zone", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    at("created_at"),
+)
+
+# `buffer_*` is what the supervisor's hold takes besides the appointment itself. `series_at` is the start that the
+# series' rule gave it. `proposed_*` is an open proposal to move it, whose time is held too.
 appointments = Table(
     "appointments",
     metadata,
@@ -209,11 +293,44 @@ appointments = Table(
     Column("revision", Integer, nullable=False),
     Column("mode", Text, nullable=False),
     Column("place", Text, nullable=False),
+    Column("buffer_before_minutes", Integer, nullable=False, server_default="0"),
+    Column("buffer_after_minutes", Integer, nullable=False, server_default="0"),
+    person("booked_by", nullable=True),
+    at("answer_by", nullable=True),
+    Column("late", Boolean, nullable=False, server_default="false"),
+    Column("series_id", Uuid, ForeignKey("series.id")),
+    at("series_at", nullable=True),
+    Column("proposal_id", Uuid),
+    person("proposed_by", nullable=True),
+    at("proposed_starts_at", nullable=True),
+    at("proposed_ends_at", nullable=True),
+    Column("proposed_before_minutes", Integer),
+    Column("proposed_after_minutes", Integer),
+    at("proposed_answer_by", nullable=True),
     at("created_at"),
     at("updated_at"),
     one_of("status", Status),
     one_of("mode", Mode),
     CheckConstraint("starts_at < ends_at", name="forwards"),
+    CheckConstraint("proposed_starts_at < proposed_ends_at", name="proposed_forwards"),
+    CheckConstraint(
+        "num_nulls(proposal_id, proposed_by, proposed_starts_at, proposed_ends_at, proposed_before_minutes,"
+        " proposed_after_minutes, proposed_answer_by) IN (0, 7)",
+        name="proposal_whole",
+    ),
+    CheckConstraint("proposal_id IS NULL OR status IN ('requested', 'confirmed')", name="proposal_open"),
+    CheckConstraint("(series_id IS NULL) = (series_at IS NULL)", name="series_at"),
+    Index("ix_appointments_series_id_series_at", "series_id", "series_at"),
+    Index(
+        "ix_appointments_answer_by",
+        "answer_by",
+        postgresql_where=text("status = 'requested'"),
+    ),
+    Index(
+        "ix_appointments_proposed_answer_by",
+        "proposed_answer_by",
+        postgresql_where=text("proposal_id IS NOT NULL"),
+    ),
     Index("ix_appointments_pair_id_starts_at", "pair_id", "starts_at"),
     Index("ix_appointments_supervisor_id_starts_at", "supervisor_id", "starts_at"),
     Index("ix_appointments_supervisee_id_starts_at", "supervisee_id", "starts_at"),
@@ -224,15 +341,44 @@ appointments = Table(
     ),
 )
 
-# A person's time taken by an appointment, in whichever role. The supervisor's range includes her buffers.
+# A supervisee who waits for a time of their supervisor's to become free: any that starts in one of the ranges
+# `[since[i], until[i])`. What is on offer is held until `offer_until`; `passed` are starts that were let go by.
+waits = Table(
+    "waits",
+    metadata,
+    identifier(),
+    Column("pair_id", Uuid, ForeignKey("pairs.id"), nullable=False),
+    person("supervisor_id"),
+    person("supervisee_id"),
+    Column("since", ARRAY(DateTime(timezone=True)), nullable=False),
+    Column("until", ARRAY(DateTime(timezone=True)), nullable=False),
+    Column("length_minutes", Integer, nullable=False),
+    Column("passed", ARRAY(DateTime(timezone=True)), nullable=False),
+    at("offered_starts_at", nullable=True),
+    at("offered_ends_at", nullable=True),
+    at("offer_until", nullable=True),
+    at("created_at"),
+    at("ends_at"),
+    at("ended_at", nullable=True),
+    CheckConstraint("num_nulls(offered_starts_at, offered_ends_at, offer_until) IN (0, 3)", name="offer_whole"),
+    CheckConstraint("ended_at IS NULL OR offer_until IS NULL", name="ended"),
+    Index("ix_waits_open", "supervisor_id", "created_at", postgresql_where=text("ended_at IS NULL")),
+    Index("ix_waits_pair_id", "pair_id", postgresql_where=text("ended_at IS NULL")),
+)
+
+# A person's time taken by an appointment, in whichever role, or kept for an offer to somebody who waits. The
+# supervisor's range includes her buffers.
 holds = Table(
     "holds",
     metadata,
-    Column("appointment_id", Uuid, ForeignKey("appointments.id"), nullable=False),
+    Column("appointment_id", Uuid, ForeignKey("appointments.id")),
+    Column("wait_id", Uuid, ForeignKey("waits.id")),
     person("person_id"),
     Column("during", TSTZRANGE, nullable=False),
+    CheckConstraint("num_nulls(appointment_id, wait_id) = 1", name="one_reason"),
     ExcludeConstraint(("person_id", "="), ("during", "&&"), name="ex_holds_person_id_during", using="gist"),
     Index("ix_holds_appointment_id", "appointment_id"),
+    Index("ix_holds_wait_id", "wait_id", postgresql_where=text("wait_id IS NOT NULL")),
 )
 
 notifications = Table(
@@ -291,7 +437,8 @@ notifications = Table(
     ),
 )
 
-# What the bot asked whom; a reaction counts only as the answer to one of these, once.
+# What the bot asked whom; a reaction counts only as the answer to one of these, once. `details` is what a typed
+# `code` agrees to, or what belongs to the numbers of a list: IDs, times, numbers and static words.
 questions = Table(
     "questions",
     metadata,
@@ -303,6 +450,8 @@ questions = Table(
     Column("revision", Integer),
     Column("slots", ARRAY(DateTime(timezone=True)), nullable=False),
     Column("choices", ARRAY(Uuid), nullable=False),
+    Column("code", Text),
+    Column("details", JSONB, nullable=False, server_default=text("'{}'")),
     at("asked_at"),
     at("expires_at"),
     at("answered_at", nullable=True),
