@@ -1,33 +1,35 @@
-"""Changes to appointments, asked for by a form or by the API: one transaction, and an audit entry in any case."""
+"""Changes asked for by a form or by the API: one transaction, and an audit entry in any case."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from aiohttp import web
 
 from supervision import audit
-from supervision.appointments import Appointment
 from supervision.db import Transaction
 from supervision.errors import Refused
 from web import repeats
 from web.repeats import Answer, Repeat
 from web.state import database, now, visitor
 
+Done = TypeVar("Done")
+
 
 @dataclass(frozen=True)
-class Change:
-    """What is asked for: the audit's word for it, what it is done to, and the doing."""
+class Change(Generic[Done]):
+    """What is asked for: the audit's word for it, what it is done to, and the doing, which gives what came of it."""
 
     action: str
     resource: str
     resource_id: object | None
-    act: Callable[[Transaction], Awaitable[Appointment]]
+    act: Callable[[Transaction], Awaitable[Done]]
 
 
 async def carry_out(
     request: web.Request,
-    change: Change,
-    answer: Callable[[Appointment], Answer],
+    change: Change[Done],
+    answer: Callable[[Done], Answer],
     repeat: Repeat | None = None,
     answer_refusal: Callable[[Refused], Answer] | None = None,
 ) -> Answer:
