@@ -14,7 +14,7 @@ from supervision import audit, notifications, people
 from supervision.audit import Actor
 from supervision.db import Transaction
 from supervision.errors import NotAllowed, NotFound, NotUnderstood, PairArchived
-from supervision.models import Channel, PairStatus, Role, audit_entries, bots, pairs
+from supervision.models import Approval, Channel, PairStatus, Role, audit_entries, bots, pairs
 from supervision.models import people as people_table
 from supervision.notifications import HIGH, Notice
 from supervision.people import Person
@@ -31,6 +31,8 @@ class Pair:
     room_token: uuid.UUID
     supervisor_introduced_at: datetime | None
     supervisee_introduced_at: datetime | None
+    lengths: tuple[int, ...] | None = None  # minutes; where the supervisor settled none for this pair, hers hold
+    approval: Approval | None = None
 
     @property
     def people(self) -> tuple[Person, Person]:
@@ -67,6 +69,8 @@ PAIR_COLUMNS = (
     pairs.c.room_token,
     pairs.c.supervisor_introduced_at,
     pairs.c.supervisee_introduced_at,
+    pairs.c.lengths,
+    pairs.c.approval,
 )
 SELECT = (
     select(
@@ -84,7 +88,8 @@ BY_ROOM = SELECT.where(pairs.c.room_id == bindparam("room_id"))  # made once: ev
 def from_row(row: Iterable[Any]) -> Pair:
     values = tuple(row)
     own, width = len(PAIR_COLUMNS), len(people.COLUMNS)
-    identifier, status, bot, room_id, room_token, supervisor_introduced, supervisee_introduced = values[:own]
+    identifier, status, bot, room_id, room_token, *introduced, lengths, approval = values[:own]
+    supervisor_introduced, supervisee_introduced = introduced
     return Pair(
         identifier,
         people.from_row(values[own : own + width]),
@@ -95,6 +100,8 @@ def from_row(row: Iterable[Any]) -> Pair:
         room_token,
         supervisor_introduced,
         supervisee_introduced,
+        None if lengths is None else tuple(lengths),
+        None if approval is None else Approval(approval),
     )
 
 
