@@ -29,7 +29,7 @@ Transaction = list[Statement]
 
 
 class Recorder:
-    """Notes what a database is sent, from now on, a list for each transaction."""
+    """Notes what a database is sent, a list for each transaction."""
 
     def __init__(self, database: Database) -> None:
         self._transactions: list[Transaction] = []
@@ -41,7 +41,8 @@ class Recorder:
         """Carry it out, with nothing beside it, and return what it sent."""
         self._transactions = []
         await act()
-        return self._transactions
+        recorded, self._transactions = self._transactions, []
+        return recorded
 
     def _begin(self, _connection: object) -> None:
         self._transactions.append([])
