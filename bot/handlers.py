@@ -34,7 +34,6 @@ log = structlog.get_logger()
 COMMANDS = Counter("visavis_commands_total", "Commands in rooms by outcome", ["outcome"])
 
 OLDEST = timedelta(hours=24)
-LIST_LIFETIME = timedelta(hours=24)
 REPLY_LIFETIME = timedelta(hours=24)
 PATIENCE = timedelta(minutes=3)
 COMMANDS_A_MINUTE = 20
@@ -278,11 +277,13 @@ class Handlers:
                 heard.pair.id,
                 heard.person.id,
                 reply.ask.kind,
-                heard.now + LIST_LIFETIME,
+                heard.now + reply.ask.lifetime,
                 reply.ask.appointment_id,
                 None,
                 reply.ask.slots,
                 reply.ask.choices,
+                reply.ask.code,
+                reply.ask.details,
             )
             await questions.put(tx, asked, now=heard.now)
         return notice.as_claimed(now=heard.now)

@@ -3,13 +3,15 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 
 from supervision.models import Question
 from supervision.pairs import Pair
 
 DIGITS = ("1⃣", "2⃣", "3⃣", "4⃣", "5⃣", "6⃣", "7⃣", "8⃣", "9⃣", "🔟")  # keycaps without U+FE0F
 YES, NO = "✅", "❌"
+LIST_LIFETIME = timedelta(hours=24)
 
 
 @dataclass(frozen=True)
@@ -22,13 +24,19 @@ class Line:
 
 @dataclass(frozen=True)
 class Ask:
-    """A list whose numbers can be answered. `appointment_id` is what a picked slot would move."""
+    """A list whose numbers can be answered, or a change that a typed `code` agrees to.
+
+    `appointment_id` is what a picked slot would move, `details` what else belongs to the question (see questions.py).
+    """
 
     kind: Question
     slots: Sequence[datetime] = ()
     choices: Sequence[uuid.UUID] = ()
     appointment_id: uuid.UUID | None = None
     tappable: bool = False
+    code: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+    lifetime: timedelta = LIST_LIFETIME
 
 
 @dataclass(frozen=True)

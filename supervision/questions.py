@@ -1,8 +1,8 @@
 """What the bot asked whom in a room: only an open question of one's own can be answered, and only once."""
 
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +15,11 @@ from supervision.models import Question, notifications, questions
 
 @dataclass(frozen=True)
 class Asked:
-    """A question as it was put. `slots` and `choices` are what its numbers stand for, from 1 on."""
+    """A question as it was put. `slots` and `choices` are what its numbers stand for, from 1 on.
+
+    `code` is what has to be typed to agree; `details` belong to the question and are IDs, times, numbers and static
+    words.
+    """
 
     notification_id: uuid.UUID
     pair_id: uuid.UUID
@@ -26,6 +30,8 @@ class Asked:
     revision: int | None = None
     slots: Sequence[datetime] = ()
     choices: Sequence[uuid.UUID] = ()
+    code: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 COLUMNS = (
@@ -38,6 +44,8 @@ COLUMNS = (
     questions.c.revision,
     questions.c.slots,
     questions.c.choices,
+    questions.c.code,
+    questions.c.details,
 )
 
 
@@ -54,6 +62,8 @@ async def put(tx: Transaction, asked: Asked, *, now: datetime) -> None:
             revision=asked.revision,
             slots=list(asked.slots),
             choices=list(asked.choices),
+            code=asked.code,
+            details=dict(asked.details),
             asked_at=now,
             expires_at=asked.expires_at,
         )
@@ -89,42 +99,51 @@ async def is_known(tx: Transaction, matrix_event_id: str) -> bool:
 
 
 async def answer(tx: Transaction, asked: Asked, *, now: datetime) -> None:
-    """Close a question found by `find`."""
+    """Close a question found by `find` or `last`."""
     await tx.execute(
         update(questions).where(questions.c.notification_id == asked.notification_id).values(answered_at=now)
     )
 
 
+async def note(tx: Transaction, asked: Asked, details: Mapping[str, Any]) -> None:
+    """Write other details to a question, such as how many wrong codes were typed."""
+    await tx.execute(
+        update(questions).where(questions.c.notification_id == asked.notification_id).values(details=dict(details))
+    )
+
+
 async def last(
-    tx: Transaction, person_id: uuid.UUID, pair_id: uuid.UUID, kind: Question, *, now: datetime
+    tx: Transaction,
+    person_id: uuid.UUID,
+    pair_id: uuid.UUID,
+    *kinds: Question,
+    now: datetime,
+    expired: bool = False,
+    unanswered: bool = False,
 ) -> Asked | None:
-    """The list that this person was shown last in this pair's room, while it is not too old."""
-    row = (
-        await tx.execute(
-            select(*COLUMNS)
-            .where(
-                questions.c.person_id == person_id,
-                questions.c.pair_id == pair_id,
-                questions.c.kind == kind,
-                questions.c.expires_at > now,
-            )
-            .order_by(questions.c.asked_at.desc())
-            .limit(1)
+    """What this person was asked last in this pair's room of these kinds, while it is not too old.
+
+    With `expired` even what is too old, with `unanswered` only what is still open. Locked until the transaction ends.
+    """
+    query = (
+        select(*COLUMNS)
+        .where(
+            questions.c.person_id == person_id,
+            questions.c.pair_id == pair_id,
+            questions.c.kind.in_(kinds),
         )
-    ).one_or_none()
+        .order_by(questions.c.asked_at.desc())
+        .limit(1)
+        .with_for_update()
+    )
+    if not expired:
+        query = query.where(questions.c.expires_at > now)
+    if unanswered:
+        query = query.where(questions.c.answered_at.is_(None))
+    row = (await tx.execute(query)).one_or_none()
     return None if row is None else _asked(row)
 
 
 def _asked(values: Iterable[Any]) -> Asked:
-    notification_id, pair_id, person_id, kind, expires_at, appointment_id, revision, slots, choices = values
-    return Asked(
-        notification_id,
-        pair_id,
-        person_id,
-        Question(kind),
-        expires_at,
-        appointment_id,
-        revision,
-        slots,
-        choices,
-    )
+    identifier, pair_id, person_id, kind, *rest = values
+    return Asked(identifier, pair_id, person_id, Question(kind), *rest)
