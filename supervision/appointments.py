@@ -1,4 +1,9 @@
-"""Appointments: requested, confirmed, declined, cancelled, moved. Each change is one transaction of its caller's."""
+"""Appointments: requested, confirmed, declined, cancelled, over. Each change is one transaction of its caller's.
+
+What changes an appointment comes in two layers: the acts that a person asks for, with their audit entry and news,
+and below them the steps (`agree`, `turn_down`, `call_off`), which a series takes for many with one piece of news.
+Moving one is in moves.py.
+"""
 
 import uuid
 from collections.abc import Iterable, Sequence
@@ -6,23 +11,47 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import TextClause, delete, or_, select, text, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import or_, select, text
 
-from supervision import audit, availability, notifications, pairs, reminders
+from supervision import audit, availability, holds, notifications, pairs, policies, reminders
 from supervision.audit import SYSTEM, Actor
 from supervision.availability import Availability, Slot
 from supervision.db import Transaction, lock_people
-from supervision.errors import AlreadyAnswered, NotAllowed, NotFound, NotUnderstood, SlotTaken, Stale, TooLate
-from supervision.models import Channel, Mode, Status, appointments, holds
+from supervision.errors import AlreadyAnswered, NotAllowed, NotFound, NotUnderstood, Stale, TooLate
+from supervision.models import Approval, Channel, Mode, Status, appointments
 from supervision.notifications import HIGH, NORMAL, Notice
 from supervision.pairs import Pair
 
 OPEN = (Status.REQUESTED, Status.CONFIRMED)
+OVER = (Status.COMPLETED, Status.NO_SHOW)
+FARTHEST = timedelta(days=366)
+A_MINUTE = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An open proposal to move an appointment. The buffers are minutes of the supervisor's before and after."""
+
+    id: uuid.UUID
+    by: uuid.UUID
+    starts_at: datetime
+    ends_at: datetime
+    buffer_before: int
+    buffer_after: int
+    answer_by: datetime
+
+    @property
+    def held(self) -> tuple[datetime, datetime]:
+        return self.starts_at - self.buffer_before * A_MINUTE, self.ends_at + self.buffer_after * A_MINUTE
 
 
 @dataclass(frozen=True)
 class Appointment:
+    """`answer_by` is when a request lapses, `late` marks a cancellation within the supervisor's notice for it.
+
+    The buffers are minutes of the supervisor's before and after. `series_at` is the start that its series gave it.
+    """
+
     id: uuid.UUID
     pair_id: uuid.UUID
     supervisor_id: uuid.UUID
@@ -33,10 +62,42 @@ class Appointment:
     revision: int
     mode: Mode
     place: str
+    buffer_before: int = 0
+    buffer_after: int = 0
+    booked_by: uuid.UUID | None = None
+    answer_by: datetime | None = None
+    late: bool = False
+    series_id: uuid.UUID | None = None
+    series_at: datetime | None = None
+    proposal: Proposal | None = None
 
     @property
     def people(self) -> tuple[uuid.UUID, uuid.UUID]:
         return self.supervisor_id, self.supervisee_id
+
+    @property
+    def held(self) -> tuple[datetime, datetime]:
+        """What it takes of the supervisor's time."""
+        return self.starts_at - self.buffer_before * A_MINUTE, self.ends_at + self.buffer_after * A_MINUTE
+
+    @property
+    def length(self) -> int:
+        """In minutes."""
+        return (self.ends_at - self.starts_at) // A_MINUTE
+
+    @property
+    def on_behalf(self) -> bool:
+        """Whether the supervisor booked it, so that the supervisee can decline."""
+        return self.booked_by == self.supervisor_id
+
+    def other(self, person_id: uuid.UUID | None) -> uuid.UUID:
+        return self.supervisee_id if person_id == self.supervisor_id else self.supervisor_id
+
+    def may_answer(self, person_id: uuid.UUID | None) -> bool:
+        """Whether an open question waits for this person: a request of the supervisor, a move of whoever was asked."""
+        if self.proposal is not None and self.proposal.by != person_id:
+            return True
+        return self.status is Status.REQUESTED and person_id == self.supervisor_id
 
 
 COLUMNS = (
@@ -50,23 +111,29 @@ COLUMNS = (
     appointments.c.revision,
     appointments.c.mode,
     appointments.c.place,
+    appointments.c.buffer_before_minutes,
+    appointments.c.buffer_after_minutes,
+    appointments.c.booked_by,
+    appointments.c.answer_by,
+    appointments.c.late,
+    appointments.c.series_id,
+    appointments.c.series_at,
+    appointments.c.proposal_id,
+    appointments.c.proposed_by,
+    appointments.c.proposed_starts_at,
+    appointments.c.proposed_ends_at,
+    appointments.c.proposed_before_minutes,
+    appointments.c.proposed_after_minutes,
+    appointments.c.proposed_answer_by,
 )
+OWN = 17  # of the columns; the others are the proposal's
 
 
 def from_row(row: Iterable[Any]) -> Appointment:
-    identifier, pair_id, supervisor_id, supervisee_id, starts_at, ends_at, status, revision, mode, place = row
-    return Appointment(
-        identifier,
-        pair_id,
-        supervisor_id,
-        supervisee_id,
-        starts_at,
-        ends_at,
-        Status(status),
-        revision,
-        Mode(mode),
-        place,
-    )
+    values = tuple(row)
+    proposal = Proposal(*values[OWN:]) if values[OWN] is not None else None
+    status, mode = Status(values[6]), Mode(values[8])
+    return Appointment(*(*values[:6], status, values[7], mode, *values[9:OWN], proposal))
 
 
 async def book(
@@ -77,44 +144,45 @@ async def book(
     *,
     now: datetime,
     ends_at: datetime | None = None,
+    length: int | None = None,
 ) -> Appointment:
-    """Request the slot that starts then. The time is held from now on; the supervisor is asked.
+    """Book a time for a pair. `length` is in minutes, the pair's first where neither it nor the end is given.
 
-    Raises NotAllowed unless the supervisee asks, PairArchived, TooLate, TooSoon, NotFound for a time that is not
-    offered, and SlotTaken with the `alternatives` of the same day.
+    The supervisee requests a slot: it is held, and the supervisor is asked; where she approves automatically it is
+    confirmed at once. The supervisor books on the supervisee's behalf, at any free time to come.
+
+    Raises NotAllowed for anybody else, PairArchived, TooLate, TooSoon, NotFound for a time that is not offered,
+    NotUnderstood for a length that is not the pair's, and SlotTaken with the `alternatives` of the same day.
     """
     pair.require_active()
-    if actor.person_id != pair.supervisee.id:
-        raise NotAllowed("refused.supervisee_books")
+    pair.member(actor.person_id)
     rules = await availability.load(tx, pair.supervisor.id)
-    slot = availability.check_bookable(rules, pair.supervisor.zone, starts_at, now=now)
-    if ends_at is not None and ends_at != slot.ends_at:
-        raise NotFound("refused.slot_not_offered")
+    slot = check_slot(actor, pair, rules, starts_at, _length(starts_at, ends_at, length), now=now)
     await lock_people(tx, [person.id for person in pair.people])
-    await require_free(tx, pair, rules, slot, now=now)
-    appointment = Appointment(
-        uuid.uuid4(),
-        pair.id,
-        pair.supervisor.id,
-        pair.supervisee.id,
-        slot.starts_at,
-        slot.ends_at,
-        Status.REQUESTED,
-        0,
-        rules.mode,
-        rules.place,
-    )
-    await insert_held(tx, appointment, rules, now=now)
+    await check_room(tx, actor, pair, rules, slot, now=now)
+    appointment = make(actor, pair, rules, slot, now=now)
+    await insert(tx, appointment, now=now)
     await notifications.enqueue(
         tx,
-        [
-            _notice(appointment, pair.supervisor.id, Channel.MATRIX, "appointment.requested", actor),
-            _notice(appointment, pair.supervisor.id, Channel.MAIL, "appointment.requested", actor),
-        ],
+        news_of_booking(appointment, actor, now=now),
         now=now,
         audited=audit.entry(actor, "appointment.book", "appointment", appointment.id, now=now),
     )
     return appointment
+
+
+def news_of_booking(appointment: Appointment, actor: Actor, *, now: datetime) -> list[Notice]:
+    if appointment.status is Status.REQUESTED:
+        kind, told = "appointment.requested", appointment.supervisor_id
+        return [notice(appointment, told, channel, kind, actor) for channel in (Channel.MATRIX, Channel.MAIL)]
+    on_behalf = actor.person_id == appointment.supervisor_id
+    kind = "appointment.booked" if on_behalf else "appointment.confirmed"
+    details = {} if on_behalf else {"automatic": True}
+    return [
+        notice(appointment, appointment.other(actor.person_id), Channel.MATRIX, kind, actor, NORMAL, details),
+        *mails(appointment, kind, actor, NORMAL, details),
+        *remind(appointment, now=now),
+    ]
 
 
 async def confirm(
@@ -126,24 +194,32 @@ async def confirm(
     if_revision: int | None = None,
 ) -> Appointment:
     """The supervisor agrees to a request. Both get the calendar entry and, a day before, a reminder."""
-    appointment = await _get_locked(tx, actor, appointment_id, if_revision)
-    _require_supervisor(actor, appointment)
-    _require_status(appointment, Status.REQUESTED)
-    (await pairs.get(tx, appointment.pair_id)).require_active()
-    if appointment.starts_at <= now:
-        raise TooLate("refused.appointment_past")
-    appointment = await _change(tx, appointment, now=now, status=Status.CONFIRMED)
+    appointment = await get_locked(tx, actor, appointment_id, if_revision)
+    appointment = await agree(tx, actor, appointment, now=now)
+    kind = "appointment.confirmed"
     await notifications.enqueue(
         tx,
         [
-            _notice(appointment, appointment.supervisee_id, Channel.MATRIX, "appointment.confirmed", actor),
-            *_mails(appointment, "appointment.confirmed", actor),
-            *_reminders(appointment, now=now),
+            notice(appointment, appointment.supervisee_id, Channel.MATRIX, kind, actor),
+            *mails(appointment, kind, actor),
+            *remind(appointment, now=now),
         ],
         now=now,
         audited=audit.entry(actor, "appointment.confirm", "appointment", appointment.id, now=now),
     )
     return appointment
+
+
+async def agree(tx: Transaction, actor: Actor, appointment: Appointment, *, now: datetime) -> Appointment:
+    """The step of `confirm`: check and change, without its news."""
+    if actor.person_id != appointment.supervisor_id:
+        raise NotAllowed("refused.supervisor_answers")
+    require_status(appointment, Status.REQUESTED)
+    (await pairs.get(tx, appointment.pair_id)).require_active()
+    require_ahead(appointment, now=now)
+    if appointment.answer_by is not None and appointment.answer_by <= now:
+        raise TooLate("refused.request_lapsed")
+    return await change(tx, appointment, now=now, status=Status.CONFIRMED, answer_by=None, proposal=None)
 
 
 async def decline(
@@ -154,22 +230,32 @@ async def decline(
     now: datetime,
     if_revision: int | None = None,
 ) -> Appointment:
-    """The supervisor says no to a request; the time is free again."""
-    appointment = await _get_locked(tx, actor, appointment_id, if_revision)
-    _require_supervisor(actor, appointment)
-    _require_status(appointment, Status.REQUESTED)
-    appointment = await _change(tx, appointment, now=now, status=Status.DECLINED)
-    await release(tx, appointment.id)
+    """The supervisor says no to a request, or the supervisee to what was booked on their behalf; the time is free."""
+    appointment = await get_locked(tx, actor, appointment_id, if_revision)
+    appointment = await turn_down(tx, actor, appointment, now=now)
+    kind = "appointment.declined"
     await notifications.enqueue(
         tx,
         [
-            _notice(appointment, appointment.supervisee_id, Channel.MATRIX, "appointment.declined", actor),
-            *_mails(appointment, "appointment.declined", actor),
+            notice(appointment, appointment.other(actor.person_id), Channel.MATRIX, kind, actor),
+            *mails(appointment, kind, actor),
         ],
         now=now,
         audited=audit.entry(actor, "appointment.decline", "appointment", appointment.id, now=now),
     )
     return appointment
+
+
+async def turn_down(tx: Transaction, actor: Actor, appointment: Appointment, *, now: datetime) -> Appointment:
+    """The step of `decline`: check and change, without its news."""
+    if actor.person_id == appointment.supervisor_id:
+        require_status(appointment, Status.REQUESTED)
+    elif not appointment.on_behalf:
+        raise NotAllowed("refused.supervisor_answers")
+    else:
+        require_status(appointment, Status.CONFIRMED)
+        require_ahead(appointment, now=now)
+    return await change(tx, appointment, now=now, status=Status.DECLINED, answer_by=None, proposal=None)
 
 
 async def cancel(
@@ -183,21 +269,19 @@ async def cancel(
 ) -> Appointment:
     """Either of the two calls an appointment off before it begins.
 
-    `reason` is told in the encrypted room alone, and is taken out of the outbox once it was told.
+    A supervisee who does so within the supervisor's notice for it does so late, and it is marked. `reason` is told
+    in the encrypted room alone, and is taken out of the outbox once it was told.
     """
-    appointment = await _get_locked(tx, actor, appointment_id, if_revision)
-    _require_status(appointment, *OPEN)
-    if appointment.starts_at <= now:
-        raise TooLate("refused.appointment_past")
-    appointment = await _change(tx, appointment, now=now, status=Status.CANCELLED)
-    await release(tx, appointment.id)
-    told = _other(appointment, actor)
-    details = {"reason": reason} if reason else {}
+    appointment = await get_locked(tx, actor, appointment_id, if_revision)
+    appointment = await call_off(tx, actor, appointment, now=now)
+    kind = "appointment.cancelled"
+    details = {"late": True} if appointment.late else {}
+    spoken = details | ({"reason": reason} if reason else {})
     await notifications.enqueue(
         tx,
         [
-            _notice(appointment, told, Channel.MATRIX, "appointment.cancelled", actor, HIGH, details),
-            *_mails(appointment, "appointment.cancelled", actor, HIGH),
+            notice(appointment, appointment.other(actor.person_id), Channel.MATRIX, kind, actor, HIGH, spoken),
+            *mails(appointment, kind, actor, HIGH, details),
         ],
         now=now,
         audited=audit.entry(actor, "appointment.cancel", "appointment", appointment.id, now=now),
@@ -205,63 +289,62 @@ async def cancel(
     return appointment
 
 
-async def reschedule(
+async def call_off(tx: Transaction, actor: Actor, appointment: Appointment, *, now: datetime) -> Appointment:
+    """The step of `cancel`: check and change, without its news."""
+    require_status(appointment, *OPEN)
+    require_ahead(appointment, now=now)
+    late = False
+    if actor.person_id == appointment.supervisee_id and appointment.status is Status.CONFIRMED:
+        rules = await availability.load(tx, appointment.supervisor_id)
+        late = appointment.starts_at - now < timedelta(minutes=rules.cancel_notice)
+    return await change(tx, appointment, now=now, status=Status.CANCELLED, late=late, answer_by=None, proposal=None)
+
+
+async def mark(
     tx: Transaction,
     actor: Actor,
     appointment_id: uuid.UUID,
-    starts_at: datetime,
+    status: Status,
     *,
     now: datetime,
-    ends_at: datetime | None = None,
     if_revision: int | None = None,
 ) -> Appointment:
-    """Move an appointment to another slot.
-
-    Moved by the supervisor it keeps its status; moved by the supervisee it is a request again, which the supervisor
-    answers. Raises what `book` raises, and NotUnderstood for a move onto itself.
-    """
-    appointment = await _get_locked(tx, actor, appointment_id, if_revision)
-    _require_status(appointment, *OPEN)
-    if appointment.starts_at <= now:
-        raise TooLate("refused.appointment_past")
-    if appointment.starts_at == starts_at:
-        raise NotUnderstood("refused.move_onto_itself")
-    pair = await pairs.get(tx, appointment.pair_id)
-    pair.require_active()
-    rules = await availability.load(tx, appointment.supervisor_id)
-    slot = availability.check_bookable(rules, pair.supervisor.zone, starts_at, now=now)
-    if ends_at is not None and ends_at != slot.ends_at:
-        raise NotFound("refused.slot_not_offered")
-    await require_free(tx, pair, rules, slot, now=now, moving=appointment.id)
-    was = appointment.starts_at
-    status = appointment.status if actor.person_id == appointment.supervisor_id else Status.REQUESTED
-    appointment = await _change(tx, appointment, now=now, status=status, starts_at=slot.starts_at, ends_at=slot.ends_at)
-    await release(tx, appointment.id)
-    await hold(tx, appointment, rules)
-    told = _other(appointment, actor)
-    kind, details = "appointment.rescheduled", {"was": was.isoformat()}
+    """The supervisor says how an appointment that has begun went: `completed` or `no_show`; or corrects that."""
+    appointment = await get_locked(tx, actor, appointment_id, if_revision)
+    if actor.person_id != appointment.supervisor_id:
+        raise NotAllowed("refused.supervisor_marks")
+    if status not in OVER:
+        raise NotUnderstood
+    if appointment.status is Status.CONFIRMED and appointment.starts_at > now:
+        raise TooLate("refused.not_begun")
+    require_status(appointment, *{Status.CONFIRMED, *OVER} - {status})
+    appointment = await finish(tx, appointment, status, now=now)
+    details = {"status": status}
     await notifications.enqueue(
         tx,
-        [
-            _notice(appointment, told, Channel.MATRIX, kind, actor, NORMAL, details),
-            *_mails(appointment, kind, actor, NORMAL, details),
-            *(_reminders(appointment, now=now) if status is Status.CONFIRMED else []),
-        ],
+        [notice(appointment, appointment.supervisee_id, Channel.MATRIX, "appointment.marked", actor, NORMAL, details)],
         now=now,
-        audited=audit.entry(actor, "appointment.reschedule", "appointment", appointment.id, now=now),
+        audited=audit.entry(actor, f"appointment.{status}", "appointment", appointment.id, now=now),
     )
     return appointment
 
 
+async def finish(tx: Transaction, appointment: Appointment, status: Status, *, now: datetime) -> Appointment:
+    """Write how it ended. No calendar shows that, so the revision stays."""
+    finished = replace(appointment, status=status, proposal=None)
+    await tx.execute(WRITE, _values(finished, now=now))
+    return finished
+
+
 async def close_past(tx: Transaction, *, now: datetime) -> int:
-    """Complete what is over, and let lapse what nobody answered before it began. Returns how many changed."""
+    """Complete what is over, and let lapse what nobody answered in time. Returns how many changed."""
     due = list(
         await tx.execute(
             select(*COLUMNS)
             .where(
                 or_(
                     (appointments.c.status == Status.CONFIRMED) & (appointments.c.ends_at <= now),
-                    (appointments.c.status == Status.REQUESTED) & (appointments.c.starts_at <= now),
+                    (appointments.c.status == Status.REQUESTED) & (appointments.c.answer_by <= now),
                 )
             )
             .order_by(appointments.c.id)
@@ -271,24 +354,19 @@ async def close_past(tx: Transaction, *, now: datetime) -> int:
     )
     for appointment in map(from_row, due):
         if appointment.status is Status.CONFIRMED:
-            await tx.execute(
-                update(appointments)
-                .where(appointments.c.id == appointment.id)
-                .values(status=Status.COMPLETED, updated_at=now)
-            )
+            await finish(tx, appointment, Status.COMPLETED, now=now)
             await audit.record(tx, SYSTEM, "appointment.complete", "appointment", appointment.id, now=now)
             continue
-        lapsed = await _change(tx, appointment, now=now, status=Status.DECLINED)
-        await release(tx, lapsed.id)
-        await audit.record(tx, SYSTEM, "appointment.lapse", "appointment", lapsed.id, now=now)
+        lapsed = await change(tx, appointment, now=now, status=Status.DECLINED, answer_by=None, proposal=None)
         kind, details = "appointment.declined", {"lapsed": True}
         await notifications.enqueue(
             tx,
             [
-                _notice(lapsed, lapsed.supervisee_id, Channel.MATRIX, kind, SYSTEM, NORMAL, details),
-                *_mails(lapsed, kind, SYSTEM, NORMAL, details),
+                *(notice(lapsed, one, Channel.MATRIX, kind, SYSTEM, NORMAL, details) for one in lapsed.people),
+                *mails(lapsed, kind, SYSTEM, NORMAL, details),
             ],
             now=now,
+            audited=audit.entry(SYSTEM, "appointment.lapse", "appointment", lapsed.id, now=now),
         )
     return len(due)
 
@@ -301,81 +379,9 @@ async def get(tx: Transaction, actor: Actor, appointment_id: uuid.UUID) -> Appoi
     return from_row(row)
 
 
-async def require_free(
-    tx: Transaction,
-    pair: Pair,
-    rules: Availability,
-    slot: Slot,
-    *,
-    now: datetime,
-    moving: uuid.UUID | None = None,
-) -> None:
-    """Raise SlotTaken, with the day's other slots, if either person's time is held in that range."""
-    busy = await availability.busy_times(
-        tx, [person.id for person in pair.people], slot.starts_at, slot.ends_at, moving=moving
-    )
-    taken = busy[pair.supervisor.id].overlaps(*rules.held(slot.starts_at, slot.ends_at)) or busy[
-        pair.supervisee.id
-    ].overlaps(slot.starts_at, slot.ends_at)
-    if not taken:
-        return
-    zone = pair.supervisor.zone
-    midnight = slot.starts_at.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
-    day = await availability.slots(
-        tx, pair, since=midnight, until=midnight + timedelta(days=1), now=now, most=4, moving=moving
-    )
-    raise SlotTaken(alternatives=[other.starts_at for other in day])
-
-
-# The exclusion constraint on holds is the last word where a check was too early.
-HOLD = """
-    INSERT INTO holds (appointment_id, person_id, during)
-    SELECT CAST(:id AS uuid), held.person_id, tstzrange(held.since, held.until, '[)')
-    FROM (VALUES
-        (CAST(:supervisor_id AS uuid), CAST(:held_from AS timestamptz), CAST(:held_until AS timestamptz)),
-        (CAST(:supervisee_id AS uuid), CAST(:starts_at AS timestamptz), CAST(:ends_at AS timestamptz))
-    ) AS held (person_id, since, until)
-"""
-HOLD_ALONE = text(HOLD)
-INSERT_HELD = text(
-    f"""
-    WITH booked AS (
-        INSERT INTO appointments (id, pair_id, supervisor_id, supervisee_id, starts_at, ends_at, status, revision,
-            mode, place, created_at, updated_at)
-        VALUES (:id, :pair_id, :supervisor_id, :supervisee_id, :starts_at, :ends_at, :status, :revision,
-            :mode, :place, :now, :now)
-    )
-    {HOLD}
-    """  # noqa: S608 - both parts are constants
-)
-
-
-async def insert_held(tx: Transaction, appointment: Appointment, rules: Availability, *, now: datetime) -> None:
-    """Write a new appointment and take both people's time."""
-    await _take(tx, INSERT_HELD, appointment, rules, now=now)
-
-
-async def hold(tx: Transaction, appointment: Appointment, rules: Availability) -> None:
-    """Take both people's time for an appointment that is there."""
-    await _take(tx, HOLD_ALONE, appointment, rules)
-
-
-async def _take(
-    tx: Transaction, statement: TextClause, appointment: Appointment, rules: Availability, **more: object
-) -> None:
-    held_from, held_until = rules.held(appointment.starts_at, appointment.ends_at)
-    values = {**vars(appointment), "held_from": held_from, "held_until": held_until, **more}
-    try:
-        await tx.execute(statement, values)
-    except IntegrityError as error:
-        raise SlotTaken(alternatives=[]) from error
-
-
-async def release(tx: Transaction, appointment_id: uuid.UUID) -> None:
-    await tx.execute(delete(holds).where(holds.c.appointment_id == appointment_id))
-
-
-async def _get_locked(tx: Transaction, actor: Actor, appointment_id: uuid.UUID, if_revision: int | None) -> Appointment:
+async def get_locked(
+    tx: Transaction, actor: Actor, appointment_id: uuid.UUID, if_revision: int | None = None
+) -> Appointment:
     """An appointment of the actor's own, that nobody else changes until this transaction ends."""
     await lock_people(tx, (await get(tx, actor, appointment_id)).people)
     query = select(*COLUMNS).where(appointments.c.id == appointment_id).with_for_update()
@@ -385,35 +391,177 @@ async def _get_locked(tx: Transaction, actor: Actor, appointment_id: uuid.UUID, 
     return appointment
 
 
-async def _change(tx: Transaction, appointment: Appointment, *, now: datetime, **values: Any) -> Appointment:
-    """Write a new revision, and settle what the outbox still has to say of earlier ones."""
-    changed = replace(appointment, revision=appointment.revision + 1, **values)
-    await tx.execute(
-        update(appointments)
-        .where(appointments.c.id == changed.id)
-        .values(revision=changed.revision, updated_at=now, **values)
+def check_slot(
+    actor: Actor, pair: Pair, rules: Availability, starts_at: datetime, length: int | None, *, now: datetime
+) -> Slot:
+    """The slot that this person can have then by the rules, free or not.
+
+    The supervisor is bound by none but the pair's lengths: the hours are hers.
+    """
+    minutes = availability.check_length(pair, rules, length)
+    if actor.person_id != pair.supervisor.id:
+        return availability.check_bookable(rules, pair.supervisor.zone, starts_at, now=now, length=minutes)
+    if starts_at <= now:
+        raise TooLate("refused.slot_past")
+    if starts_at >= now + FARTHEST:
+        raise NotUnderstood("refused.beyond_horizon", days=FARTHEST.days)
+    if starts_at.second or starts_at.microsecond:
+        raise NotUnderstood("refused.whole_minutes")
+    return Slot(starts_at, starts_at + timedelta(minutes=minutes))
+
+
+async def check_room(
+    tx: Transaction,
+    actor: Actor,
+    pair: Pair,
+    rules: Availability,
+    slot: Slot,
+    *,
+    now: datetime,
+    moving: uuid.UUID | None = None,
+) -> None:
+    """Raise SlotTaken unless both are free then, and the supervisor's limits leave room. Needs the people's locks."""
+    length = (slot.ends_at - slot.starts_at) // A_MINUTE
+    await holds.require_free(tx, pair, rules, slot, now=now, moving=moving, length=length)
+    if actor.person_id != pair.supervisor.id:
+        await availability.check_limits(tx, rules, pair.supervisor, slot.starts_at, moving=moving)
+
+
+def make(actor: Actor, pair: Pair, rules: Availability, slot: Slot, *, now: datetime) -> Appointment:
+    """A new appointment as this person may book it; it is not written yet."""
+    on_behalf = actor.person_id == pair.supervisor.id
+    asks = not on_behalf and policies.approval_of(pair, rules) is Approval.ASK
+    return Appointment(
+        uuid.uuid4(),
+        pair.id,
+        pair.supervisor.id,
+        pair.supervisee.id,
+        slot.starts_at,
+        slot.ends_at,
+        Status.REQUESTED if asks else Status.CONFIRMED,
+        0,
+        rules.mode,
+        availability.place_for(rules),
+        rules.buffer_before,
+        rules.buffer_after,
+        actor.person_id,
+        answer_by(rules, slot.starts_at, now=now) if asks else None,
     )
+
+
+def answer_by(rules: Availability, *instants: datetime, now: datetime) -> datetime:
+    """Until when something is to be answered: by the supervisor's rules, and before any of these."""
+    return min(now + timedelta(minutes=rules.answer), *instants)
+
+
+INSERT = text(
+    f"""
+    WITH booked AS (
+        INSERT INTO appointments (id, pair_id, supervisor_id, supervisee_id, starts_at, ends_at, status, revision,
+            mode, place, buffer_before_minutes, buffer_after_minutes, booked_by, answer_by, series_id, series_at,
+            created_at, updated_at)
+        VALUES (:id, :pair_id, :supervisor_id, :supervisee_id, :starts_at, :ends_at, :status, :revision,
+            :mode, :place, :buffer_before, :buffer_after, :booked_by, :answer_by, :series_id, :series_at, :now, :now)
+    )
+    {holds.INSERT}
+    """  # noqa: S608 - both parts are constants
+)
+WRITE = text(
+    """
+    UPDATE appointments SET starts_at = :starts_at, ends_at = :ends_at, status = :status, revision = :revision,
+        buffer_before_minutes = :buffer_before, buffer_after_minutes = :buffer_after, answer_by = :answer_by,
+        late = :late, proposal_id = :proposal_id, proposed_by = :proposed_by,
+        proposed_starts_at = :proposed_starts_at, proposed_ends_at = :proposed_ends_at,
+        proposed_before_minutes = :proposed_buffer_before, proposed_after_minutes = :proposed_buffer_after,
+        proposed_answer_by = :proposed_answer_by, updated_at = :now
+    WHERE id = :id
+    """
+)
+NO_PROPOSAL = dict.fromkeys(
+    (
+        "proposal_id",
+        "proposed_by",
+        "proposed_starts_at",
+        "proposed_ends_at",
+        "proposed_buffer_before",
+        "proposed_buffer_after",
+        "proposed_answer_by",
+    )
+)
+
+
+async def insert(tx: Transaction, appointment: Appointment, *, now: datetime) -> None:
+    """Write a new appointment and take both people's time. Raises SlotTaken."""
+    await holds.execute(tx, INSERT, {**vars(appointment), **holds.parameters(appointment), "now": now})
+
+
+async def change(tx: Transaction, appointment: Appointment, *, now: datetime, **values: Any) -> Appointment:
+    """Write a new revision with these values, take and give back time as it needs, settle what is out of date.
+
+    The outbox's unsent news of earlier revisions is superseded. Raises SlotTaken.
+    """
+    changed = replace(appointment, revision=appointment.revision + 1, **values)
+    await tx.execute(WRITE, _values(changed, now=now))
+    await _rehold(tx, appointment, changed)
     await notifications.supersede_older(tx, changed.id, changed.revision, now=now)
     return changed
 
 
-def _require_supervisor(actor: Actor, appointment: Appointment) -> None:
-    if actor.person_id != appointment.supervisor_id:
-        raise NotAllowed("refused.supervisor_answers")
+async def set_proposal(
+    tx: Transaction, appointment: Appointment, proposal: Proposal | None, *, now: datetime
+) -> Appointment:
+    """Write what is proposed, and hold its time. The calendar does not show it: the revision stays."""
+    changed = replace(appointment, proposal=proposal)
+    await tx.execute(WRITE, _values(changed, now=now))
+    await _rehold(tx, appointment, changed)
+    return changed
 
 
-def _require_status(appointment: Appointment, *allowed: Status) -> None:
+async def _rehold(tx: Transaction, before: Appointment, after: Appointment) -> None:
+    if after.status not in OPEN:
+        await holds.release(tx, after)
+    elif holds.parameters(before) != holds.parameters(after):
+        await holds.retake(tx, after)
+
+
+def _values(appointment: Appointment, *, now: datetime) -> dict[str, Any]:
+    proposed = appointment.proposal
+    values: dict[str, Any] = {
+        "id": appointment.id,
+        "starts_at": appointment.starts_at,
+        "ends_at": appointment.ends_at,
+        "status": appointment.status,
+        "revision": appointment.revision,
+        "buffer_before": appointment.buffer_before,
+        "buffer_after": appointment.buffer_after,
+        "answer_by": appointment.answer_by,
+        "late": appointment.late,
+        "now": now,
+    }
+    if proposed is None:
+        return values | NO_PROPOSAL
+    return values | {
+        "proposal_id": proposed.id,
+        "proposed_by": proposed.by,
+        "proposed_starts_at": proposed.starts_at,
+        "proposed_ends_at": proposed.ends_at,
+        "proposed_buffer_before": proposed.buffer_before,
+        "proposed_buffer_after": proposed.buffer_after,
+        "proposed_answer_by": proposed.answer_by,
+    }
+
+
+def require_status(appointment: Appointment, *allowed: Status) -> None:
     if appointment.status not in allowed:
         raise AlreadyAnswered(status=appointment.status)
 
 
-def _other(appointment: Appointment, actor: Actor) -> uuid.UUID:
-    if actor.person_id == appointment.supervisor_id:
-        return appointment.supervisee_id
-    return appointment.supervisor_id
+def require_ahead(appointment: Appointment, *, now: datetime) -> None:
+    if appointment.starts_at <= now:
+        raise TooLate("refused.appointment_past")
 
 
-def _notice(
+def notice(
     appointment: Appointment,
     person_id: uuid.UUID,
     channel: Channel,
@@ -422,6 +570,7 @@ def _notice(
     priority: int = NORMAL,
     details: dict[str, Any] | None = None,
 ) -> Notice:
+    """News of an appointment in its present revision."""
     return Notice(
         person_id,
         channel,
@@ -434,13 +583,14 @@ def _notice(
     )
 
 
-def _mails(
+def mails(
     appointment: Appointment, kind: str, actor: Actor, priority: int = NORMAL, details: dict[str, Any] | None = None
 ) -> Sequence[Notice]:
-    return [_notice(appointment, person, Channel.MAIL, kind, actor, priority, details) for person in appointment.people]
+    """News by mail to both: each has a calendar."""
+    return [notice(appointment, person, Channel.MAIL, kind, actor, priority, details) for person in appointment.people]
 
 
-def _reminders(appointment: Appointment, *, now: datetime) -> list[Notice]:
+def remind(appointment: Appointment, *, now: datetime) -> list[Notice]:
     return reminders.plan(
         appointment.id,
         appointment.revision,
@@ -449,3 +599,13 @@ def _reminders(appointment: Appointment, *, now: datetime) -> list[Notice]:
         appointment.starts_at,
         now=now,
     )
+
+
+def _length(starts_at: datetime, ends_at: datetime | None, length: int | None) -> int | None:
+    """The length that was asked for, in minutes. Raises NotFound for an end that is no whole minutes later."""
+    if ends_at is None:
+        return length
+    minutes, rest = divmod(ends_at - starts_at, A_MINUTE)
+    if rest or minutes <= 0 or length not in (None, minutes):
+        raise NotFound("refused.slot_not_offered")
+    return minutes

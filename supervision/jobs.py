@@ -8,7 +8,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from supervision import appointments, sign_ins
+from supervision import appointments, moves, sign_ins
 from supervision.db import Database, Transaction
 from supervision.models import idempotency_keys, journal
 
@@ -22,6 +22,7 @@ Job = Callable[[Transaction, datetime], Awaitable[object]]
 
 
 async def close_past(tx: Transaction, now: datetime) -> None:
+    await moves.lapse(tx, now=now)
     await appointments.close_past(tx, now=now)
 
 

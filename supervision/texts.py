@@ -55,13 +55,27 @@ class Clocks:
 
 
 @dataclass(frozen=True)
+class Moments:
+    """Several instants, each told as day and time, without the zone."""
+
+    at: tuple[datetime, ...]
+
+
+@dataclass(frozen=True)
+class Minutes:
+    """A length of time, told in the largest unit that fits: `90 min`, `2 h`, `2 days`."""
+
+    count: int
+
+
+@dataclass(frozen=True)
 class Key:
     """Another sentence of the catalogue, put into this one."""
 
     key: str
 
 
-Param = str | int | Moment | Span | Clocks | Key
+Param = str | int | Moment | Moments | Span | Clocks | Minutes | Key
 
 PATTERNS = {
     "pt-BR": {"day": "EEE, dd/MM", "long": "EEEE, d 'de' MMMM", "dated": "dd/MM/yyyy"},
@@ -96,6 +110,10 @@ class Reader:
                 return self.span(value)
             case Clocks(instants):
                 return ", ".join(self.clock(at) for at in instants)
+            case Moments(instants):
+                return "; ".join(f"{self.day(at)}, {self.clock(at)}" for at in instants)
+            case Minutes(count):
+                return self.duration(count)
             case Key(key):
                 return self.say(key)
             case _:
@@ -125,6 +143,12 @@ class Reader:
 
     def clock(self, at: datetime) -> str:
         return at.astimezone(self.zone).strftime("%H:%M")
+
+    def duration(self, minutes: int) -> str:
+        for key, size in (("time.days", 1440), ("time.hours", 60)):
+            if minutes and minutes % size == 0:
+                return self.say_count(key, minutes // size)
+        return self.say_count("time.minutes", minutes)
 
     def city(self) -> str:
         return _city(self.time_zone, self.language)
@@ -173,6 +197,10 @@ def _encode(value: object) -> Any:
             return {"span": [starts_at.isoformat(), ends_at.isoformat(), other_zone, brief]}
         case Clocks(instants):
             return {"clocks": [at.isoformat() for at in instants]}
+        case Moments(instants):
+            return {"moments": [at.isoformat() for at in instants]}
+        case Minutes(count):
+            return {"minutes": count}
         case Key(key):
             return {"key": key}
         case bool() | int() | str():
@@ -189,6 +217,10 @@ def _decode(value: Any) -> Param:
             return Span(datetime.fromisoformat(starts_at), datetime.fromisoformat(ends_at), other_zone, brief)
         case {"clocks": instants}:
             return Clocks(tuple(datetime.fromisoformat(at) for at in instants))
+        case {"moments": instants}:
+            return Moments(tuple(datetime.fromisoformat(at) for at in instants))
+        case {"minutes": count}:
+            return Minutes(count)
         case {"key": key}:
             return Key(key)
         case str() | int():
@@ -268,6 +300,10 @@ def refusal_line(refused: Refused) -> tuple[str, dict[str, Param]]:
             case "alternatives", list():
                 if value:
                     key, params[name] = f"{key}_others", Clocks(tuple(value))
+            case "clashes", list():
+                params[name] = Moments(tuple(value))
+            case "minutes", int():
+                params[name] = Minutes(value)
             case "status", _:
                 params[name] = Key(f"status.{value}")
             case _, str() | int():

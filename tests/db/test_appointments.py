@@ -1,11 +1,13 @@
 """Booking and its changes, each with its audit entry and exactly its notifications."""
 
+import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import select
 
-from supervision import appointments, pairs, people
+from supervision import appointments, moves, pairs, people, policies
 from supervision.appointments import Appointment
 from supervision.audit import SYSTEM, Actor
 from supervision.db import Database
@@ -21,9 +23,9 @@ from supervision.errors import (
     TooLate,
     TooSoon,
 )
-from supervision.models import Status, audit_entries, holds, notifications
+from supervision.models import Approval, Status, audit_entries, holds, notifications
 from supervision.pairs import Pair
-from tests.support.sample import acts, add_pair, add_person
+from tests.support.sample import OPEN_HOURS, acts, add_pair, add_person
 
 TEN = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)  # 10:00 in São Paulo
 
@@ -123,36 +125,6 @@ async def test_either_cancels_and_the_other_is_told(database: Database, now: dat
     ]
 
 
-async def test_a_supervisor_moves_a_confirmed_appointment(database: Database, now: datetime) -> None:
-    pair = await add_pair(database, now=now)
-    appointment = await book(database, pair, TEN + timedelta(days=7), now)
-    later = appointment.starts_at + timedelta(hours=1)
-    async with database.transaction() as tx:
-        await appointments.confirm(tx, acts(pair.supervisor), appointment.id, now=now)
-        moved = await appointments.reschedule(tx, acts(pair.supervisor), appointment.id, later, now=now)
-    assert (moved.status, moved.revision, moved.starts_at) == (Status.CONFIRMED, 2, later)
-    assert [row for row in await told(database, pair) if row[4] == "pending"] == [
-        ("appointment.rescheduled", "matrix", "Bruno", 2, "pending"),
-        ("appointment.rescheduled", "mail", "Ana", 2, "pending"),
-        ("appointment.rescheduled", "mail", "Bruno", 2, "pending"),
-        ("appointment.reminder", "mail", "Ana", 2, "pending"),
-        ("appointment.reminder", "mail", "Bruno", 2, "pending"),
-    ]
-    assert (later, later + timedelta(minutes=50)) in await held(database)
-
-
-async def test_a_supervisee_who_moves_asks_anew(database: Database, now: datetime) -> None:
-    pair = await add_pair(database, now=now)
-    appointment = await book(database, pair, TEN, now)
-    async with database.transaction() as tx:
-        await appointments.confirm(tx, acts(pair.supervisor), appointment.id, now=now)
-        moved = await appointments.reschedule(
-            tx, acts(pair.supervisee), appointment.id, TEN + timedelta(hours=1), now=now
-        )
-    assert moved.status is Status.REQUESTED
-    assert not any(row[0] == "appointment.reminder" and row[4] == "pending" for row in await told(database, pair))
-
-
 async def test_an_overlap_by_a_buffer_is_taken_and_names_the_day_s_others(database: Database, now: datetime) -> None:
     pair = await add_pair(database, now=now)
     await book(database, pair, TEN, now)
@@ -199,7 +171,7 @@ async def test_only_the_right_person_may(database: Database, now: datetime) -> N
     stranger = await add_person(database, "Davi", ["supervisor", "supervisee", "admin"], now=now)
     appointment = await book(database, pair, TEN, now)
     async with database.transaction() as tx:
-        for actor in (acts(pair.supervisor), acts(stranger), SYSTEM):
+        for actor in (acts(stranger), SYSTEM):
             with pytest.raises(NotAllowed):
                 await appointments.book(tx, actor, pair, TEN + timedelta(hours=2), now=now)
         for change in (appointments.confirm, appointments.decline):
@@ -209,7 +181,7 @@ async def test_only_the_right_person_may(database: Database, now: datetime) -> N
             with pytest.raises(NotFound):
                 await change(tx, acts(stranger), appointment.id, now=now)
         with pytest.raises(NotFound):
-            await appointments.reschedule(tx, acts(stranger), appointment.id, TEN + timedelta(hours=2), now=now)
+            await moves.reschedule(tx, acts(stranger), appointment.id, TEN + timedelta(hours=2), now=now)
 
 
 async def test_an_answer_counts_once(database: Database, now: datetime) -> None:
@@ -224,8 +196,6 @@ async def test_an_answer_counts_once(database: Database, now: datetime) -> None:
             await appointments.confirm(tx, supervisor, appointment.id, now=now)
         with pytest.raises(AlreadyAnswered):
             await appointments.decline(tx, supervisor, appointment.id, now=now)
-        with pytest.raises(NotUnderstood):
-            await appointments.reschedule(tx, supervisor, appointment.id, TEN, now=now)
         with pytest.raises(TooLate):
             await appointments.cancel(tx, supervisor, appointment.id, now=TEN)
 
@@ -273,8 +243,150 @@ async def test_what_is_over_is_completed_and_an_unanswered_request_lapses(databa
         assert await appointments.close_past(tx, now=afterwards) == 0
         assert (await appointments.get(tx, acts(pair.supervisee), kept.id)).status is Status.COMPLETED
         assert (await appointments.get(tx, acts(pair.supervisee), unanswered.id)).status is Status.DECLINED
-    assert (await told(database, pair))[-3:] == [
+    assert (await told(database, pair))[-4:] == [
+        ("appointment.declined", "matrix", "Ana", 1, "pending"),
         ("appointment.declined", "matrix", "Bruno", 1, "pending"),
         ("appointment.declined", "mail", "Ana", 1, "pending"),
         ("appointment.declined", "mail", "Bruno", 1, "pending"),
     ]
+
+
+async def test_a_request_lapses_when_its_time_to_answer_is_over(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now, rules=replace(OPEN_HOURS, answer=30))
+    appointment = await book(database, pair, TEN, now)
+    assert appointment.answer_by == now + timedelta(minutes=30)
+    late = now + timedelta(minutes=30)
+    async with database.transaction() as tx:
+        with pytest.raises(TooLate, match=r"refused\.request_lapsed"):
+            await appointments.confirm(tx, acts(pair.supervisor), appointment.id, now=late)
+        assert await appointments.close_past(tx, now=late) == 1
+        assert (await appointments.get(tx, acts(pair.supervisee), appointment.id)).status is Status.DECLINED
+    assert await held(database) == []
+
+
+async def test_where_nobody_is_asked_a_booking_is_confirmed_at_once(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now, rules=replace(OPEN_HOURS, approval=Approval.AUTOMATIC))
+    appointment = await book(database, pair, TEN + timedelta(days=7), now)
+    assert (appointment.status, appointment.revision, appointment.answer_by) == (Status.CONFIRMED, 0, None)
+    assert await told(database, pair) == [
+        ("appointment.confirmed", "matrix", "Ana", 0, "pending"),
+        ("appointment.confirmed", "mail", "Ana", 0, "pending"),
+        ("appointment.confirmed", "mail", "Bruno", 0, "pending"),
+        ("appointment.reminder", "mail", "Ana", 0, "pending"),
+        ("appointment.reminder", "mail", "Bruno", 0, "pending"),
+    ]
+
+
+async def test_a_supervisor_books_on_behalf_and_the_supervisee_can_decline(database: Database, now: datetime) -> None:
+    """Also in a night of a Saturday, which is none of her hours: they are hers."""
+    pair = await add_pair(database, now=now)
+    night = datetime(2026, 11, 29, 1, 15, tzinfo=UTC)
+    async with database.transaction() as tx:
+        booked = await appointments.book(tx, acts(pair.supervisor), pair, night, now=now)
+    assert (booked.status, booked.ends_at - night) == (Status.CONFIRMED, timedelta(minutes=50))
+    assert await told(database, pair) == [
+        ("appointment.booked", "matrix", "Bruno", 0, "pending"),
+        ("appointment.booked", "mail", "Ana", 0, "pending"),
+        ("appointment.booked", "mail", "Bruno", 0, "pending"),
+        ("appointment.reminder", "mail", "Ana", 0, "pending"),
+        ("appointment.reminder", "mail", "Bruno", 0, "pending"),
+    ]
+    async with database.transaction() as tx:
+        with pytest.raises(AlreadyAnswered):
+            await appointments.decline(tx, acts(pair.supervisor), booked.id, now=now)
+        declined = await appointments.decline(tx, acts(pair.supervisee), booked.id, now=now)
+    assert declined.status is Status.DECLINED
+    assert await held(database) == []
+    assert [row for row in await told(database, pair) if row[4] == "pending"] == [
+        ("appointment.declined", "matrix", "Ana", 1, "pending"),
+        ("appointment.declined", "mail", "Ana", 1, "pending"),
+        ("appointment.declined", "mail", "Bruno", 1, "pending"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("starts_at", "error", "key"),
+    [
+        (datetime(2026, 11, 23, 12, 0, tzinfo=UTC), TooLate, "refused.slot_past"),
+        (datetime(2028, 1, 3, 13, 0, tzinfo=UTC), NotUnderstood, "refused.beyond_horizon"),
+        (datetime(2026, 11, 24, 13, 0, 30, tzinfo=UTC), NotUnderstood, "refused.whole_minutes"),
+    ],
+)
+async def test_on_behalf_has_its_limits(
+    database: Database, now: datetime, starts_at: datetime, error: type[Refused], key: str
+) -> None:
+    pair = await add_pair(database, now=now)
+    async with database.transaction() as tx:
+        with pytest.raises(error) as refusal:
+            await appointments.book(tx, acts(pair.supervisor), pair, starts_at, now=now)
+    assert refusal.value.key == key
+    assert await told(database, pair) == []
+
+
+@pytest.mark.parametrize(("minutes", "late"), [(24 * 60, False), (24 * 60 - 1, True)])
+async def test_a_cancellation_within_the_notice_is_marked_as_late(
+    database: Database, now: datetime, minutes: int, late: bool
+) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, TEN, now)
+    async with database.transaction() as tx:
+        await appointments.confirm(tx, acts(pair.supervisor), appointment.id, now=now)
+        at = TEN - timedelta(minutes=minutes)
+        assert (await appointments.cancel(tx, acts(pair.supervisee), appointment.id, now=at)).late is late
+        assert (await appointments.get(tx, acts(pair.supervisee), appointment.id)).late is late
+
+
+async def test_the_supervisor_is_never_late(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, TEN, now)
+    async with database.transaction() as tx:
+        await appointments.confirm(tx, acts(pair.supervisor), appointment.id, now=now)
+        at = TEN - timedelta(minutes=1)
+        assert (await appointments.cancel(tx, acts(pair.supervisor), appointment.id, now=at)).late is False
+
+
+async def test_the_supervisor_says_how_it_went_and_corrects_it(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, TEN, now)
+    supervisor, supervisee = acts(pair.supervisor), acts(pair.supervisee)
+    begun, over = TEN + timedelta(minutes=15), TEN + timedelta(hours=2)
+    async with database.transaction() as tx:
+        await appointments.confirm(tx, supervisor, appointment.id, now=now)
+        with pytest.raises(TooLate, match=r"refused\.not_begun"):
+            await appointments.mark(tx, supervisor, appointment.id, Status.NO_SHOW, now=TEN - timedelta(minutes=1))
+        with pytest.raises(NotAllowed):
+            await appointments.mark(tx, supervisee, appointment.id, Status.NO_SHOW, now=begun)
+        with pytest.raises(NotUnderstood):
+            await appointments.mark(tx, supervisor, appointment.id, Status.CANCELLED, now=begun)
+        marked = await appointments.mark(tx, supervisor, appointment.id, Status.NO_SHOW, now=begun)
+        assert (marked.status, marked.revision) == (Status.NO_SHOW, 1)
+        assert await appointments.close_past(tx, now=over) == 0
+        with pytest.raises(AlreadyAnswered):
+            await appointments.mark(tx, supervisor, appointment.id, Status.NO_SHOW, now=over)
+        corrected = await appointments.mark(tx, supervisor, appointment.id, Status.COMPLETED, now=over)
+    assert corrected.status is Status.COMPLETED
+    assert (await told(database, pair))[-2:] == [
+        ("appointment.marked", "matrix", "Bruno", 1, "pending"),
+        ("appointment.marked", "matrix", "Bruno", 1, "pending"),
+    ]
+    assert [action for action, _ in await audited(database)][-2:] == ["appointment.no_show", "appointment.completed"]
+
+
+async def test_each_online_appointment_has_a_room_of_its_own_to_meet_in(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now, rules=replace(OPEN_HOURS, place="https://meet.example.org/{room}"))
+    places = {(await book(database, pair, TEN + timedelta(hours=hour), now)).place for hour in range(3)}
+    assert len(places) == 3
+    assert all(re.fullmatch(r"https://meet\.example\.org/[a-z0-9]{20,}", place) for place in places)
+
+
+async def test_a_length_that_is_not_the_pair_s_is_refused(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    async with database.transaction() as tx:
+        await policies.set_pair(tx, acts(pair.supervisor), pair.id, lengths=[50, 90], approval=None, now=now)
+        pair = await pairs.get(tx, pair.id)
+        with pytest.raises(NotUnderstood, match=r"refused\.length"):
+            await appointments.book(tx, acts(pair.supervisee), pair, TEN, length=60, now=now)
+        booked = await appointments.book(
+            tx, acts(pair.supervisee), pair, TEN, ends_at=TEN + timedelta(minutes=90), now=now
+        )
+    assert booked.length == 90

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from embedded.postgresql import PostgreSQL
-from supervision import appointments
+from supervision import appointments, holds
 from supervision.appointments import Appointment
 from supervision.db import Database
 from supervision.errors import SlotTaken
@@ -96,7 +96,7 @@ async def test_without_lock_check_and_constraint_the_hour_is_booked_twice(
         await asyncio.sleep(0)
 
     monkeypatch.setattr(appointments, "lock_people", unguarded)
-    monkeypatch.setattr(appointments, "require_free", unguarded)
+    monkeypatch.setattr(holds, "require_free", unguarded)
     winners, errors, _ = await race(database, pairs, now)
     assert len(winners) > 1
     assert not errors
@@ -117,7 +117,7 @@ async def test_either_guard_alone_keeps_the_hour_single(
         await asyncio.sleep(0)
 
     if left == "constraint":
-        monkeypatch.setattr(appointments, "require_free", unguarded)
+        monkeypatch.setattr(holds, "require_free", unguarded)
     else:
         owner = create_async_engine(postgresql.dsn(database_name, "visavis_owner"))
         async with owner.begin() as connection:

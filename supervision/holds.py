@@ -1,0 +1,155 @@
+"""Holds: the time that appointments, proposals to move them and offers from the waiting list take of people.
+
+The exclusion constraint on the table is the last word: whatever was checked before, a person's ranges never overlap.
+"""
+
+import uuid
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.exc import IntegrityError
+
+from supervision import availability
+from supervision.availability import Availability, Slot
+from supervision.db import Transaction
+from supervision.errors import SlotTaken
+from supervision.pairs import Pair
+
+if TYPE_CHECKING:
+    from supervision.appointments import Appointment
+
+Range = tuple[datetime, datetime]
+
+# Also the second half of a statement that adds the appointment with it: see appointments.insert.
+INSERT = """
+    INSERT INTO holds (appointment_id, person_id, during)
+    SELECT CAST(:id AS uuid), held.person_id, tstzrange(held.since, held.until, '[)')
+    FROM unnest(CAST(:people AS uuid[]), CAST(:held_since AS timestamptz[]), CAST(:held_until AS timestamptz[]))
+        AS held (person_id, since, until)
+"""
+INSERT_ALONE = text(INSERT)
+
+# Whoever waits for a time of that supervisor's is thought of anew when one is given back.
+WAKE = "SELECT pg_notify('visavis_waits', '') WHERE EXISTS"
+WAKE += " (SELECT FROM waits WHERE supervisor_id = :supervisor_id AND ended_at IS NULL)"
+RELEASE = text(f"WITH gone AS (DELETE FROM holds WHERE appointment_id = :id) {WAKE}")  # noqa: S608 - a constant
+
+KEEP_OFFER = text(
+    """
+    INSERT INTO holds (wait_id, person_id, during)
+    VALUES (:wait_id, :supervisor_id, tstzrange(:held_from, :held_until, '[)')),
+        (:wait_id, :supervisee_id, tstzrange(:starts_at, :ends_at, '[)'))
+    """
+)
+RELEASE_OFFER = text(f"WITH gone AS (DELETE FROM holds WHERE wait_id = :wait_id) {WAKE}")  # noqa: S608 - a constant
+
+
+async def take(tx: Transaction, appointment: "Appointment") -> None:
+    """Take both people's time for an appointment that holds none yet. Raises SlotTaken."""
+    await execute(tx, INSERT_ALONE, parameters(appointment))
+
+
+async def retake(tx: Transaction, appointment: "Appointment") -> None:
+    """Give back what an appointment holds, and take what it needs now. Raises SlotTaken."""
+    await release(tx, appointment)
+    await take(tx, appointment)
+
+
+async def release(tx: Transaction, appointment: "Appointment") -> None:
+    await tx.execute(RELEASE, {"id": appointment.id, "supervisor_id": appointment.supervisor_id})
+
+
+def parameters(appointment: "Appointment") -> dict[str, Any]:
+    """The parameters of `INSERT`: the appointment's time and an open proposal's, as few ranges as possible.
+
+    Ranges of one person that touch are one: the constraint does not ask whose they are.
+    """
+    supervisor = [appointment.held]
+    supervisee = [(appointment.starts_at, appointment.ends_at)]
+    if appointment.proposal is not None:
+        supervisor.append(appointment.proposal.held)
+        supervisee.append((appointment.proposal.starts_at, appointment.proposal.ends_at))
+    ranges = [(appointment.supervisor_id, one) for one in merge(supervisor)]
+    ranges += [(appointment.supervisee_id, one) for one in merge(supervisee)]
+    return {
+        "id": appointment.id,
+        "people": [person for person, _ in ranges],
+        "held_since": [since for _, (since, _) in ranges],
+        "held_until": [until for _, (_, until) in ranges],
+    }
+
+
+def merge(ranges: Iterable[Range]) -> list[Range]:
+    """The same time as ascending ranges that do not touch."""
+    merged: list[Range] = []
+    for since, until in sorted(ranges):
+        if merged and since <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(merged[-1][1], until)
+        else:
+            merged.append((since, until))
+    return merged
+
+
+async def keep_offer(
+    tx: Transaction, wait_id: uuid.UUID, people: Sequence[uuid.UUID], rules: Availability, slot: Slot
+) -> None:
+    """Keep a slot for somebody on the waiting list; `people` are the supervisor and the supervisee.
+
+    Raises SlotTaken.
+    """
+    held_from, held_until = rules.held(slot.starts_at, slot.ends_at)
+    values = {"wait_id": wait_id, "supervisor_id": people[0], "supervisee_id": people[1]}
+    times = {"held_from": held_from, "held_until": held_until, **vars(slot)}
+    await execute(tx, KEEP_OFFER, values | times)
+
+
+async def release_offer(tx: Transaction, wait_id: uuid.UUID, supervisor_id: uuid.UUID) -> None:
+    await tx.execute(RELEASE_OFFER, {"wait_id": wait_id, "supervisor_id": supervisor_id})
+
+
+async def execute(tx: Transaction, statement: TextClause, values: dict[str, Any]) -> None:
+    """Run a statement that takes time. Raises SlotTaken where the exclusion constraint says so."""
+    try:
+        await tx.execute(statement, values)
+    except IntegrityError as error:
+        if getattr(error.orig, "sqlstate", None) != "23P01":  # exclusion_violation, PostgreSQL, appendix A
+            raise
+        raise SlotTaken(alternatives=[]) from error
+
+
+async def require_free(
+    tx: Transaction,
+    pair: Pair,
+    rules: Availability,
+    slot: Slot,
+    *,
+    now: datetime,
+    moving: uuid.UUID | None = None,
+    length: int | None = None,
+) -> None:
+    """Raise SlotTaken, with the day's other slots, if either person's time is held in that range.
+
+    `moving` is an appointment whose own time counts as free, `length` the minutes that other slots should have.
+    """
+    if await is_free(tx, pair, rules, slot, moving=moving):
+        return
+    zone = pair.supervisor.zone
+    midnight = slot.starts_at.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
+    day = await availability.slots(
+        tx, pair, since=midnight, until=midnight + timedelta(days=1), now=now, most=4, moving=moving, length=length
+    )
+    raise SlotTaken(alternatives=[other.starts_at for other in day])
+
+
+async def is_free(
+    tx: Transaction, pair: Pair, rules: Availability, slot: Slot, *, moving: uuid.UUID | None = None
+) -> bool:
+    """Whether nothing holds either person's time in that range, the supervisor's with her buffers."""
+    people = [person.id for person in pair.people]
+    busy = await availability.busy_times(tx, people, slot.starts_at, slot.ends_at, moving=moving)
+    taken = busy[pair.supervisor.id].overlaps(*rules.held(slot.starts_at, slot.ends_at)) or busy[
+        pair.supervisee.id
+    ].overlaps(slot.starts_at, slot.ends_at)
+    return not taken
