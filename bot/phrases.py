@@ -5,12 +5,13 @@ tables below are the whole grammar: what is said is rewritten to one spelling, t
 word has to belong to one.
 """
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from bot.whens import DAY, Clock, Date, Day, InDays, Month, MonthDay, Week, Weekday, When, Which, Window
+from bot.whens import DAY, Clock, Date, Day, InDays, Month, MonthDay, Period, Week, Weekday, When, Which, Window
 
 LONGEST = 120  # characters; nobody needs more to say a time
 HALF_DAY = DAY // 2  # minutes
@@ -24,11 +25,26 @@ def plain(text: str) -> str:
 
 def read(text: str) -> When | None:
     """The day, the time or both that the words name, or None where they make no sense."""
-    said = _prepare(text)
+    said = spell(text)
     if not 0 < len(said) <= LONGEST:
         return None
     parts = _parts(said)
     return _combine(parts) if parts else None
+
+
+def read_period(text: str) -> Period | None:
+    """`20/12 to 10/1`, `de 20 a 27 de dezembro`, `24/12`, `dezembro`: whole days, or None where they make no sense."""
+    said = LEAD.sub("", spell(text))
+    if not 0 < len(said) <= LONGEST:
+        return None
+    one = _whole_days(said)
+    if one is not None:
+        return Period(one)
+    for cut in itertools.islice(UNTIL.finditer(said), CUTS):
+        first, last = _both_days(said[: cut.start()], said[cut.end() :])
+        if first and last:
+            return Period(first, last)
+    return None
 
 
 @dataclass(frozen=True)
@@ -174,7 +190,12 @@ SPELLINGS = tuple(
 NUMBER_WORD = re.compile(rf"\b(?:{_names(NUMBERS)})\b", re.ASCII)
 
 
-def _prepare(text: str) -> str:
+LEAD = re.compile(r"(?:from|between|entre|desde|de|d[ao]|dos?)(?: dias?)? |dias ", re.ASCII)
+UNTIL = re.compile(r" (?:to|a|ao|ate(?: o)?|until|till|through|e|and) (?:o |the )?| ?- ?", re.ASCII)
+CUTS = 8  # an ISO date has two hyphens of its own
+
+
+def spell(text: str) -> str:
     """Numbers in digits, no commas, single spaces, one way to write what is written in several."""
     said = plain(text[: 2 * LONGEST])
     for pattern, new in SPELLINGS:
@@ -377,6 +398,31 @@ def _combine(parts: Sequence[Part]) -> When | None:
         return _within(day, times[0] if times else None, during)
     before = parts[max(0, parts.index(bare[0]) - 1)]
     return _with_number(day, bare[0].number, during) if isinstance(before, Day) else None
+
+
+def _whole_days(said: str) -> When | None:
+    parts = _parts(said)
+    days = [part for part in parts or () if isinstance(part, Day)]
+    return _one_day(days) if days and parts == days else None
+
+
+def _both_days(first: str, last: str) -> tuple[When | None, When | None]:
+    """Both ends of a period. A mere day of the month at one end is of the other end's month: `20 a 24/12`."""
+    since, until = (_bare_day(said) or _whole_days(said) for said in (first, last))
+    if since is None or until is None:
+        return None, None
+    match since.day, until.day:
+        case MonthDay(day, None), Date(_, month, year) if since.weekday is None:
+            return When(Date(day, month, year)), until
+        case Date(_, month, year), MonthDay(day, None) if until.weekday is None:
+            return since, When(Date(day, month, year))
+        case MonthDay(day, None), MonthDay(_, int(ahead)) if since.weekday is None:
+            return When(MonthDay(day, ahead)), until
+    return since, until
+
+
+def _bare_day(said: str) -> When | None:
+    return When(MonthDay(int(said))) if re.fullmatch(r"\d{1,2}", said, re.ASCII) else None
 
 
 def _one_day(days: Sequence[Day]) -> When | None:

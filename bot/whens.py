@@ -100,6 +100,14 @@ class When:
 
 
 @dataclass(frozen=True)
+class Period:
+    """Whole days as said, the last one included; a day alone, or a month, has no `last`."""
+
+    first: When
+    last: When | None = None
+
+
+@dataclass(frozen=True)
 class Times:
     """The instants that a day and a time can mean, ascending, in UTC; never none.
 
@@ -146,10 +154,57 @@ def minute(at: datetime) -> tuple[datetime, datetime]:
     return at, at + A_MINUTE
 
 
+def days_of(period: Period, today: date) -> tuple[date, date]:
+    """The first and the last day of a period, as of `today`.
+
+    Raises NotUnderstood for days that do not exist, run backwards, or can be more than one; TooLate for past ones.
+    """
+    try:
+        first, ends = _one_reading(period.first, today)
+        last = ends if period.last is None else _last_day(period.last, first, today)
+    except (ValueError, OverflowError) as error:
+        raise NotUnderstood("book.no_such_time") from error
+    if last < first:
+        raise NotUnderstood("period.backwards")
+    if last < today:
+        raise TooLate("period.past")
+    return first, last
+
+
 def repeat(at: datetime, zone: zoneinfo.ZoneInfo) -> int | None:
     """0 or 1 where the clock shows that time twice and this is the first or second; None where it shows it once."""
     local = at.astimezone(zone)
     return local.fold if len(_instants(local.replace(tzinfo=None), zone)) == 2 else None
+
+
+def _one_reading(when: When, today: date) -> tuple[date, date]:
+    readings = [] if when.day is None or isinstance(when.day, Week) else _days(when.day, today)
+    if when.weekday is not None:
+        readings = [days for days in readings if days[0].weekday() == when.weekday]
+        if not readings:
+            raise NotUnderstood("book.weekday_differs")
+    if len(readings) != 1:
+        raise NotUnderstood("period.unclear")
+    return readings[0][0], readings[0][-1]
+
+
+def _last_day(when: When, first: date, today: date) -> date:
+    """The last day of a period: where its year, month or week was not said, the first such from its first day on."""
+    match when.day:
+        case Date(_, month, None) if when.weekday is None and month <= 12:
+            years = (_existing(first.year + ahead, when.day) for ahead in range(9))
+            found = next((day for day in years if day and day >= first), None)
+            if found is None:
+                raise ValueError(when.day)
+            return found
+        case MonthDay(_, None):
+            return _one_reading(when, first)[1]
+        case Weekday(number, Which.any | Which.this) if when.weekday is None:
+            return first + (number - first.weekday()) % 7 * A_DAY
+        case Month():
+            return _one_reading(when, first)[1]
+        case _:
+            return _one_reading(when, today)[1]
 
 
 def _resolve(when: When, now: datetime, zone: zoneinfo.ZoneInfo, ahead: int) -> Times | Ranges:

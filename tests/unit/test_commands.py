@@ -115,7 +115,7 @@ def test_ordinary_talk_is_no_command(text: str) -> None:
 
 
 def test_no_word_means_two_commands() -> None:
-    assert len(BY_WORD) == sum(1 + len(others) for others in WORDS.values())
+    assert len(BY_WORD) == sum(1 + len(declared.others) for declared in WORDS.values())
 
 
 @given(st.text())
