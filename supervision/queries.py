@@ -1,16 +1,16 @@
 """What dashboards, commands and metrics read. Nothing here writes."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
 
 from supervision import appointments
-from supervision.appointments import OPEN, Appointment
+from supervision.appointments import OPEN, OVER, Appointment
 from supervision.db import Transaction
-from supervision.models import Role, State, Status, audit_entries, bots, identities, notifications
+from supervision.models import Role, State, Status, audit_entries, bots, identities, notifications, series, waits
 from supervision.models import appointments as table
 
 
@@ -72,6 +72,59 @@ async def requests(
     if pair_id is not None:
         query = query.where(table.c.pair_id == pair_id)
     return [appointments.from_row(row) for row in await tx.execute(query)]
+
+
+async def begun(tx: Transaction, pair_id: uuid.UUID, *, since: datetime, now: datetime, most: int) -> list[Appointment]:
+    """A pair's appointments that took place or should have, begun in `[since, now]`, the latest first."""
+    query = (
+        select(*appointments.COLUMNS)
+        .where(
+            table.c.pair_id == pair_id,
+            table.c.starts_at >= since,
+            table.c.starts_at <= now,
+            table.c.status.in_((Status.CONFIRMED, *OVER)),
+        )
+        .order_by(table.c.starts_at.desc())
+        .limit(most)
+    )
+    return [appointments.from_row(row) for row in await tx.execute(query)]
+
+
+async def group(tx: Transaction, pair_id: uuid.UUID, ids: Collection[uuid.UUID]) -> list[Appointment]:
+    """Those of a pair's appointments, the next one first."""
+    query = (
+        select(*appointments.COLUMNS)
+        .where(table.c.pair_id == pair_id, table.c.id.in_(ids))
+        .order_by(table.c.starts_at, table.c.id)
+    )
+    return [appointments.from_row(row) for row in await tx.execute(query)]
+
+
+async def rules_of_series(tx: Transaction, ids: Collection[uuid.UUID]) -> dict[uuid.UUID, str]:
+    """Each series' RRULE (RFC 5545, 3.3.10)."""
+    if not ids:
+        return {}
+    rows = await tx.execute(select(series.c.id, series.c.rule).where(series.c.id.in_(ids)))
+    return {row.id: row.rule for row in rows}
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A time that is kept until `until` for somebody on the waiting list."""
+
+    wait_id: uuid.UUID
+    starts_at: datetime
+    ends_at: datetime
+    until: datetime
+
+
+async def offer(tx: Transaction, pair_id: uuid.UUID, wait_id: uuid.UUID, *, now: datetime) -> Offer | None:
+    """What is on offer to a pair's supervisee who waits, if anything still is."""
+    query = select(waits.c.id, waits.c.offered_starts_at, waits.c.offered_ends_at, waits.c.offer_until).where(
+        waits.c.id == wait_id, waits.c.pair_id == pair_id, waits.c.offer_until > now
+    )
+    row = (await tx.execute(query)).one_or_none()
+    return None if row is None else Offer(*row)
 
 
 async def page(

@@ -1,0 +1,36 @@
+"""Somebody of a pair, speaking in the pair's room: what every answer needs to know."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from supervision.audit import Actor
+from supervision.db import Transaction
+from supervision.pairs import Pair
+from supervision.people import Person
+from supervision.texts import Span, reader
+
+
+@dataclass(frozen=True)
+class Talk:
+    """One person of a pair, saying something in the pair's room, within a transaction."""
+
+    tx: Transaction
+    pair: Pair
+    person: Person
+    actor: Actor
+    now: datetime
+    dashboard: str
+
+    @property
+    def other(self) -> Person:
+        return self.pair.other(self.person.id)
+
+    @property
+    def supervises(self) -> bool:
+        return self.person.id == self.pair.supervisor.id
+
+    def span(self, starts_at: datetime, ends_at: datetime, *, brief: bool = False) -> Span:
+        return Span(starts_at, ends_at, self.other.time_zone, brief)
+
+    def city(self) -> str:
+        return reader(self.person.language, self.person.time_zone).city()
