@@ -1,5 +1,7 @@
 """The API's description (OpenAPI 3.1), made of the same table that makes its routes."""
 
+import inspect
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache
@@ -10,7 +12,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from supervision.models import Status
-from web import api, schemas
+from web import schemas
+from web.api import appointments, availability, pairs
 
 Handle = Callable[[web.Request], Awaitable[web.Response]]
 MEANINGS = {
@@ -19,7 +22,7 @@ MEANINGS = {
     403: "Not allowed, or against a policy.",
     404: "There is no such thing, or it is not yours to see.",
     409: "The time is taken, or the appointment's status does not allow this any more.",
-    412: "The appointment has another revision or status than `If-Match` says.",
+    412: "What is to be changed is not as `If-Match`, or the body, says any more.",
     413: "The body is too large.",
     422: "The values make no sense.",
     429: "Too many requests; wait as `Retry-After` says.",
@@ -38,7 +41,6 @@ def _header(name: str, description: str) -> dict[str, Any]:
     return {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": description}
 
 
-PATH_ID = {"name": "id", "in": "path", "required": True, "schema": ID}
 FROM = _query("from", INSTANT, "The earliest start, inclusive.")
 TO = _query("to", INSTANT, "The latest start, exclusive.")
 LIST = (
@@ -48,53 +50,98 @@ LIST = (
     _query("cursor", {"type": "string"}, "The next page, as the `Link` header of the last one says."),
 )
 PAIR = _query("pair_id", ID, "The pair that wants to book.", required=True)
+LENGTH = _query("length", {"type": "integer"}, "Minutes: one of the pair's lengths, its first unless given.")
 ONCE = _header("Idempotency-Key", "The same key with the same request gives the first answer again, for 24 hours.")
-MATCH = _header("If-Match", "The ETag of what is to be changed.")
+MATCH = _header("If-Match", "The ETag of what is to be changed; of an appointment its revision in quotes does too.")
+SEEN = _header("If-None-Match", "The ETag of what the client has already.")
+PATH_NAME = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One route: what it takes and gives, and how it can be refused."""
+    """One route: what it takes and gives, any of the models, and how it can be refused."""
 
     method: str
     path: str
     handle: Handle
-    gives: type[BaseModel]
+    gives: tuple[type[BaseModel], ...]
     takes: type[BaseModel] | None = None
     parameters: tuple[dict[str, Any], ...] = ()
     status: int = 200
     refusals: tuple[int, ...] = ()
 
 
+HEADERS: tuple[tuple[str, str, set[type[BaseModel]]], ...] = (
+    (
+        "ETag",
+        "What If-Match takes: of an appointment its revision, status and open proposal.",
+        {schemas.Appointment, schemas.Availability, schemas.PairSettings},
+    ),
+    ("Location", "Where the new thing is.", {schemas.Appointment}),
+    ("Link", "The next page, if there is one (RFC 8288).", {schemas.Appointments}),
+)
 CHANGE = (403, 404, 409, 412, 413, 422)
+ACTS: tuple[tuple[str, Handle, type[BaseModel]], ...] = (
+    ("confirm", appointments.confirm, schemas.Scoped),
+    ("decline", appointments.decline, schemas.Scoped),
+    ("cancel", appointments.cancel, schemas.Reason),
+    ("reschedule", appointments.reschedule, schemas.NewTime),
+    ("accept", appointments.accept, schemas.ScopedAnswer),
+    ("refuse", appointments.refuse, schemas.ScopedAnswer),
+    ("withdraw", appointments.withdraw, schemas.ProposalAnswer),
+    ("mark", appointments.mark, schemas.Mark),
+)
 OPERATIONS = (
-    Operation("get", "/api/me", api.me, schemas.Me),
+    Operation("get", "/api/me", pairs.me, (schemas.Me,)),
     Operation(
-        "get", "/api/supervisee/appointments", api.list_supervisee, schemas.Appointments, None, LIST, 200, (403, 422)
+        "get", "/api/supervisee/appointments", appointments.list_supervisee, (schemas.Appointments,),
+        parameters=LIST, refusals=(403, 422),
     ),
     Operation(
-        "get", "/api/supervisor/appointments", api.list_supervisor, schemas.Appointments, None, LIST, 200, (403, 422)
+        "get", "/api/supervisor/appointments", appointments.list_supervisor, (schemas.Appointments,),
+        parameters=LIST, refusals=(403, 422),
     ),
     Operation(
-        "get", "/api/supervisors/{id}/slots", api.list_slots, schemas.Slots, None, (PATH_ID, PAIR, FROM, TO), 200,
-        (404, 409, 422),
+        "get", "/api/supervisors/{id}/slots", appointments.list_slots, (schemas.Slots,),
+        parameters=(PAIR, FROM, TO, LENGTH), refusals=(404, 409, 422),
     ),
     Operation(
-        "post", "/api/appointments", api.book, schemas.Appointment, schemas.Slot, (ONCE,), 201,
+        "post", "/api/appointments", appointments.book, (schemas.Appointment,), schemas.Slot, (ONCE,), 201,
         (403, 404, 409, 413, 422),
     ),
-    Operation("get", "/api/appointments/{id}", api.show, schemas.Appointment, None, (PATH_ID,), 200, (404,)),
+    Operation(
+        "get", "/api/appointments/{id}", appointments.show, (schemas.Appointment,), parameters=(SEEN,), refusals=(404,)
+    ),
     *(
         Operation(
-            "post", f"/api/appointments/{{id}}/{name}", handle, schemas.Appointment, takes, (PATH_ID, ONCE, MATCH),
-            200, CHANGE,
+            "post", f"/api/appointments/{{id}}/{name}", handle, (schemas.Appointment,), takes,
+            (ONCE, MATCH), 200, CHANGE,
         )
-        for name, handle, takes in (
-            ("confirm", api.confirm, schemas.Nothing),
-            ("decline", api.decline, schemas.Nothing),
-            ("cancel", api.cancel, schemas.Reason),
-            ("reschedule", api.reschedule, schemas.NewTime),
-        )
+        for name, handle, takes in ACTS
+    ),
+    Operation(
+        "get", "/api/supervisors/{id}/availability", availability.show_availability, (schemas.Availability,),
+        parameters=(SEEN,), refusals=(404,),
+    ),
+    Operation(
+        "patch", "/api/supervisors/{id}/availability", availability.change_availability, (schemas.Availability,),
+        schemas.AvailabilityChanges, (ONCE, MATCH), 200, (403, 404, 412, 413, 422),
+    ),
+    Operation(
+        "post", "/api/supervisors/{id}/availability/exceptions", availability.add_exception, (schemas.DatedException,),
+        schemas.NewException, (ONCE,), 201, (403, 404, 413, 422),
+    ),
+    Operation(
+        "delete", "/api/supervisors/{id}/availability/exceptions/{exception_id}", availability.remove_exception, (),
+        parameters=(ONCE,), status=204, refusals=(403, 404, 422),
+    ),
+    Operation(
+        "get", "/api/pairs/{id}/settings", pairs.show_settings, (schemas.PairSettings,),
+        parameters=(SEEN,), refusals=(404,),
+    ),
+    Operation(
+        "patch", "/api/pairs/{id}/settings", pairs.change_settings, (schemas.PairSettings,),
+        schemas.PairChanges, (ONCE, MATCH), 200, CHANGE,
     ),
 )  # fmt: skip
 
@@ -102,7 +149,7 @@ OPERATIONS = (
 @cache
 def description() -> dict[str, Any]:
     """The whole document."""
-    models = {model for one in OPERATIONS for model in (one.gives, one.takes) if model} | {schemas.Problem}
+    models = {model for one in OPERATIONS for model in (*one.gives, one.takes) if model} | {schemas.Problem}
     ordered = sorted(models, key=lambda model: model.__name__)
     given = [(model, "validation") for model in ordered if issubclass(model, schemas.Given)]
     told = [(model, "serialization") for model in ordered if not issubclass(model, schemas.Given)]
@@ -134,35 +181,45 @@ async def show(request: web.Request) -> web.Response:
 
 
 def _operation(one: Operation) -> dict[str, Any]:
-    headers = {}
-    if one.gives is schemas.Appointment:
-        headers["ETag"] = {"schema": {"type": "string"}, "description": "Revision and status, in quotes."}
-    if one.status == 201:
-        headers["Location"] = {"schema": {"type": "string"}}
-    if one.gives is schemas.Appointments:
-        headers["Link"] = {"schema": {"type": "string"}, "description": "The next page, if there is one (RFC 8288)."}
-    good = {"description": "Done.", "headers": headers, "content": _content("application/json", one.gives)}
-    bad = {
-        str(status): {
+    named = [
+        {"name": name, "in": "path", "required": True, "schema": ID, "description": "A lower-case UUID."}
+        for name in PATH_NAME.findall(one.path)
+    ]
+    responses = {str(one.status): _good(one)}
+    if SEEN in one.parameters:
+        responses["304"] = {"description": "The client has it already."}
+    for status in sorted({401, 429, 500, *one.refusals}):
+        responses[str(status)] = {
             "description": MEANINGS[status],
             "content": _content("application/problem+json", schemas.Problem),
         }
-        for status in sorted({401, 429, 500, *one.refusals})
-    }
     described: dict[str, Any] = {
         "operationId": one.handle.__name__,
-        "summary": (one.handle.__doc__ or "").strip(),
-        "parameters": list(one.parameters),
-        "responses": {str(one.status): good, **bad},
+        "summary": (one.handle.__doc__ or "").strip().splitlines()[0],
+        "description": inspect.getdoc(one.handle) or "",
+        "parameters": [*named, *one.parameters],
+        "responses": responses,
     }
     if one.takes is not None:
-        required = one.takes not in (schemas.Nothing, schemas.Reason)
+        required = any(member.is_required() for member in one.takes.model_fields.values())
         described["requestBody"] = {"required": required, "content": _content("application/json", one.takes)}
     return described
 
 
-def _content(media_type: str, model: type[BaseModel]) -> dict[str, Any]:
-    return {media_type: {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
+def _good(one: Operation) -> dict[str, Any]:
+    if not one.gives:
+        return {"description": "Done."}
+    headers: dict[str, Any] = {
+        header: {"schema": {"type": "string"}, "description": told}
+        for header, told, models in HEADERS
+        if not models.isdisjoint(one.gives) and (header != "Location" or one.status == 201)
+    }
+    return {"description": "Done.", "headers": headers, "content": _content("application/json", *one.gives)}
+
+
+def _content(media_type: str, *models: type[BaseModel]) -> dict[str, Any]:
+    references = [{"$ref": f"#/components/schemas/{model.__name__}"} for model in models]
+    return {media_type: {"schema": references[0] if len(references) == 1 else {"anyOf": references}}}
 
 
 ROUTES = [

@@ -78,9 +78,10 @@ class Problem:
 
 def of_refusal(reader: Reader, refused: Refused) -> Problem:
     more: dict[str, object] = {}
-    alternatives = refused.params.get("alternatives")
-    if isinstance(alternatives, list):
-        more["alternatives"] = [instant(at) for at in alternatives]
+    for name in ("alternatives", "clashes"):
+        instants = refused.params.get(name)
+        if isinstance(instants, list):
+            more[name] = [instant(at) for at in instants if isinstance(at, datetime)]
     return Problem(status_of(refused), sentence(reader, refused), refused.key, more)
 
 

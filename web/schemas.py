@@ -1,23 +1,35 @@
-"""What the API takes and gives. Times are RFC 3339 in UTC; IDs are lower-case UUIDs."""
+"""What the API takes and gives. Times are RFC 3339 in UTC; IDs are lower-case UUIDs; lengths of time are minutes."""
 
 import unicodedata
 import uuid
-from datetime import UTC, datetime
-from typing import Annotated, Self
+from datetime import UTC, date, datetime
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
-from supervision import appointments, pairs
-from supervision.models import Mode, PairStatus, Role, Status
+from supervision import appointments, availability, pairs
+from supervision.availability import BOUNDS
+from supervision.models import Approval, Exceptional, Mode, PairStatus, Role, Status
+from supervision.pairs import Pair as TwoPeople
 from supervision.people import Person as Someone
+from supervision.policies import Policies
 
 YEARS = range(1971, 2999)  # what calendars, databases and arithmetic with zones all bear
+REASON_CHARACTERS = 500
+MOST_HOURS = 200
+MOST_LENGTHS = 20
 
 
 def to_utc(at: datetime) -> datetime:
     if at.year not in YEARS:
         raise ValueError("is out of range")
     return at.astimezone(UTC)
+
+
+def in_years(day: date) -> date:
+    if day.year not in YEARS:
+        raise ValueError("is out of range")
+    return day
 
 
 def plain_text(value: str) -> str:
@@ -28,7 +40,9 @@ def plain_text(value: str) -> str:
 
 
 Instant = Annotated[AwareDatetime, AfterValidator(to_utc)]
-REASON_CHARACTERS = 500
+Day = Annotated[date, AfterValidator(in_years)]
+Clock = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", examples=["09:00"])]
+Code = Annotated[str, Field(max_length=10), AfterValidator(plain_text)]
 INSTANT: TypeAdapter[datetime] = TypeAdapter(Instant)
 
 
@@ -39,10 +53,27 @@ def read_instant(text: str) -> datetime:
     return INSTANT.validate_python(text)
 
 
+def left_out(name: str = "") -> Any:
+    """A member that may be left out, and then stays as it is; the bounds of the rule of that name are described.
+
+    It is the domain that holds them, with a sentence of its own.
+    """
+    bounds = {rule: {"minimum": least, "maximum": most} for rule, least, most in BOUNDS}.get(name, {})
+
+    def describe(schema: dict[str, Any]) -> None:
+        schema.pop("default", None)
+        schema.update(bounds)
+
+    return Field(default=None, json_schema_extra=describe)
+
+
 class Given(BaseModel):
     """What a client sends: exactly these members, in JSON's own types."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+# ---- appointments
 
 
 class Slot(Given):
@@ -54,23 +85,62 @@ class Slot(Given):
     ends_at: Instant
 
 
-class NewTime(Given):
+Scope = Literal["one", "following", "all"]
+OnClash = Literal["refuse", "skip"]
+
+
+class Scoped(Given):
+    """Of a series: this appointment alone, this and those that follow, or all of them."""
+
+    scope: Scope = "one"
+
+
+class ScopedAnswer(Scoped):
+    """The answer to a proposal; with its ID only to that very one."""
+
+    proposal: uuid.UUID | None = None
+
+
+class ProposalAnswer(Given):
+    """About a proposal; with its ID only about that very one."""
+
+    proposal: uuid.UUID | None = None
+
+
+class NewTime(Scoped):
     """A slot object to move to; all but the start may be left out."""
 
     starts_at: Instant
     ends_at: Instant | None = None
     supervisor_id: uuid.UUID | None = None
     pair_id: uuid.UUID | None = None
+    on_clash: OnClash = "refuse"
 
 
-class Nothing(Given):
-    """An empty object."""
-
-
-class Reason(Given):
+class Reason(Scoped):
     """Why it is cancelled; told in the encrypted room alone."""
 
     reason: Annotated[str, Field(max_length=REASON_CHARACTERS), AfterValidator(plain_text)] | None = None
+
+
+class Mark(Given):
+    """How an appointment went."""
+
+    status: Literal["completed", "no_show"]
+
+
+class Proposal(BaseModel):
+    """An open proposal to move an appointment, for the other to answer in time. The old time stands until then."""
+
+    id: uuid.UUID
+    by: uuid.UUID
+    starts_at: datetime
+    ends_at: datetime
+    answer_by: datetime
+
+    @classmethod
+    def of(cls, proposal: appointments.Proposal) -> Self:
+        return cls(**{name: getattr(proposal, name) for name in cls.model_fields})
 
 
 class Appointment(BaseModel):
@@ -81,13 +151,19 @@ class Appointment(BaseModel):
     starts_at: datetime
     ends_at: datetime
     status: Status
-    revision: int = Field(description="Grows by one with every change; also the ETag and the calendar's SEQUENCE.")
+    revision: int = Field(description="Grows by one with every change that a calendar shows: its SEQUENCE.")
     mode: Mode
     place: str
+    answer_by: datetime | None = Field(description="When a request lapses that nobody answered.")
+    late: bool = Field(description="Whether the supervisee cancelled within the supervisor's notice for that.")
+    series_id: uuid.UUID | None
+    proposal: Proposal | None
 
     @classmethod
     def of(cls, appointment: appointments.Appointment) -> Self:
-        return cls(**vars(appointment))
+        values = {name: getattr(appointment, name) for name in cls.model_fields}
+        proposal = appointment.proposal
+        return cls(**values | {"proposal": None if proposal is None else Proposal.of(proposal)})
 
 
 class Appointments(BaseModel):
@@ -96,6 +172,9 @@ class Appointments(BaseModel):
 
 class Slots(BaseModel):
     items: list[Slot]
+
+
+# ---- people, pairs, and what holds for them
 
 
 class Person(BaseModel):
@@ -108,14 +187,7 @@ class Person(BaseModel):
 
     @classmethod
     def of(cls, person: Someone) -> Self:
-        return cls(
-            id=person.id,
-            name=person.name,
-            email=person.email,
-            matrix_id=person.matrix_id,
-            language=person.language,
-            time_zone=person.time_zone,
-        )
+        return cls(**{name: getattr(person, name) for name in cls.model_fields})
 
 
 class Pair(BaseModel):
@@ -146,12 +218,153 @@ class Me(BaseModel):
     pairs: list[Pair]
 
 
+class WeeklyRange(Given):
+    """Wall-clock times in the supervisor's zone; weekday 0 is Monday."""
+
+    weekday: Annotated[int, Field(ge=0, le=6)]
+    starts: Clock
+    ends: Clock
+
+
+class NewException(Given):
+    """Days, both inclusive, that are not as every week. Time off without times takes whole days."""
+
+    kind: Exceptional
+    first_on: Day
+    last_on: Day
+    starts: Clock | None = None
+    ends: Clock | None = None
+    yearly: bool = False
+
+
+class DatedException(BaseModel):
+    id: uuid.UUID
+    kind: Exceptional
+    first_on: date
+    last_on: date
+    starts: Clock | None
+    ends: Clock | None
+    yearly: bool
+
+    @classmethod
+    def of(cls, exception: availability.DatedException) -> Self:
+        return cls(
+            id=exception.id,
+            kind=exception.kind,
+            first_on=exception.first_on,
+            last_on=exception.last_on,
+            starts=None if exception.starts is None else f"{exception.starts:%H:%M}",
+            ends=None if exception.ends is None else f"{exception.ends:%H:%M}",
+            yearly=exception.yearly,
+        )
+
+
+class Rules(BaseModel):
+    """What of a supervisor's rules holds for every pair of hers."""
+
+    grid: int = Field(description="Minutes between two starts that are offered.")
+    buffer_before: int
+    buffer_after: int
+    notice: int = Field(description="How long before its start a time can be booked.")
+    horizon: int = Field(description="How many days ahead a time can be booked.")
+    mode: Mode
+    place: str
+    cancel_notice: int = Field(description="A cancellation by the supervisee nearer to the start is late.")
+    move_notice: int = Field(description="The supervisee cannot move an appointment that is nearer.")
+    day_limit: int | None
+    week_limit: int | None
+    answer: int = Field(description="How long a request or proposal stays open.")
+    offer: int = Field(description="How long an offer from the waiting list stays open.")
+
+
+class Availability(Rules):
+    """A supervisor's weekly hours, exceptions and rules."""
+
+    supervisor_id: uuid.UUID
+    time_zone: str
+    hours: list[WeeklyRange]
+    length: int
+    approval: Approval
+    valid_from: date | None
+    valid_until: date | None
+    country: str | None = Field(description="Whose public holidays are off (ISO 3166-1).")
+    subdivision: str | None = Field(description="The state, province or city whose holidays are off too.")
+    exceptions: list[DatedException]
+
+    @classmethod
+    def of(cls, supervisor: Someone, rules: availability.Availability) -> Self:
+        values = {name: getattr(rules, name) for name in cls.model_fields if hasattr(rules, name)}
+        hours = [
+            WeeklyRange(weekday=one.weekday, starts=f"{one.starts:%H:%M}", ends=f"{one.ends:%H:%M}")
+            for one in rules.hours
+        ]
+        exceptions = [DatedException.of(one) for one in rules.exceptions]
+        named = {"supervisor_id": supervisor.id, "time_zone": supervisor.time_zone}
+        return cls(**values | named | {"hours": hours, "exceptions": exceptions})
+
+
+class AvailabilityChanges(Given):
+    """The members that are to change; the others stay as they are."""
+
+    hours: Annotated[list[WeeklyRange], Field(max_length=MOST_HOURS)] = left_out()
+    length: int = left_out("length")
+    grid: int = left_out("grid")
+    buffer_before: int = left_out("buffer_before")
+    buffer_after: int = left_out("buffer_after")
+    notice: int = left_out("notice")
+    horizon: int = left_out("horizon")
+    mode: Mode = left_out()
+    place: Annotated[str, Field(max_length=availability.MOST_PLACE)] = left_out()
+    cancel_notice: int = left_out("cancel_notice")
+    move_notice: int = left_out("move_notice")
+    day_limit: int | None = left_out("day_limit")
+    week_limit: int | None = left_out("week_limit")
+    approval: Approval = left_out()
+    answer: int = left_out("answer")
+    offer: int = left_out("offer")
+    valid_from: Day | None = left_out()
+    valid_until: Day | None = left_out()
+    country: Code | None = left_out()
+    subdivision: Code | None = left_out()
+
+
+class PairSettings(Rules):
+    """What holds for a pair. `own_*`: settled for this pair alone, not the supervisor's rule for all."""
+
+    pair_id: uuid.UUID
+    lengths: list[int] = Field(description="Minutes; the first is meant where none is named.")
+    own_lengths: bool
+    approval: Approval
+    own_approval: bool
+
+    @classmethod
+    def of(cls, pair: TwoPeople, policies: Policies) -> Self:
+        values = {name: getattr(policies.rules, name) for name in Rules.model_fields}
+        return cls(
+            **values,
+            pair_id=pair.id,
+            lengths=list(policies.lengths),
+            own_lengths=policies.own_lengths,
+            approval=policies.approval,
+            own_approval=policies.own_approval,
+        )
+
+
+class PairChanges(Given):
+    """The members that are to change; null is the supervisor's own rule."""
+
+    lengths: Annotated[list[int], Field(max_length=MOST_LENGTHS)] | None = left_out()
+    approval: Approval | None = left_out()
+
+
 class Problem(BaseModel):
-    """Problem details (RFC 9457). `code` is a static word; `alternatives` are other free starts of the same day."""
+    """Problem details (RFC 9457). `code` is a static word that programs can compare."""
 
     type: str
     title: str
     status: int
     detail: str
     code: str
-    alternatives: list[datetime] | None = None
+    alternatives: list[datetime] | None = Field(default=None, description="Other free starts of the same day.")
+    clashes: list[datetime] | None = Field(default=None, description="The starts that a series cannot have.")
+    incident: str | None = Field(default=None, description="Of a failure on our side, to be told to the operator.")

@@ -1,0 +1,88 @@
+"""How the API answers: a model as JSON, a change with its tag, and everything with a key once."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from supervision.appointments import Appointment
+from supervision.errors import Refused
+from web import problems, repeats, schemas
+from web.api import requests
+from web.changes import Change, carry_out
+from web.repeats import Answer, Repeat
+from web.schemas import Given
+from web.state import person, visitor
+
+Result = TypeVar("Result")
+
+
+async def change(
+    request: web.Request, asked: Change[Result], answer: Callable[[Result], Answer], body: Given | None = None
+) -> web.Response:
+    """Carry out what is asked for, and answer; with an `Idempotency-Key` a refusal is an answer that is kept too."""
+    reader = visitor(request).reader
+
+    def refuse(refused: Refused) -> Answer:
+        problem = problems.of_refusal(reader, refused)
+        return Answer(problem.status, {"Content-Type": problems.MEDIA_TYPE}, problem.members(reader))
+
+    key = request.headers.get("Idempotency-Key")
+    repeat = None if key is None else _recognise(request, key, body)
+    return respond(await carry_out(request, asked, answer, repeat, refuse))
+
+
+def respond(answer: Answer) -> web.Response:
+    body = None if answer.body is None else json.dumps(answer.body, ensure_ascii=False).encode()
+    return web.Response(status=answer.status, headers=answer.headers, body=body)
+
+
+def show(model: BaseModel) -> web.Response:
+    return web.Response(body=model.model_dump_json().encode(), content_type="application/json")
+
+
+def show_tagged(request: web.Request, model: BaseModel, tag: str) -> web.Response:
+    """The model with its tag; or nothing but the tag to whoever has it already (RFC 9110, section 13.1.2)."""
+    return show_if_new(request, of_model(model, 200, ETag=f'"{tag}"'))
+
+
+def show_if_new(request: web.Request, answer: Answer) -> web.Response:
+    tag = answer.headers["ETag"]
+    if requests.tags(request, "If-None-Match") & {"*", tag.strip('"')}:
+        return web.Response(status=304, headers={"ETag": tag})
+    return respond(answer)
+
+
+def of_model(model: BaseModel, status: int, **headers: str) -> Answer:
+    return Answer(status, {"Content-Type": "application/json", **headers}, model.model_dump(mode="json", by_alias=True))
+
+
+def of_appointment(appointment: Appointment, status: int) -> Answer:
+    headers = {"ETag": f'"{tag_of(appointment)}"'}
+    if status == 201:
+        headers["Location"] = f"/api/appointments/{appointment.id}"
+    return of_model(schemas.Appointment.of(appointment), status, **headers)
+
+
+def nothing(_: object) -> Answer:
+    return Answer(204)
+
+
+def tag_of(appointment: Appointment) -> str:
+    """Revision, status and open proposal: the latter two change without the revision, as no calendar shows them."""
+    tag = f"{appointment.revision}-{appointment.status}"
+    return tag if appointment.proposal is None else f"{tag}-{appointment.proposal.id.hex[:8]}"
+
+
+def tag_of_model(model: BaseModel) -> str:
+    """For what has no revision: a digest of what is shown."""
+    return hashlib.sha256(model.model_dump_json().encode()).hexdigest()[:16]
+
+
+def _recognise(request: web.Request, key: str, body: Given | None) -> Repeat:
+    conditions = request.headers.get("If-Match", "")
+    content = "" if body is None else body.model_dump_json(exclude_unset=True)
+    return repeats.recognise(person(request).id, "api", key, f"{request.method} {request.path}", conditions, content)

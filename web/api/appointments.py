@@ -1,0 +1,278 @@
+"""The API of appointments: lists and free times, booking, and what can be done with one or with its series."""
+
+import base64
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from supervision import appointments, availability, moves, pairs, queries
+from supervision.appointments import Appointment
+from supervision.audit import Actor
+from supervision.db import Transaction
+from supervision.errors import NotFound, NotUnderstood, Stale
+from supervision.models import Role, Status
+from supervision.pairs import Pair
+from web import problems, schemas
+from web.api import answers, requests
+from web.api.requests import path_id
+from web.changes import Change
+from web.schemas import Given
+from web.state import database, now, person, visitor
+
+LOOK_BACK = timedelta(days=90)
+SLOTS_SPAN = timedelta(days=14)
+PAGE_ITEMS = 100
+
+Act = Callable[[Transaction, int | None], Awaitable[Appointment]]
+
+
+async def list_supervisee(request: web.Request) -> web.Response:
+    """The person's own appointments as supervisee, by start; without `from` those of the last 90 days and to come."""
+    return await _list(request, Role.SUPERVISEE)
+
+
+async def list_supervisor(request: web.Request) -> web.Response:
+    """The person's own appointments as supervisor, by start; without `from` those of the last 90 days and to come."""
+    return await _list(request, Role.SUPERVISOR)
+
+
+async def list_slots(request: web.Request) -> web.Response:
+    """What a pair can book with a start in `[from, to)`: from now and for 14 days unless given."""
+    at = now(request)
+    since = requests.instant(request, "from") or at
+    until = requests.instant(request, "to") or since + SLOTS_SPAN
+    if until < since:
+        raise NotUnderstood("web.refused.range")
+    wanted, length = requests.identifier(request, "pair_id"), requests.number(request, "length")
+    supervisor_id = path_id(request)
+    async with database(request).transaction() as tx:
+        pair = await own_pair(tx, request, wanted)
+        if pair.supervisor.id != supervisor_id:
+            raise NotFound("refused.pair_not_found")
+        pair.require_active()
+        found = await availability.slots(tx, pair, since=since, until=until, now=at, length=length)
+    return answers.show(schemas.Slots(items=[_slot(pair, slot) for slot in found]))
+
+
+async def book(request: web.Request) -> web.Response:
+    """Book a slot as the list of slots gave it: a request, or confirmed at once if that is the pair's setting.
+
+    The supervisor of the pair books on the supervisee's behalf, at any free time.
+    """
+    wanted = await requests.body(request, schemas.Slot)
+    actor, at = visitor(request).actor, now(request)
+
+    async def act(tx: Transaction) -> Appointment:
+        pair = await own_pair(tx, request, wanted.pair_id)
+        if pair.supervisor.id != wanted.supervisor_id:
+            raise NotFound("refused.pair_not_found")
+        return await appointments.book(tx, actor, pair, wanted.starts_at, ends_at=wanted.ends_at, now=at)
+
+    asked = Change("appointment.book", "pair", wanted.pair_id, act)
+    return await answers.change(request, asked, lambda booked: answers.of_appointment(booked, 201), wanted)
+
+
+async def show(request: web.Request) -> web.Response:
+    """One appointment of the person's own."""
+    async with database(request).transaction() as tx:
+        appointment = await appointments.get(tx, visitor(request).actor, path_id(request))
+    return answers.show_if_new(request, answers.of_appointment(appointment, 200))
+
+
+async def confirm(request: web.Request) -> web.Response:
+    """The supervisor agrees to a request."""
+    body = await requests.body(request, schemas.Scoped)
+    actor, at, identifier = _asked(request)
+    return await _change(
+        request,
+        "confirm",
+        body,
+        lambda tx, revision: appointments.confirm(tx, actor, identifier, now=at, if_revision=revision),
+    )
+
+
+async def decline(request: web.Request) -> web.Response:
+    """The supervisor says no to a request, or the supervisee to what was booked on their behalf."""
+    body = await requests.body(request, schemas.Scoped)
+    actor, at, identifier = _asked(request)
+    return await _change(
+        request,
+        "decline",
+        body,
+        lambda tx, revision: appointments.decline(tx, actor, identifier, now=at, if_revision=revision),
+    )
+
+
+async def cancel(request: web.Request) -> web.Response:
+    """Either of the two calls an appointment off before it begins."""
+    body = await requests.body(request, schemas.Reason)
+    actor, at, identifier = _asked(request)
+    reason = (body.reason or "").strip() or None
+    return await _change(
+        request,
+        "cancel",
+        body,
+        lambda tx, revision: appointments.cancel(tx, actor, identifier, now=at, reason=reason, if_revision=revision),
+    )
+
+
+async def reschedule(request: web.Request) -> web.Response:
+    """Move to another slot, or ask the other whether it may move: then the answer has a `proposal`."""
+    body = await requests.body(request, schemas.NewTime)
+    actor, at, identifier = _asked(request)
+
+    async def act(tx: Transaction, revision: int | None) -> Appointment:
+        await _check_pair(tx, actor, identifier, body)
+        return await moves.reschedule(
+            tx, actor, identifier, body.starts_at, ends_at=body.ends_at, now=at, if_revision=revision
+        )
+
+    return await _change(request, "reschedule", body, act)
+
+
+async def accept(request: web.Request) -> web.Response:
+    """Agree to the proposal: the appointment is at the new time from now on, and confirmed."""
+    body = await requests.body(request, schemas.ScopedAnswer)
+    actor, at, identifier = _asked(request)
+    return await _change(
+        request,
+        "accept",
+        body,
+        lambda tx, _: moves.accept(tx, actor, identifier, now=at, if_proposal=body.proposal),
+    )
+
+
+async def refuse(request: web.Request) -> web.Response:
+    """Say no to the proposal; the old time stands."""
+    body = await requests.body(request, schemas.ScopedAnswer)
+    actor, at, identifier = _asked(request)
+    return await _change(
+        request,
+        "refuse",
+        body,
+        lambda tx, _: moves.refuse(tx, actor, identifier, now=at, if_proposal=body.proposal),
+    )
+
+
+async def withdraw(request: web.Request) -> web.Response:
+    """Take one's own proposal back; the old time stands."""
+    body = await requests.body(request, schemas.ProposalAnswer)
+    actor, at, identifier = _asked(request)
+    return await _change(
+        request,
+        "withdraw",
+        body,
+        lambda tx, _: moves.withdraw(tx, actor, identifier, now=at, if_proposal=body.proposal),
+    )
+
+
+async def mark(request: web.Request) -> web.Response:
+    """The supervisor says how an appointment that has begun went, or corrects that."""
+    body = await requests.body(request, schemas.Mark)
+    actor, at, identifier = _asked(request)
+    return await _change(
+        request,
+        "mark",
+        body,
+        lambda tx, revision: appointments.mark(
+            tx, actor, identifier, Status(body.status), now=at, if_revision=revision
+        ),
+    )
+
+
+async def own_pair(tx: Transaction, request: web.Request, pair_id: uuid.UUID) -> Pair:
+    """A pair in which the person stands. Anybody else's is as little found as one that never was."""
+    pair = await pairs.get(tx, pair_id)
+    if person(request).id not in {member.id for member in pair.people}:
+        raise NotFound("refused.pair_not_found")
+    return pair
+
+
+async def _list(request: web.Request, role: Role) -> web.Response:
+    someone = person(request, role)
+    since, until = requests.instant(request, "from"), requests.instant(request, "to")
+    statuses = _statuses(request)
+    async with database(request).transaction() as tx:
+        page = await queries.page(
+            tx,
+            since=since or now(request) - LOOK_BACK,
+            until=until,
+            statuses=statuses,
+            supervisor_id=someone.id if role is Role.SUPERVISOR else None,
+            supervisee_id=someone.id if role is Role.SUPERVISEE else None,
+            after=_cursor(request),
+            most=PAGE_ITEMS,
+        )
+    response = answers.show(schemas.Appointments(items=[schemas.Appointment.of(item) for item in page.items]))
+    if page.more:
+        response.headers["Link"] = f'<{_next_page(request, page.items[-1])}>; rel="next"'
+    return response
+
+
+def _asked(request: web.Request) -> tuple[Actor, datetime, uuid.UUID]:
+    """Who asks, when, and for which appointment."""
+    return visitor(request).actor, now(request), path_id(request)
+
+
+async def _change(request: web.Request, action: str, body: Given, act: Act) -> web.Response:
+    """A change of the appointment in the path, under `If-Match` where it is given.
+
+    A bare revision in quotes does as well as the whole tag.
+    """
+    actor, _, identifier = _asked(request)
+    expected = requests.tags(request, "If-Match")
+
+    async def act_if_match(tx: Transaction) -> Appointment:
+        if not expected or "*" in expected:
+            return await act(tx, None)
+        seen = await appointments.get_locked(tx, actor, identifier)
+        if not requests.agrees(expected, (answers.tag_of(seen), str(seen.revision))):
+            raise Stale
+        return await act(tx, seen.revision)
+
+    asked = Change(f"appointment.{action}", "appointment", identifier, act_if_match)
+    return await answers.change(request, asked, lambda changed: answers.of_appointment(changed, 200), body)
+
+
+async def _check_pair(tx: Transaction, actor: Actor, identifier: uuid.UUID, wanted: schemas.NewTime) -> None:
+    """Raise NotFound if a slot object names another pair or supervisor than the appointment's."""
+    current = await appointments.get(tx, actor, identifier)
+    if wanted.pair_id not in (None, current.pair_id) or wanted.supervisor_id not in (None, current.supervisor_id):
+        raise NotFound("refused.slot_not_offered")
+
+
+def _slot(pair: Pair, slot: availability.Slot) -> schemas.Slot:
+    return schemas.Slot.model_construct(
+        supervisor_id=pair.supervisor.id, pair_id=pair.id, starts_at=slot.starts_at, ends_at=slot.ends_at
+    )
+
+
+def _statuses(request: web.Request) -> list[Status]:
+    """`status=confirmed&status=requested` or `status=confirmed,requested`."""
+    words = [word for value in request.query.getall("status", []) for word in value.split(",") if word]
+    try:
+        return [Status(word) for word in words]
+    except ValueError as error:
+        raise requests.not_understood("status") from error
+
+
+def _next_page(request: web.Request, last: Appointment) -> str:
+    place = f"{problems.instant(last.starts_at)} {last.id}"
+    cursor = base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+    kept = [(name, value) for name, value in request.query.items() if name in ("from", "to", "status")]
+    return f"{request.path}?{urlencode([*kept, ('cursor', cursor)])}"
+
+
+def _cursor(request: web.Request) -> tuple[datetime, uuid.UUID] | None:
+    text = request.query.get("cursor")
+    if text is None:
+        return None
+    try:
+        place = base64.urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4)).decode("ascii")
+        starts_at, appointment_id = place.split(" ")
+        return schemas.read_instant(starts_at), uuid.UUID(appointment_id)
+    except ValueError as error:
+        raise requests.not_understood("cursor") from error
