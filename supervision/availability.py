@@ -10,7 +10,7 @@ import warnings
 import zoneinfo
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -37,6 +37,7 @@ MIDNIGHT = time(0)
 
 log = structlog.get_logger()
 
+Range = tuple[datetime, datetime]
 ClockRange = tuple[time, time]
 
 
@@ -131,7 +132,7 @@ class Slot:
 class Busy:
     """Held ranges of one person, as (start, end) in ascending order; no two of them overlap."""
 
-    ranges: Sequence[tuple[datetime, datetime]] = field(default_factory=tuple)
+    ranges: Sequence[Range] = field(default_factory=tuple)
 
     @functools.cached_property
     def starts(self) -> list[datetime]:
@@ -538,13 +539,16 @@ async def slots(
         return []
     zone = pair.supervisor.zone
     busy = await busy_times(tx, [p.id for p in pair.people], since, until, moving=moving)
+    taken = _taken(rules, busy[pair.supervisor.id], busy[pair.supervisee.id])
     is_full = await _fullness(tx, rules, pair.supervisor, since, until, moving)
-    supervisor, supervisee = busy[pair.supervisor.id], busy[pair.supervisee.id]
     lasts = timedelta(minutes=minutes)
     free: list[Slot] = []
+    place, count = 0, len(taken)
     for starts_at in _starts(rules, zone, since, until, minutes):
         ends_at = starts_at + lasts
-        if supervisor.overlaps(*rules.held(starts_at, ends_at)) or supervisee.overlaps(starts_at, ends_at):
+        while place < count and taken[place][1] <= starts_at:
+            place += 1
+        if place < count and taken[place][0] < ends_at:
             continue
         if is_full is not None and is_full(starts_at) is not None:
             continue
@@ -554,12 +558,32 @@ async def slots(
     return free
 
 
+def _taken(rules: Availability, supervisor: Busy, supervisee: Busy) -> list[Range]:
+    """When no appointment can be: what is held of either, the supervisor's widened by the buffers it would need."""
+    before, after = timedelta(minutes=rules.buffer_before), timedelta(minutes=rules.buffer_after)
+    return merge([*((start - after, end + before) for start, end in supervisor.ranges), *supervisee.ranges])
+
+
+def merge(ranges: Iterable[Range]) -> list[Range]:
+    """The same time as ascending ranges that do not touch."""
+    merged: list[Range] = []
+    last: datetime | None = None
+    for start, end in sorted(ranges):
+        if last is None or start > last:
+            merged.append((start, end))
+            last = end
+        elif end > last:
+            merged[-1] = merged[-1][0], end
+            last = end
+    return merged
+
+
 BUSY = text(
     """
-    SELECT person_id, lower(during), upper(during) FROM holds
+    SELECT person_id, array_agg(lower(during) ORDER BY during), array_agg(upper(during) ORDER BY during) FROM holds
     WHERE person_id = ANY(CAST(:people AS uuid[])) AND during && tstzrange(:since, :until, '[)')
         AND (CAST(:moving AS uuid) IS NULL OR appointment_id IS DISTINCT FROM :moving)
-    ORDER BY during
+    GROUP BY person_id
     """
 )
 
@@ -575,10 +599,8 @@ async def busy_times(
     """What is held of each person's time around `[since, until)`, a day more on either side."""
     around = {"since": since - ONE_DAY, "until": until + ONE_DAY}
     rows = await tx.execute(BUSY, {"people": list(person_ids), "moving": moving, **around})
-    ranges: dict[uuid.UUID, list[tuple[datetime, datetime]]] = {person: [] for person in person_ids}
-    for person_id, starts_at, ends_at in rows:
-        ranges[person_id].append((starts_at, ends_at))
-    return {person: Busy(found) for person, found in ranges.items()}
+    found = {person_id: Busy(tuple(zip(starts, ends, strict=True))) for person_id, starts, ends in rows}
+    return {person: found.get(person, Busy()) for person in person_ids}
 
 
 def check_bookable(
