@@ -1,5 +1,6 @@
 """What has to be done from time to time. APScheduler only wakes these; what is due stands in the tables."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
@@ -8,8 +9,8 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from supervision import appointments, moves, sign_ins
-from supervision.db import Database, Transaction
+from supervision import appointments, moves, sign_ins, waits
+from supervision.db import Database, Transaction, listen
 from supervision.models import idempotency_keys, journal
 
 log = structlog.get_logger()
@@ -32,10 +33,19 @@ async def forget_old(tx: Transaction, now: datetime) -> None:
     await tx.execute(delete(idempotency_keys).where(idempotency_keys.c.created_at < now - IDEMPOTENCY_KEPT))
 
 
+async def offer_freed(tx: Transaction, now: datetime) -> None:
+    await waits.offer_freed(tx, now)
+
+
 JOBS: dict[str, tuple[Job, timedelta]] = {
     "close_past": (close_past, timedelta(minutes=1)),
+    "offer_freed": (offer_freed, timedelta(minutes=1)),
     "forget_old": (forget_old, timedelta(hours=1)),
 }
+
+# What a NOTIFY on these channels asks for is done at once, and not again before the pause is over, in seconds.
+WOKEN = {"visavis_waits": "offer_freed"}
+PAUSE = 0.5
 
 
 async def run_once(database: Database, name: str, *, now: datetime) -> bool:
@@ -48,24 +58,56 @@ async def run_once(database: Database, name: str, *, now: datetime) -> bool:
     return True
 
 
-def schedule(database: Database) -> AsyncIOScheduler:
-    """A scheduler, to be started and shut down by the caller, that wakes every job in its interval."""
-    scheduler = AsyncIOScheduler(timezone=UTC)
-    for name, (_, interval) in JOBS.items():
-        scheduler.add_job(
-            _wake,
-            "interval",
-            seconds=interval.total_seconds(),
-            args=[database, name],
-            max_instances=1,
-            coalesce=True,
-            next_run_time=datetime.now(UTC),
-        )
-    return scheduler
+class Schedule:
+    """Wakes every job in its interval, and those that are asked for when they are, between `start` and `shutdown`."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.scheduler = AsyncIOScheduler(timezone=UTC)
+        self.woken: list[asyncio.Task[None]] = []
+        for name, (_, interval) in JOBS.items():
+            self.scheduler.add_job(
+                _wake,
+                "interval",
+                seconds=interval.total_seconds(),
+                args=[database, name],
+                max_instances=1,
+                coalesce=True,
+                next_run_time=datetime.now(UTC),
+            )
+
+    def start(self) -> None:
+        self.scheduler.start()
+        for channel, name in WOKEN.items():
+            asked = asyncio.Event()
+            self.woken.append(asyncio.create_task(listen(self.database, channel, asked)))
+            self.woken.append(asyncio.create_task(_answer(self.database, name, asked)))
+
+    def shutdown(self, *, wait: bool = False) -> None:
+        """Wake nothing any more; what is being done is not waited for unless asked."""
+        for task in self.woken:
+            task.cancel()
+        self.scheduler.shutdown(wait=wait)
 
 
-async def _wake(database: Database, name: str) -> None:
+def schedule(database: Database) -> Schedule:
+    return Schedule(database)
+
+
+async def _answer(database: Database, name: str, asked: asyncio.Event) -> None:
+    """Do a job whenever it is asked for; while another process is at it, which may have looked too early, wait."""
+    while True:
+        await asked.wait()
+        asked.clear()
+        if not await _wake(database, name):
+            asked.set()
+        await asyncio.sleep(PAUSE)
+
+
+async def _wake(database: Database, name: str) -> bool:
+    """Whether the job was done here, or cannot be done now."""
     try:
-        await run_once(database, name, now=datetime.now(UTC))
+        return await run_once(database, name, now=datetime.now(UTC))
     except (SQLAlchemyError, OSError) as error:
         log.warning("job.delayed", job=name, error=type(error).__name__)
+        return True
