@@ -67,7 +67,21 @@ async def move(
     """The step of `reschedule`: check, and move or propose, without its news. The appointment is locked."""
     slot = check_move(actor, appointment, pair, rules, starts_at, now=now, ends_at=ends_at)
     await appointments.check_room(tx, actor, pair, rules, slot, now=now, moving=appointment.id)
-    if not _is_at_once(actor, appointment, pair, rules):
+    return await put(tx, actor, appointment, pair, rules, slot, now=now)
+
+
+async def put(
+    tx: Transaction,
+    actor: Actor,
+    appointment: Appointment,
+    pair: Pair,
+    rules: Availability,
+    slot: Slot,
+    *,
+    now: datetime,
+) -> Appointment:
+    """The last part of `move`: move to a slot that was checked, or propose it."""
+    if not is_at_once(actor, appointment, pair, rules):
         return await appointments.set_proposal(
             tx, appointment, _proposal(actor, appointment, rules, slot, now), now=now
         )
@@ -111,7 +125,8 @@ def check_move(
     return appointments.check_slot(actor, kept, rules, starts_at, length, now=now)
 
 
-def _is_at_once(actor: Actor, appointment: Appointment, pair: Pair, rules: Availability) -> bool:
+def is_at_once(actor: Actor, appointment: Appointment, pair: Pair, rules: Availability) -> bool:
+    """Whether this person's move of it needs nobody's consent."""
     if actor.person_id != appointment.supervisee_id:
         return False
     return appointment.status is Status.REQUESTED or policies.approval_of(pair, rules) is Approval.AUTOMATIC
