@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from supervision.models import Status
 from web import schemas
-from web.api import appointments, availability, pairs
+from web.api import appointments, availability, pairs, waits
 
 Handle = Callable[[web.Request], Awaitable[web.Response]]
 MEANINGS = {
@@ -142,6 +142,20 @@ OPERATIONS = (
     Operation(
         "patch", "/api/pairs/{id}/settings", pairs.change_settings, (schemas.PairSettings,),
         schemas.PairChanges, (ONCE, MATCH), 200, CHANGE,
+    ),
+    Operation("get", "/api/waits", waits.list_waits, (schemas.Waits,)),
+    Operation(
+        "post", "/api/waits", waits.join_waits, (schemas.Wait,), schemas.NewWait, (ONCE,), 201,
+        (403, 404, 409, 413, 422),
+    ),
+    Operation("delete", "/api/waits/{id}", waits.leave_waits, (), None, (ONCE,), 204, (404, 409, 422)),
+    Operation(
+        "post", "/api/waits/{id}/accept", waits.accept_offer, (schemas.Appointment,), schemas.OfferAnswer, (ONCE,),
+        201, CHANGE,
+    ),
+    Operation(
+        "post", "/api/waits/{id}/pass", waits.pass_offer, (schemas.Wait,), schemas.OfferAnswer, (ONCE,), 200,
+        (404, 409, 412, 413, 422),
     ),
 )  # fmt: skip
 

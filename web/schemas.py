@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
-from supervision import appointments, availability, pairs
+from supervision import appointments, availability, pairs, waits
 from supervision.availability import BOUNDS
 from supervision.models import Approval, Exceptional, Mode, PairStatus, Role, Status
 from supervision.pairs import Pair as TwoPeople
@@ -16,6 +16,8 @@ from supervision.policies import Policies
 
 YEARS = range(1971, 2999)  # what calendars, databases and arithmetic with zones all bear
 REASON_CHARACTERS = 500
+RULE_CHARACTERS = 200
+MOST_RANGES = waits.MOST_RANGES
 MOST_HOURS = 200
 MOST_LENGTHS = 20
 
@@ -172,6 +174,84 @@ class Appointments(BaseModel):
 
 class Slots(BaseModel):
     items: list[Slot]
+
+
+# ---- series and waiting
+
+
+class NewSeries(Given):
+    """A slot object, and the rule by which it repeats in the wall-clock time of the supervisor's zone."""
+
+    slot: Slot
+    rule: Annotated[str, Field(max_length=RULE_CHARACTERS, examples=["FREQ=WEEKLY;COUNT=10"])]
+    on_clash: OnClash = "refuse"
+
+
+class Clash(BaseModel):
+    """An occurrence that cannot be had, and why. `local` is its wall-clock time in the supervisor's zone."""
+
+    starts_at: datetime
+    local: datetime
+    code: str
+    detail: str
+
+
+class SeveralChanged(BaseModel):
+    """What was changed of a series, and what was left as it was because it clashes."""
+
+    items: list[Appointment]
+    clashes: list[Clash]
+
+
+class Range(Given):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, serialize_by_alias=True)
+
+    since: Instant = Field(alias="from")
+    until: Instant = Field(alias="to")
+
+
+class NewWait(Given):
+    """Starts to wait for, any in `[from, to)` of one of the ranges."""
+
+    pair_id: uuid.UUID
+    ranges: Annotated[list[Range], Field(min_length=1, max_length=MOST_RANGES)]
+    length: Annotated[int, Field(ge=1, le=1440)] | None = None
+
+
+class OfferAnswer(Given):
+    """About an offer; with its start only about that very one."""
+
+    starts_at: Instant | None = None
+
+
+class Offer(BaseModel):
+    """A slot that is kept until then."""
+
+    starts_at: datetime
+    ends_at: datetime
+    until: datetime
+
+
+class Wait(BaseModel):
+    id: uuid.UUID
+    pair_id: uuid.UUID
+    ranges: list[Range]
+    length: int
+    offer: Offer | None
+
+    @classmethod
+    def of(cls, wait: waits.Wait) -> Self:
+        return cls(
+            id=wait.id,
+            pair_id=wait.pair_id,
+            ranges=[Range.model_validate({"from": since, "to": until}) for since, until in wait.ranges],
+            length=wait.length,
+            offer=None if wait.offer is None else Offer(**vars(wait.offer)),
+        )
+
+
+class Waits(BaseModel):
+    items: list[Wait]
 
 
 # ---- people, pairs, and what holds for them
