@@ -6,13 +6,14 @@ from datetime import date, timedelta
 
 from aiohttp import web
 
-from supervision import appointments, notifications, pairs, people, queries
-from supervision.appointments import OPEN
+from supervision import appointments, availability, notifications, pairs, people, queries, waits
+from supervision.appointments import OPEN, Appointment
 from supervision.db import Transaction
 from supervision.errors import NotFound, Refused
 from supervision.models import Role, State, Status
 from supervision.people import Person
-from web import pages, problems, views
+from supervision.texts import Minutes
+from web import fields, pages, problems, views
 from web.state import database, now, person, visitor
 
 HISTORY_SHOWN = 5
@@ -41,7 +42,11 @@ async def supervisee_page(request: web.Request, refused: Refused | None = None) 
         members = [m for m in views.members(me, known, coming, await queries.bot_master_keys(tx)) if m.active]
         chosen = _chosen(request, members)
         first = views.read_day(request.query.get("from", ""))
-        choice = await views.choices(tx, chosen.pair, me, first, now=at) if chosen else None
+        length = read_length(request)
+        choice = await views.choices(tx, chosen.pair, me, first, now=at, length=length) if chosen else None
+        waiting = [
+            views.Waiting(wait, member.other) for member in members for wait in await waits.list_of(tx, member.pair.id)
+        ]
         offered = await _offered_identity(tx, me)
         refused_commands = await queries.refused_commands(tx, me.id, at - REFUSED_FOR, REFUSED_MOST)
     everything = "all" in request.query
@@ -50,6 +55,9 @@ async def supervisee_page(request: web.Request, refused: Refused | None = None) 
         "supervisee.html",
         status=problems.status_of(refused) if refused else 200,
         alert=refused,
+        offers=[one for one in waiting if one.wait.offer and one.wait.offer.until > at],
+        waits=waiting,
+        asks=views.asks(coming),
         next_row=coming[0] if coming else None,
         next_when=pages.days_until(visitor(request).reader, coming[0].appointment.starts_at, at) if coming else "",
         coming=coming[1:],
@@ -74,9 +82,12 @@ async def supervisor_page(request: web.Request, refused: Refused | None = None) 
     today = at.astimezone(me.zone).date()
     async with database(request).transaction() as tx:
         known = [pair for pair in await pairs.list_of(tx, me.id, archived=True) if pair.supervisor.id == me.id]
-        requests = views.rows(me, known, await queries.requests(tx, me.id, now=at), at)
+        requests = await queries.requests(tx, me.id, now=at)
         found = await queries.coming(tx, me.id, now=at, role=Role.SUPERVISOR, most=COMING_MOST)
         coming = views.rows(me, known, found, at)
+        asked = views.rows(me, known, _merge(requests, found), at)
+        past = await queries.history(tx, me.id, Role.SUPERVISOR, now=at, most=HISTORY_MOST)
+        marked = [row for row in views.rows(me, known, past, at) if row.marks]
         monday = _monday(views.read_day(request.query.get("week", "")) or _next_day(coming, me) or today)
         week = await queries.page(
             tx,
@@ -95,7 +106,9 @@ async def supervisor_page(request: web.Request, refused: Refused | None = None) 
         "supervisor.html",
         status=problems.status_of(refused) if refused else 200,
         alert=refused,
-        requests=requests,
+        asks=views.asks(asked),
+        marked=marked[: HISTORY_MOST if "all" in request.query else HISTORY_SHOWN],
+        more_marked="all" not in request.query and len(marked) > HISTORY_SHOWN,
         next_row=confirmed[0] if confirmed else None,
         next_when=pages.days_until(visitor(request).reader, confirmed[0].appointment.starts_at, at)
         if confirmed
@@ -133,11 +146,12 @@ async def appointment_page(request: web.Request, template: str, refused: Refused
         appointment = await appointments.get(tx, visitor(request).actor, appointment_id)
         pair = await pairs.get(tx, appointment.pair_id)
         keys = await queries.bot_master_keys(tx)
+        row = views.Row(appointment, me, pair.other(me.id), at)
+        late = await _late(tx, row) if template == "cancel.html" else None
         choice = None
         if template == "reschedule.html":
             first = views.read_day(request.query.get("from", ""))
-            choice = await views.choices(tx, pair, me, first, now=at, moving=appointment.id)
-    row = views.Row(appointment, me, pair.other(me.id), at)
+            choice = await views.choices(tx, pair, me, first, now=at, moving=appointment)
     if template != "appointment.html" and not row.changeable:
         template = "appointment.html"
     return pages.render(
@@ -149,8 +163,21 @@ async def appointment_page(request: web.Request, template: str, refused: Refused
         member=views.members(me, [pair], [], keys)[0],
         when=pages.days_until(visitor(request).reader, appointment.starts_at, at) if row.changeable else "",
         choice=choice,
+        at_once=not row.supervises
+        and (appointment.status is Status.REQUESTED or (choice is not None and choice.automatic)),
+        late=late,
         home=home_for(row),
+        typed=fields.typed_of(request),
     )
+
+
+async def _late(tx: Transaction, row: views.Row) -> Minutes | None:
+    """The supervisor's notice for cancelling, where it is too late for it."""
+    if row.supervises or row.appointment.status is not Status.CONFIRMED:
+        return None
+    rules = await availability.load(tx, row.appointment.supervisor_id)
+    late = row.appointment.starts_at - row.now < timedelta(minutes=rules.cancel_notice)
+    return Minutes(rules.cancel_notice) if late else None
 
 
 async def show_admin(request: web.Request) -> web.Response:
@@ -181,6 +208,17 @@ def read_id(text: str) -> uuid.UUID:
     if str(found) != text:
         raise NotFound
     return found
+
+
+def read_length(request: web.Request) -> int | None:
+    text = request.query.get("length", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
+
+
+def _merge(requests: list[Appointment], coming: list[Appointment]) -> list[Appointment]:
+    """Both, each once, by start: there may be more requests than the next appointments show."""
+    found = {one.id: one for one in (*requests, *coming)}
+    return sorted(found.values(), key=lambda one: (one.starts_at, one.id))
 
 
 def _rooms(members: list[views.Member]) -> defaultdict[uuid.UUID, str | None]:

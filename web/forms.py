@@ -1,21 +1,18 @@
 """What the pages' forms do: each is one change, then See Other, with a one-line result on the next page."""
 
-import hashlib
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 
 from aiohttp import web
-from pydantic import ValidationError
 
-from supervision import appointments, identities, pairs
+from supervision import appointments, identities, moves, pairs
 from supervision.appointments import Appointment
 from supervision.db import Transaction
 from supervision.errors import NotFound, NotUnderstood, Refused
 from supervision.models import Role, Status
-from web import dashboard, pages, repeats, schemas
+from web import dashboard, fields, pages
 from web.changes import Change, carry_out
 from web.middleware import FORM
-from web.repeats import Answer, Repeat
+from web.repeats import Answer
 from web.state import database, now, person, visitor
 
 Act = Callable[[Transaction], Awaitable[Appointment]]
@@ -31,22 +28,24 @@ async def book(request: web.Request) -> web.Response:
 
     async def act(tx: Transaction) -> Appointment:
         pair = await pairs.get(tx, pair_id)
-        starts_at, ends_at = _slot(request)
+        starts_at, ends_at = fields.read_slot(request)
         if visitor(request).actor.person_id not in {member.id for member in pair.people}:
             raise NotFound("refused.pair_not_found")
         return await appointments.book(tx, visitor(request).actor, pair, starts_at, ends_at=ends_at, now=now(request))
 
+    def answer(booked: Appointment) -> Answer:
+        return pages.see("/appointments", "requested" if booked.status is Status.REQUESTED else "booked")
+
     change = Change("appointment.book", "pair", pair_id, act)
     try:
-        answer = await carry_out(request, change, lambda _: _see("/appointments", "requested"), _repeat(request))
+        return pages.respond(await carry_out(request, change, answer, fields.repeat_of(request)))
     except Refused as refused:
         return await dashboard.supervisee_page(request, refused)
-    return _respond(answer)
 
 
 async def confirm(request: web.Request) -> web.Response:
     at, actor = now(request), visitor(request).actor
-    appointment_id, revision = dashboard.path_id(request), _revision(request)
+    appointment_id, revision = dashboard.path_id(request), fields.read_revision(request)
     return await _change(
         request,
         "confirm",
@@ -56,7 +55,7 @@ async def confirm(request: web.Request) -> web.Response:
 
 async def decline(request: web.Request) -> web.Response:
     at, actor = now(request), visitor(request).actor
-    appointment_id, revision = dashboard.path_id(request), _revision(request)
+    appointment_id, revision = dashboard.path_id(request), fields.read_revision(request)
     return await _change(
         request,
         "decline",
@@ -66,10 +65,10 @@ async def decline(request: web.Request) -> web.Response:
 
 async def cancel(request: web.Request) -> web.Response:
     at, actor = now(request), visitor(request).actor
-    appointment_id, revision = dashboard.path_id(request), _revision(request)
+    appointment_id, revision = dashboard.path_id(request), fields.read_revision(request)
 
     async def act(tx: Transaction) -> Appointment:
-        reason = _reason(request)
+        reason = fields.read_reason(request)
         return await appointments.cancel(tx, actor, appointment_id, now=at, reason=reason, if_revision=revision)
 
     return await _change(request, "cancel", act)
@@ -77,15 +76,54 @@ async def cancel(request: web.Request) -> web.Response:
 
 async def reschedule(request: web.Request) -> web.Response:
     at, actor = now(request), visitor(request).actor
-    appointment_id, revision = dashboard.path_id(request), _revision(request)
+    appointment_id, revision = dashboard.path_id(request), fields.read_revision(request)
 
     async def act(tx: Transaction) -> Appointment:
-        starts_at, ends_at = _slot(request)
-        return await appointments.reschedule(
+        starts_at, ends_at = fields.read_time(request, person(request))
+        return await moves.reschedule(
             tx, actor, appointment_id, starts_at, now=at, ends_at=ends_at, if_revision=revision
         )
 
     return await _change(request, "reschedule", act, "reschedule.html")
+
+
+async def accept(request: web.Request) -> web.Response:
+    at, actor = now(request), visitor(request).actor
+    appointment_id, proposal = dashboard.path_id(request), fields.read_proposal(request)
+    return await _change(
+        request, "accept", lambda tx: moves.accept(tx, actor, appointment_id, now=at, if_proposal=proposal)
+    )
+
+
+async def refuse(request: web.Request) -> web.Response:
+    at, actor = now(request), visitor(request).actor
+    appointment_id, proposal = dashboard.path_id(request), fields.read_proposal(request)
+    return await _change(
+        request, "refuse", lambda tx: moves.refuse(tx, actor, appointment_id, now=at, if_proposal=proposal)
+    )
+
+
+async def withdraw(request: web.Request) -> web.Response:
+    at, actor = now(request), visitor(request).actor
+    appointment_id, proposal = dashboard.path_id(request), fields.read_proposal(request)
+    return await _change(
+        request, "withdraw", lambda tx: moves.withdraw(tx, actor, appointment_id, now=at, if_proposal=proposal)
+    )
+
+
+async def mark(request: web.Request) -> web.Response:
+    """How an appointment went, by the supervisor's word."""
+    at, actor = now(request), visitor(request).actor
+    appointment_id, revision = dashboard.path_id(request), fields.read_revision(request)
+
+    async def act(tx: Transaction) -> Appointment:
+        try:
+            status = Status(fields.text_of(request, "status"))
+        except ValueError as error:
+            raise NotUnderstood from error
+        return await appointments.mark(tx, actor, appointment_id, status, now=at, if_revision=revision)
+
+    return await _change(request, "mark", act)
 
 
 async def confirm_identity(request: web.Request) -> web.Response:
@@ -105,67 +143,41 @@ async def _change(request: web.Request, action: str, act: Act, template: str = "
 
     def answer(changed: Appointment) -> Answer:
         role = Role.SUPERVISOR if changed.supervisor_id == me.id else Role.SUPERVISEE
-        return _see(pages.HOMES[role], _result(action, changed))
+        return pages.see(pages.HOMES[role], _result(action, changed))
 
     change = Change(f"appointment.{action}", "appointment", appointment_id, act)
     try:
-        return _respond(await carry_out(request, change, answer, _repeat(request)))
+        return pages.respond(await carry_out(request, change, answer, fields.repeat_of(request)))
     except Refused as refused:
         return await dashboard.appointment_page(request, template, refused)
 
 
 def _result(action: str, changed: Appointment) -> str:
     if action == "reschedule":
+        if changed.proposal is not None:
+            return "move_proposed"
         return "moved" if changed.status is Status.CONFIRMED else "move_requested"
-    return {"confirm": "confirmed", "decline": "declined", "cancel": "cancelled"}[action]
+    return RESULTS[action]
 
 
-def _see(location: str, done: str) -> Answer:
-    return Answer(303, {"Location": f"{location}?done={done}"})
-
-
-def _respond(answer: Answer) -> web.Response:
-    return web.Response(status=answer.status, headers=answer.headers)
-
-
-def _repeat(request: web.Request) -> Repeat | None:
-    """The same form pressed twice: its hidden value and all else in it make the key."""
-    fields = request[FORM]
-    once = fields.get("once")
-    if not once:
-        return None
-    pressed = "\0".join(f"{name}\0{value}" for name, value in sorted(fields.items()))
-    key = hashlib.sha256(f"{request.path}\0{pressed}".encode()).hexdigest()
-    return repeats.recognise(person(request).id, "form", key, key)
-
-
-def _slot(request: web.Request) -> tuple[datetime, datetime]:
-    """A pressed slot is `start/end`, an ISO 8601 interval in UTC."""
-    try:
-        starts_at, ends_at = request[FORM].get("slot", "").split("/")
-        return schemas.read_instant(starts_at), schemas.read_instant(ends_at)
-    except ValueError as error:
-        raise NotUnderstood from error
-
-
-def _revision(request: web.Request) -> int | None:
-    text = request[FORM].get("revision", "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 9 else None
-
-
-def _reason(request: web.Request) -> str | None:
-    text = request[FORM].get("reason", "").strip()
-    try:
-        return schemas.Reason(reason=text).reason or None
-    except ValidationError as error:
-        raise NotUnderstood("web.refused.reason", most=schemas.REASON_CHARACTERS) from error
-
-
+RESULTS = {
+    "confirm": "confirmed",
+    "decline": "declined",
+    "cancel": "cancelled",
+    "accept": "accepted",
+    "refuse": "refused",
+    "withdraw": "withdrawn",
+    "mark": "marked",
+}
 ROUTES = [
     web.post("/appointments", book),
     web.post("/appointments/{id}/confirm", confirm),
     web.post("/appointments/{id}/decline", decline),
     web.post("/appointments/{id}/cancel", cancel),
     web.post("/appointments/{id}/reschedule", reschedule),
+    web.post("/appointments/{id}/accept", accept),
+    web.post("/appointments/{id}/refuse", refuse),
+    web.post("/appointments/{id}/withdraw", withdraw),
+    web.post("/appointments/{id}/mark", mark),
     web.post("/identity/confirm", confirm_identity),
 ]

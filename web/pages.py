@@ -9,23 +9,48 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from supervision.errors import Refused
 from supervision.models import Role, Status
-from supervision.texts import Reader, Span
+from supervision.texts import Moment, Reader, Span
 from web import problems, sessions
 from web.assets import asset
+from web.repeats import Answer
 from web.state import VISITOR, Visitor, parts
 
 HOMES = {Role.SUPERVISOR: "/supervisor", Role.SUPERVISEE: "/appointments", Role.ADMIN: "/admin"}
-SHAPES = {
+SHAPES: dict[str, str] = {
     Status.REQUESTED: "◌",
     Status.CONFIRMED: "●",
     Status.DECLINED: "✕",
     Status.CANCELLED: "✕",
     Status.COMPLETED: "✓",
     Status.NO_SHOW: "–",
+    "cancelled_late": "⊗",
+    "proposed": "⇄",
 }
 # One-line results of what was just done, by the word that a redirect carries.
 RESULTS = frozenset(
-    {"requested", "confirmed", "declined", "cancelled", "moved", "move_requested", "identity_confirmed", "signed_out"}
+    {
+        "requested",
+        "booked",
+        "booked_for",
+        "confirmed",
+        "declined",
+        "cancelled",
+        "moved",
+        "move_requested",
+        "move_proposed",
+        "accepted",
+        "refused",
+        "withdrawn",
+        "marked",
+        "saved",
+        "waiting",
+        "left",
+        "passed",
+        "away",
+        "series",
+        "identity_confirmed",
+        "signed_out",
+    }
 )
 
 DAYS_OPEN = 5  # days with free times that are shown at once; the others behind one press
@@ -38,7 +63,7 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 ENVIRONMENT.globals.update(
-    asset=asset, SHAPES=SHAPES, HOMES=HOMES, DAYS_OPEN=DAYS_OPEN, Span=Span, instant=problems.instant
+    asset=asset, SHAPES=SHAPES, HOMES=HOMES, DAYS_OPEN=DAYS_OPEN, Span=Span, Moment=Moment, instant=problems.instant
 )
 
 
@@ -86,6 +111,15 @@ def other_clock(reader: Reader, zone: str, at: datetime) -> str:
 def go(location: str, done: str | None = None) -> web.Response:
     """See Other (RFC 9110, section 15.4.4), with the word of a one-line result."""
     return web.Response(status=303, headers={"Location": f"{location}?done={done}" if done else location})
+
+
+def see(location: str, done: str) -> Answer:
+    """The same as an answer that can be kept; the location may have a query already."""
+    return Answer(303, {"Location": f"{location}{'&' if '?' in location else '?'}done={done}"})
+
+
+def respond(answer: Answer) -> web.Response:
+    return web.Response(status=answer.status, headers=answer.headers)
 
 
 def home(visitor: Visitor) -> str:

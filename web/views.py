@@ -8,15 +8,16 @@ from itertools import groupby
 from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo
 
-from supervision import availability
-from supervision.appointments import OPEN, Appointment
+from supervision import availability, policies
+from supervision.appointments import OPEN, OVER, Appointment, Proposal
 from supervision.availability import Slot
 from supervision.db import Transaction
 from supervision.errors import Refused
-from supervision.models import Mode, PairStatus, Status
+from supervision.models import Approval, Mode, PairStatus, Status
 from supervision.pairs import Pair
 from supervision.people import Person
-from supervision.texts import same_clock
+from supervision.texts import Reader, same_clock
+from supervision.waits import Wait
 
 DAYS_SHOWN = 7
 GROUP = 4
@@ -41,7 +42,41 @@ class Row:
 
     @property
     def answerable(self) -> bool:
+        """A request that waits for this person."""
         return self.supervises and self.changeable and self.appointment.status is Status.REQUESTED
+
+    @property
+    def proposal(self) -> Proposal | None:
+        return self.appointment.proposal if self.changeable else None
+
+    @property
+    def proposed_to_me(self) -> bool:
+        return self.proposal is not None and self.proposal.by != self.me.id
+
+    @property
+    def asked(self) -> bool:
+        """Whether it waits for a word of this person: on a request, or on a new time."""
+        return self.answerable or self.proposed_to_me
+
+    @property
+    def declinable(self) -> bool:
+        """Booked on this person's behalf: they may say no."""
+        booked = self.appointment.on_behalf and self.appointment.status is Status.CONFIRMED
+        return booked and self.changeable and not self.supervises
+
+    @property
+    def marks(self) -> tuple[Status, ...]:
+        """What this person may say about how it went."""
+        begun = self.appointment.status is Status.CONFIRMED and self.appointment.starts_at <= self.now
+        if not self.supervises or not (begun or self.appointment.status in OVER):
+            return ()
+        return tuple(status for status in OVER if status is not self.appointment.status)
+
+    @property
+    def look(self) -> str:
+        """The word for its status, of which a late cancellation has its own."""
+        late = self.appointment.late and self.appointment.status is Status.CANCELLED
+        return "cancelled_late" if late else str(self.appointment.status)
 
     @property
     def call(self) -> str | None:
@@ -56,11 +91,20 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Ask:
+    """What waits for a person's word: one appointment, or `count` of one series."""
+
+    row: Row
+    count: int = 1
+
+
+@dataclass(frozen=True)
 class Day:
-    """The slots or appointments of one calendar day."""
+    """The slots or appointments of one calendar day; a day with hours but no free slot is full."""
 
     at: datetime
     items: Sequence[Slot] | Sequence[Row]
+    date: date
 
 
 @dataclass(frozen=True)
@@ -68,14 +112,43 @@ class Choice:
     """Free times of a week; `earlier` and `later` are the first days of the neighbouring pages, if any.
 
     `other_zone` is the other person's, where their clock shows another time than the reader's in that week.
+    `lengths` and `length` are in minutes; `automatic` says that a booking needs nobody's word.
     """
 
     pair: Pair
     other_zone: str | None
+    first: date
     days: list[Day] = field(default_factory=list)
     earlier: date | None = None
     later: date | None = None
     refused: Refused | None = None
+    lengths: tuple[int, ...] = ()
+    length: int = 0
+    automatic: bool = False
+
+    @property
+    def free(self) -> bool:
+        return any(day.items for day in self.days)
+
+    @property
+    def usual(self) -> bool:
+        return not self.lengths or self.length == self.lengths[0]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What a supervisee waits for, and with whom."""
+
+    wait: Wait
+    other: Person
+
+    def days(self, reader: Reader) -> list[tuple[datetime, datetime | None]]:
+        """Instants that tell the first day of each range, and its last where it is another."""
+        instant = timedelta(microseconds=1)
+        return [
+            (since, None if reader.day(since) == reader.day(until - instant) else until - instant)
+            for since, until in self.wait.ranges
+        ]
 
 
 @dataclass(frozen=True)
@@ -111,10 +184,28 @@ def members(me: Person, pairs: Iterable[Pair], coming: Sequence[Row], keys: Mapp
     ]
 
 
-def by_day(found: Sequence[Slot], zone: ZoneInfo) -> list[Day]:
+def asks(found: Iterable[Row]) -> list[Ask]:
+    """What waits for an answer, the next first; the requests of one series are one."""
+    kept: dict[tuple[uuid.UUID, bool], Ask] = {}
+    for row in found:
+        if not row.asked:
+            continue
+        key = (row.appointment.series_id or row.appointment.id, row.proposed_to_me)
+        kept[key] = Ask(kept[key].row, kept[key].count + 1) if key in kept else Ask(row)
+    return list(kept.values())
+
+
+def by_day(found: Iterable[Slot], zone: ZoneInfo) -> list[Day]:
     """Slots in ascending order, by the reader's calendar days."""
     grouped = groupby(found, key=lambda slot: slot.starts_at.astimezone(zone).date())
-    return [Day((slots := list(group))[0].starts_at, slots) for _, group in grouped]
+    return [Day((slots := list(group))[0].starts_at, slots, day) for day, group in grouped]
+
+
+def with_full(free: list[Day], offered: list[Day]) -> list[Day]:
+    """The free days, and among them those that have hours but no free time left."""
+    days = {day.date for day in free}
+    full = [Day(day.at, [], day.date) for day in offered if day.date not in days]
+    return sorted([*free, *full], key=lambda day: day.date)
 
 
 def week_days(found: Sequence[Row], monday: date, zone: ZoneInfo) -> list[Day]:
@@ -122,38 +213,70 @@ def week_days(found: Sequence[Row], monday: date, zone: ZoneInfo) -> list[Day]:
     days = [monday + timedelta(days=offset) for offset in range(7)]
     return [
         Day(
-            midnight(day, zone) + timedelta(hours=12),
+            noon(day, zone),
             [row for row in found if row.appointment.starts_at.astimezone(zone).date() == day],
+            day,
         )
         for day in days
     ]
 
 
 async def choices(
-    tx: Transaction, pair: Pair, me: Person, first: date | None, *, now: datetime, moving: uuid.UUID | None = None
+    tx: Transaction,
+    pair: Pair,
+    me: Person,
+    first: date | None,
+    *,
+    now: datetime,
+    moving: Appointment | None = None,
+    length: int | None = None,
+    days: int = DAYS_SHOWN,
 ) -> Choice:
-    """What this pair can book in the week from `first` (today where it is None or past)."""
+    """What this pair can book in the `days` from `first` (today where it is None or past).
+
+    An appointment that is `moving` keeps its length and leaves its own time free. A `length` that is not the pair's
+    is as good as none.
+    """
     other = pair.other(me.id)
     today = now.astimezone(me.zone).date()
     try:
         pair.require_active()
         rules = await availability.load(tx, pair.supervisor.id)
     except Refused as refused:
-        return Choice(pair, None, refused=refused)
+        return Choice(pair, None, today, refused=refused)
+    lengths = (moving.length,) if moving else availability.lengths_of(pair, rules)
+    minutes = length if length in lengths else lengths[0]
     last = today + timedelta(days=rules.horizon)
     first = min(max(first or today, today), last)
-    until = first + timedelta(days=DAYS_SHOWN)
+    until = first + timedelta(days=days)
+    since_at, until_at = midnight(first, me.zone), midnight(until, me.zone)
     found = await availability.slots(
-        tx, pair, since=midnight(first, me.zone), until=midnight(until, me.zone), now=now, moving=moving
+        tx, pair, since=since_at, until=until_at, now=now, moving=moving.id if moving else None, length=minutes
     )
+    near, far = now + timedelta(minutes=rules.notice), now + timedelta(days=rules.horizon)
+    bounds = max(since_at, near), min(until_at, far)
+    offered = availability.offered(rules, pair.supervisor.zone, *bounds, minutes) if bounds[0] < bounds[1] else ()
     differs = any(not same_clock(slot.starts_at, me.zone, other.zone) for slot in found)
-    other_zone = other.time_zone if differs else None
-    earlier = max(today, first - timedelta(days=DAYS_SHOWN)) if first > today else None
-    return Choice(pair, other_zone, by_day(found, me.zone), earlier, until if until <= last else None)
+    return Choice(
+        pair,
+        other.time_zone if differs else None,
+        first,
+        with_full(by_day(found, me.zone), by_day(offered, me.zone)),
+        max(today, first - timedelta(days=days)) if first > today else None,
+        until if until <= last else None,
+        lengths=lengths,
+        length=minutes,
+        automatic=policies.approval_of(pair, rules) is Approval.AUTOMATIC,
+    )
 
 
 def midnight(day: date, zone: ZoneInfo) -> datetime:
     return datetime.combine(day, time(0), tzinfo=zone).astimezone(UTC)
+
+
+def noon(day: date, zone: ZoneInfo) -> datetime:
+    """An instant that tells a day, however its clock changes."""
+    return datetime.combine(day, time(12), tzinfo=zone).astimezone(UTC)
 
 
 def read_day(text: str) -> date | None:

@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 from html import unescape
 
 import pytest
+from aiohttp import ClientResponse
 from sqlalchemy import select
 
-from supervision import appointments, audit, pairs
+from supervision import appointments, audit, moves, pairs
 from supervision.appointments import Appointment
 from supervision.audit import Actor
 from supervision.db import Database
@@ -16,9 +17,11 @@ from supervision.models import audit_entries
 from supervision.pairs import Pair
 from supervision.people import Person
 from tests.support.sample import acts, add_pair, add_person
-from tests.web.conftest import Open
+from tests.web.conftest import Browser, Clock, Open
 
 TEN = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)  # 10:00 in São Paulo, 13:00 in Lisbon
+HOUR = timedelta(hours=1)
+ELEVEN = "2026-11-24T14:00:00Z/2026-11-24T14:50:00Z"
 
 
 async def book(database: Database, pair: Pair, starts_at: datetime, now: datetime) -> Appointment:
@@ -29,6 +32,21 @@ async def book(database: Database, pair: Pair, starts_at: datetime, now: datetim
 async def confirm(database: Database, pair: Pair, appointment: Appointment, now: datetime) -> Appointment:
     async with database.transaction() as tx:
         return await appointments.confirm(tx, acts(pair.supervisor), appointment.id, now=now)
+
+
+async def move(browser: Browser, appointment: Appointment, slot: str) -> ClientResponse:
+    """Press that slot on the page that moves the appointment."""
+    path = f"/appointments/{appointment.id}/reschedule"
+    await browser.get(path)
+    assert slot in browser.slots()
+    return await browser.post(path, browser.fields(path) | {"slot": slot})
+
+
+def card(page: str, name: str) -> list[str]:
+    """The texts of the section with that heading's ID, in their order, without its buttons."""
+    found = re.search(rf'<section class="card[^"]*"[^>]* aria-labelledby="{name}">(.*?)</section>', page, re.DOTALL)
+    parts = re.findall(r"<(h1|h2|p)[^>]*>(.*?)</\1>", found[1], re.DOTALL) if found else []
+    return [" ".join(unescape(re.sub(r"<[^>]+>", "", text)).split()) for _, text in parts]
 
 
 async def stored(database: Database) -> list[tuple[str, datetime]]:
@@ -115,27 +133,172 @@ async def test_either_cancels_after_a_page_that_asks(database: Database, now: da
     assert await stored(database) == [("cancelled", TEN)]
 
 
-@pytest.mark.parametrize(
-    ("who", "home", "done", "status"),
-    [
-        ("supervisee", "/appointments", "move_requested", "requested"),
-        ("supervisor", "/supervisor", "moved", "confirmed"),
-    ],
-)
-async def test_either_moves(
-    database: Database, now: datetime, open_browser: Open, who: str, home: str, done: str, status: str
+async def test_a_supervisee_moves_an_open_request_at_once(
+    database: Database, now: datetime, open_browser: Open
 ) -> None:
     pair = await add_pair(database, now=now)
     appointment = await book(database, pair, TEN, now)
-    await confirm(database, pair, appointment, now)
+    bruno = await open_browser(pair.supervisee)
+    answer = await move(bruno, appointment, ELEVEN)
+    assert answer.headers["Location"] == "/appointments?done=move_requested"
+    assert await stored(database) == [("requested", TEN + HOUR)]
+
+
+@pytest.mark.parametrize(("who", "home"), [("supervisee", "/appointments"), ("supervisor", "/supervisor")])
+async def test_either_proposes_a_new_time_and_the_other_accepts(
+    database: Database, now: datetime, open_browser: Open, who: str, home: str
+) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await confirm(database, pair, await book(database, pair, TEN, now), now)
+    proposer = await open_browser(getattr(pair, who))
+    asked_person = pair.other(getattr(pair, who).id)
+    asked = await open_browser(asked_person)
+    answer = await move(proposer, appointment, ELEVEN)
+    assert answer.headers["Location"] == f"{home}?done=move_proposed"
+    assert await stored(database) == [("confirmed", TEN)]
+    await asked.get("/")
+    await asked.follow()
+    path = f"/appointments/{appointment.id}/accept"
+    answer = await asked.post(path, asked.fields(path))
+    other_home = "/supervisor" if who == "supervisee" else "/appointments"
+    assert answer.headers["Location"] == f"{other_home}?done=accepted"
+    assert await stored(database) == [("confirmed", TEN + HOUR)]
+
+
+async def test_a_proposal_is_told_with_both_times_and_until_when(
+    database: Database, now: datetime, open_browser: Open
+) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await confirm(database, pair, await book(database, pair, TEN, now), now)
+    bruno, ana = await open_browser(pair.supervisee), await open_browser(pair.supervisor)
+    await move(bruno, appointment, ELEVEN)
+    await ana.get(f"/appointments/{appointment.id}")
+    assert card(ana.page, "proposal") == [
+        "Bruno propõe:",
+        "ter., 24/11, 11:00–11:50 (São Paulo; 14:00–14:50 em Lisboa)",
+        "O horário atual vale até você aceitar. Responda até ter., 24/11, 10:00 (São Paulo).",
+    ]
+    await bruno.get(f"/appointments/{appointment.id}")
+    assert card(bruno.page, "proposal") == [
+        "You propose:",
+        "Tue 24 Nov, 14:00–14:50 (Lisbon; 11:00–11:50 in Sao Paulo)",
+        "The present time stands unless Ana accepts by Tue 24 Nov, 13:00 (Lisbon).",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("who", "action", "done"), [("supervisor", "refuse", "refused"), ("supervisee", "withdraw", "withdrawn")]
+)
+async def test_a_proposal_is_declined_or_taken_back(
+    database: Database, now: datetime, open_browser: Open, who: str, action: str, done: str
+) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await confirm(database, pair, await book(database, pair, TEN, now), now)
+    await move(await open_browser(pair.supervisee), appointment, ELEVEN)
     browser = await open_browser(getattr(pair, who))
+    await browser.get(f"/appointments/{appointment.id}")
+    form = f"/appointments/{appointment.id}/{'accept' if action == 'refuse' else action}"
+    answer = await browser.post(f"/appointments/{appointment.id}/{action}", browser.fields(form))
+    assert answer.headers["Location"].endswith(f"?done={done}")
+    assert await stored(database) == [("confirmed", TEN)]
+    async with database.transaction() as tx:
+        assert (await appointments.get(tx, acts(pair.supervisee), appointment.id)).proposal is None
+
+
+async def test_a_proposal_that_was_replaced_is_not_accepted(
+    database: Database, now: datetime, open_browser: Open
+) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await confirm(database, pair, await book(database, pair, TEN, now), now)
+    bruno, ana = await open_browser(pair.supervisee), await open_browser(pair.supervisor)
+    await move(bruno, appointment, ELEVEN)
+    await ana.get("/supervisor")
+    path = f"/appointments/{appointment.id}/accept"
+    seen = ana.fields(path)
+    await move(bruno, appointment, "2026-11-24T15:00:00Z/2026-11-24T15:50:00Z")
+    assert (await ana.post(path, seen)).status == 412
+    assert "Isto mudou enquanto você olhava." in ana.page
+    assert await stored(database) == [("confirmed", TEN)]
+
+
+async def test_the_asked_one_proposes_another_time(database: Database, now: datetime, open_browser: Open) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await confirm(database, pair, await book(database, pair, TEN, now), now)
+    bruno, ana = await open_browser(pair.supervisee), await open_browser(pair.supervisor)
+    await move(bruno, appointment, ELEVEN)
     path = f"/appointments/{appointment.id}/reschedule"
-    await browser.get(path)
-    slot = "2026-11-24T14:00:00Z/2026-11-24T14:50:00Z"
-    assert slot in browser.slots()
-    answer = await browser.post(path, browser.fields(path) | {"slot": slot})
-    assert answer.headers["Location"] == f"{home}?done={done}"
-    assert await stored(database) == [(status, TEN + timedelta(hours=1))]
+    await ana.get(path)
+    typed = {"day": "2026-11-28", "clock": "08:30"}  # a Saturday: outside her hours
+    answer = await ana.post(path, ana.fields(path) | typed)
+    assert answer.headers["Location"] == "/supervisor?done=move_proposed"
+    async with database.transaction() as tx:
+        proposal = (await appointments.get(tx, acts(pair.supervisee), appointment.id)).proposal
+    assert proposal is not None
+    assert (proposal.by, proposal.starts_at) == (pair.supervisor.id, datetime(2026, 11, 28, 11, 30, tzinfo=UTC))
+
+
+async def test_a_typed_time_that_makes_no_sense_stays_typed(
+    database: Database, now: datetime, open_browser: Open
+) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await confirm(database, pair, await book(database, pair, TEN, now), now)
+    ana = await open_browser(pair.supervisor)
+    path = f"/appointments/{appointment.id}/reschedule"
+    await ana.get(path)
+    answer = await ana.post(path, ana.fields(path) | {"day": "2026-11-25", "clock": ""})
+    assert answer.status == 422
+    assert "Falta uma hora, como 14:30. Nada foi alterado." in ana.page
+    assert 'name="day" value="2026-11-25"' in ana.page
+
+
+async def test_a_late_cancellation_is_announced_and_shown(
+    database: Database, now: datetime, open_browser: Open
+) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await confirm(database, pair, await book(database, pair, now + 4 * HOUR, now), now)
+    bruno = await open_browser(pair.supervisee)
+    path = f"/appointments/{appointment.id}/cancel"
+    await bruno.get(path)
+    assert "This is within 1 day of the appointment: it counts as cancelled late." in bruno.page
+    await bruno.post(path, bruno.fields(path))
+    await bruno.follow()
+    assert '<span class="shape" aria-hidden="true">⊗</span> cancelled late' in bruno.page
+
+
+async def test_a_supervisor_marks_and_corrects_how_it_went(
+    database: Database, now: datetime, open_browser: Open, clock: Clock
+) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await confirm(database, pair, await book(database, pair, TEN, now), now)
+    clock.forward(days=2)
+    async with database.transaction() as tx:
+        await appointments.close_past(tx, now=clock())
+    ana, bruno = await open_browser(pair.supervisor), await open_browser(pair.supervisee)
+    path = f"/appointments/{appointment.id}/mark"
+    for status in ("no_show", "completed"):
+        await ana.get("/supervisor")
+        answer = await ana.post(path, ana.fields(path) | {"status": status})
+        assert answer.headers["Location"] == "/supervisor?done=marked"
+        assert await stored(database) == [(status, TEN)]
+    await bruno.get("/appointments")
+    assert (await bruno.post(path, {"status": "no_show"})).status == 403
+    assert "It is the supervisor who says how an appointment went." in bruno.page
+
+
+async def test_a_supervisee_declines_what_was_booked_for_them(
+    database: Database, now: datetime, open_browser: Open
+) -> None:
+    pair = await add_pair(database, now=now)
+    async with database.transaction() as tx:
+        appointment = await appointments.book(tx, acts(pair.supervisor), pair, TEN, now=now)
+    bruno = await open_browser(pair.supervisee)
+    await bruno.get("/appointments")
+    assert "Ana booked this for you. You can decline it." in bruno.page
+    path = f"/appointments/{appointment.id}/decline"
+    await bruno.get(f"/appointments/{appointment.id}")
+    answer = await bruno.post(path, bruno.fields(path))
+    assert answer.headers["Location"] == "/appointments?done=declined"
+    assert await stored(database) == [("declined", TEN)]
 
 
 async def test_a_page_seen_before_a_change_changes_nothing(
@@ -148,7 +311,7 @@ async def test_a_page_seen_before_a_change_changes_nothing(
     await ana.get("/supervisor")
     async with database.transaction() as tx:
         later = TEN + timedelta(hours=1)
-        await appointments.reschedule(tx, acts(pair.supervisee), appointment.id, later, now=now)
+        await moves.reschedule(tx, acts(pair.supervisee), appointment.id, later, now=now)
     path = f"/appointments/{appointment.id}/confirm"
     assert (await ana.post(path, ana.fields(path))).status == 412
     assert "Isto mudou enquanto você olhava." in ana.page

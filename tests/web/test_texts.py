@@ -28,7 +28,7 @@ VARYING = {
 
 def used() -> set[str]:
     """Every key that stands in a template or in the code."""
-    files = [*HOME.glob("*.py"), *HOME.glob("templates/*.html")]
+    files = [*HOME.rglob("*.py"), *HOME.glob("templates/*.html")]
     found = {key for file in files for key in re.findall(r"""["'](web\.[a-z_.]+[a-z])["']""", file.read_text())}
     stems = {stem for file in files for stem in re.findall(r"""["'](web\.[a-z_.]*\.)["{']""", file.read_text())}
     assert stems <= set(VARYING)
@@ -37,7 +37,7 @@ def used() -> set[str]:
 
 
 def source() -> str:
-    return "".join(file.read_text() for file in HOME.glob("*.py"))
+    return "".join(file.read_text() for file in HOME.rglob("*.py"))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
