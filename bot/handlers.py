@@ -14,11 +14,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from bot import commands
-from bot.answers import Talk, answer, answer_tap
+from bot.answers import answer, answer_tap
 from bot.commands import Command
 from bot.events import Doubt, Incoming
 from bot.notices import Notices
 from bot.replies import DIGITS, NO, YES, Line, Reply, say
+from bot.talks import Talk
 from supervision import audit, journal, notifications, pairs, questions
 from supervision.audit import Actor
 from supervision.db import DATABASE_AWAY, Database, Transaction

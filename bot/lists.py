@@ -8,7 +8,7 @@ from typing import Any
 from bot.replies import DIGITS, Ask, Line, Reply, say
 from bot.talks import Talk
 from supervision import appointments, queries, questions
-from supervision.appointments import Appointment
+from supervision.appointments import OPEN, Appointment
 from supervision.db import Transaction
 from supervision.errors import NotFound
 from supervision.models import Question
@@ -118,8 +118,7 @@ def _may(talk: Talk, one: Appointment, what: str) -> bool:
         case "confirm":
             return one.starts_at > talk.now and one.may_answer(talk.person.id)
         case "decline":
-            own = one.proposal is not None or (one.on_behalf and not talk.supervises)
-            return one.starts_at > talk.now and (own or one.may_answer(talk.person.id))
+            return one.starts_at > talk.now and (one.proposal is not None or _is_open_to(one, talk.person.id))
         case _:
             return True
 
@@ -142,6 +141,11 @@ def _choice(shown: Asked, number: int, otherwise: str) -> uuid.UUID:
     if number > len(shown.choices):
         raise NotFound(otherwise, number=number)
     return shown.choices[number - 1]
+
+
+def _is_open_to(one: Appointment, person_id: uuid.UUID) -> bool:
+    """Whether this person can say no to it: it was asked of them, or booked on their behalf."""
+    return one.may_answer(person_id) or (one.on_behalf and person_id == one.supervisee_id and one.status in OPEN)
 
 
 def _as_shown(found: Sequence[Appointment]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
 from supervision import appointments
 from supervision.appointments import OPEN, OVER, Appointment
 from supervision.db import Transaction
-from supervision.models import Role, State, Status, audit_entries, bots, identities, notifications, series, waits
+from supervision.models import Role, State, Status, audit_entries, bots, identities, notifications, series
 from supervision.models import appointments as table
 
 
@@ -106,25 +106,6 @@ async def rules_of_series(tx: Transaction, ids: Collection[uuid.UUID]) -> dict[u
         return {}
     rows = await tx.execute(select(series.c.id, series.c.rule).where(series.c.id.in_(ids)))
     return {row.id: row.rule for row in rows}
-
-
-@dataclass(frozen=True)
-class Offer:
-    """A time that is kept until `until` for somebody on the waiting list."""
-
-    wait_id: uuid.UUID
-    starts_at: datetime
-    ends_at: datetime
-    until: datetime
-
-
-async def offer(tx: Transaction, pair_id: uuid.UUID, wait_id: uuid.UUID, *, now: datetime) -> Offer | None:
-    """What is on offer to a pair's supervisee who waits, if anything still is."""
-    query = select(waits.c.id, waits.c.offered_starts_at, waits.c.offered_ends_at, waits.c.offer_until).where(
-        waits.c.id == wait_id, waits.c.pair_id == pair_id, waits.c.offer_until > now
-    )
-    row = (await tx.execute(query)).one_or_none()
-    return None if row is None else Offer(*row)
 
 
 async def page(

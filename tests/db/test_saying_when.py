@@ -6,9 +6,10 @@ from datetime import UTC, datetime, time
 
 import pytest
 
-from bot.answers import Talk, answer
+from bot.answers import answer
 from bot.commands import parse
 from bot.replies import Reply
+from bot.talks import Talk
 from supervision.availability import WeeklyRange
 from supervision.db import Database
 from supervision.errors import NotFound, NotUnderstood, Refused, SlotTaken, TooLate
