@@ -8,24 +8,21 @@ piece of news for each person and channel.
 
 import itertools
 import json
-import re
 import uuid
 import zoneinfo
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, time, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any
 
-from dateutil import rrule
 from sqlalchemy import insert, or_, select, text, update
 
-from supervision import appointments, audit, availability, moves, notifications, pairs
+from supervision import appointments, audit, availability, ledgers, moves, notifications, pairs
 from supervision.appointments import FARTHEST, OPEN, Appointment
 from supervision.audit import SYSTEM, Actor
-from supervision.availability import Availability, Busy, Slot
+from supervision.availability import Availability, Slot
 from supervision.db import Transaction, lock_people
 from supervision.errors import (
     AlreadyAnswered,
@@ -37,23 +34,39 @@ from supervision.errors import (
     Stale,
     TooLate,
 )
+from supervision.ledgers import Ledger
 from supervision.models import Channel, Status
 from supervision.models import appointments as appointments_table
 from supervision.models import pairs as pairs_table
 from supervision.models import series as table
 from supervision.notifications import HIGH, NORMAL, Notice
 from supervision.pairs import Pair
+from supervision.repetitions import Repetition, Rule, expand, read_rule, rule_of, text_of, wall_clock
 
-MOST = 104
-LONGEST = timedelta(days=366)
-DAYS = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
-ONE_DAY = timedelta(days=1)
-
-PART = re.compile(
-    r"FREQ=(?P<FREQ>WEEKLY|MONTHLY)|INTERVAL=(?P<INTERVAL>\d{1,3})|COUNT=(?P<COUNT>\d{1,9})"
-    r"|UNTIL=(?P<UNTIL>\d{8}(?:T\d{6}Z?)?)|BYDAY=(?P<BYDAY>(?:[+-]?\d)?(?:MO|TU|WE|TH|FR|SA|SU))",
-    re.ASCII,
-)
+__all__ = [
+    "Booked",
+    "Clash",
+    "Moved",
+    "Repetition",
+    "Rule",
+    "Scope",
+    "Series",
+    "accept",
+    "book",
+    "cancel",
+    "confirm",
+    "decline",
+    "expand",
+    "lapse",
+    "occurrences",
+    "of",
+    "read_rule",
+    "refuse",
+    "reschedule",
+    "rule_of",
+    "wall_clock",
+    "withdraw",
+]
 
 
 class Scope(StrEnum):
@@ -62,57 +75,6 @@ class Scope(StrEnum):
     ONE = "one"
     FOLLOWING = "following"
     ALL = "all"
-
-
-@dataclass(frozen=True)
-class Repetition:
-    """How people say it. One of `count` and `until`, the last day that may have one, says where it ends."""
-
-    frequency: Literal["weekly", "fortnightly", "monthly"]
-    count: int | None = None
-    until: date | None = None
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A rule that was read. `ordinal` is the weekday's place in its month, -1 the last; `until` a wall-clock time."""
-
-    monthly: bool
-    interval: int
-    weekday: int | None
-    ordinal: int | None
-    count: int | None
-    until: datetime | None
-
-    def starts(self, first: datetime) -> list[datetime]:
-        """The wall-clock times from `first` on, all naive. Raises NotUnderstood where `first` is none of them, or
-        they are fewer than two, more than 104, or take longer than 366 days.
-        """
-        if first.second or first.microsecond:
-            raise NotUnderstood("refused.whole_minutes")
-        if self.count is not None and self.count > MOST:
-            raise NotUnderstood("refused.series_too_long", most=MOST)
-        found = list(itertools.islice(self._all(first), MOST + 1))
-        if len(found) > MOST or (found and found[-1] - first > LONGEST):
-            raise NotUnderstood("refused.series_too_long", most=MOST)
-        if len(found) < 2:
-            raise NotUnderstood("refused.series_too_short")
-        if found[0] != first:
-            raise NotUnderstood("refused.series_day")
-        return found
-
-    def _all(self, first: datetime) -> Iterator[datetime]:
-        weekday = first.weekday() if self.weekday is None else self.weekday
-        return iter(
-            rrule.rrule(
-                rrule.MONTHLY if self.monthly else rrule.WEEKLY,
-                dtstart=first,
-                interval=self.interval,
-                count=self.count,
-                until=self.until,
-                byweekday=rrule.weekday(weekday, self.ordinal),
-            )
-        )
 
 
 @dataclass(frozen=True)
@@ -167,192 +129,6 @@ class Series:
     def first_local(self) -> datetime:
         """The naive wall-clock time of the first occurrence, as `expand` wants it."""
         return wall_clock(self.starts_at, self.zone)
-
-
-def rule_of(repetition: Repetition, first_local: datetime) -> str:
-    """The RRULE of a repetition whose first wall-clock time is given. Raises NotUnderstood without one end.
-
-    Monthly is the same weekday in the same week of the month; a fifth one is the last of every month.
-    """
-    day = DAYS[first_local.weekday()]
-    parts = ["FREQ=MONTHLY" if repetition.frequency == "monthly" else "FREQ=WEEKLY"]
-    if repetition.frequency == "fortnightly":
-        parts.append("INTERVAL=2")
-    if repetition.frequency == "monthly":
-        ordinal = (first_local.day - 1) // 7 + 1
-        day = f"{-1 if ordinal == 5 else ordinal}{day}"
-    parts.append(f"BYDAY={day}")
-    if repetition.count is not None:
-        parts.append(f"COUNT={repetition.count}")
-    if repetition.until is not None:
-        parts.append(f"UNTIL={repetition.until:%Y%m%d}")
-    rule = ";".join(parts)
-    read_rule(rule)
-    return rule
-
-
-def read_rule(said: str, zone: zoneinfo.ZoneInfo | None = None) -> Rule:
-    """A rule from its text: FREQ=WEEKLY or FREQ=MONTHLY, INTERVAL up to 12, one BYDAY, and either COUNT or UNTIL.
-
-    An UNTIL that is a date takes in that day; one in UTC is read in `zone`, the supervisor's. Raises NotUnderstood
-    for a rule without an end and for everything else that RFC 5545, 3.3.10 knows.
-    """
-    parts = _parts(said)
-    if "COUNT" not in parts and "UNTIL" not in parts:
-        raise NotUnderstood("refused.series_endless")
-    monthly, by_day = parts["FREQ"] == "MONTHLY", parts.get("BYDAY")
-    ordinal = int(by_day[:-2]) if by_day is not None and by_day[:-2] else None
-    interval = int(parts.get("INTERVAL", "1"))
-    count = int(parts["COUNT"]) if "COUNT" in parts else None
-    if (
-        {"COUNT", "UNTIL"} <= parts.keys()
-        or ordinal not in ((-1, 1, 2, 3, 4) if monthly else (None,))
-        or not 1 <= interval <= 12
-        or count == 0
-    ):
-        raise NotUnderstood("refused.series_rule")
-    weekday = None if by_day is None else DAYS.index(by_day[-2:])
-    until = _until(parts["UNTIL"], zone) if "UNTIL" in parts else None
-    return Rule(monthly, interval, weekday, ordinal, count, until)
-
-
-def _parts(said: str) -> dict[str, str]:
-    parts: dict[str, str] = {}
-    for part in said.strip().upper()[:200].split(";"):
-        match = PART.fullmatch(part)
-        if match is None or match.lastgroup is None or match.lastgroup in parts:
-            raise NotUnderstood("refused.series_rule")
-        parts[match.lastgroup] = match[match.lastgroup]
-    if "FREQ" not in parts:
-        raise NotUnderstood("refused.series_rule")
-    return parts
-
-
-def _until(said: str, zone: zoneinfo.ZoneInfo | None) -> datetime:
-    try:
-        if len(said) == 8:
-            day = date(int(said[:4]), int(said[4:6]), int(said[6:]))
-            return datetime.combine(day, time.max)
-        read = datetime(  # noqa: DTZ001 - a wall-clock time is meant
-            int(said[:4]), int(said[4:6]), int(said[6:8]), int(said[9:11]), int(said[11:13]), int(said[13:15])
-        )
-        return wall_clock(read.replace(tzinfo=UTC), zone or zoneinfo.ZoneInfo("UTC")) if said.endswith("Z") else read
-    except (ValueError, OverflowError) as error:
-        raise NotUnderstood("refused.series_rule") from error
-
-
-def expand(rule: str, first_local: datetime) -> list[datetime]:
-    """The naive wall-clock times that a rule gives from the first on. Raises NotUnderstood as `Rule.starts` does."""
-    return read_rule(rule).starts(first_local)
-
-
-def wall_clock(at: datetime, zone: zoneinfo.ZoneInfo) -> datetime:
-    """What the zone's clock shows at an instant, naive."""
-    return at.astimezone(zone).replace(tzinfo=None, fold=0)
-
-
-def _text_of(rule: Rule, first: datetime, count: int) -> str:
-    """The rule as it is kept: it ends by COUNT, so that it is read without regard to zones."""
-    ordinal = "" if rule.ordinal is None else str(rule.ordinal)
-    every = "" if rule.interval == 1 else f"INTERVAL={rule.interval};"
-    frequency = "MONTHLY" if rule.monthly else "WEEKLY"
-    return f"FREQ={frequency};{every}BYDAY={ordinal}{DAYS[first.weekday()]};COUNT={count}"
-
-
-@dataclass
-class Ledger:
-    """What of both people's time is taken, and how full the supervisor's days and weeks are, in one look.
-
-    It is kept by hand while the occurrences of a batch are put into it one by one. `standing` has, for each
-    appointment, what it takes of the supervisor's and of the supervisee's time.
-    """
-
-    rules: Availability
-    zone: zoneinfo.ZoneInfo
-    supervisor: Busy
-    supervisee: Busy
-    limited: bool
-    standing: list[tuple[uuid.UUID, tuple[datetime, datetime], tuple[datetime, datetime]]] = field(default_factory=list)
-    days: defaultdict[date, set[uuid.UUID]] = field(default_factory=lambda: defaultdict(set))
-    weeks: defaultdict[tuple[int, int], set[uuid.UUID]] = field(default_factory=lambda: defaultdict(set))
-
-    def copy(self) -> "Ledger":
-        days = defaultdict(set, {day: set(ids) for day, ids in self.days.items()})
-        weeks = defaultdict(set, {week: set(ids) for week, ids in self.weeks.items()})
-        return replace(self, standing=list(self.standing), days=days, weeks=weeks)
-
-    def count(self, owner: uuid.UUID, starts_at: datetime) -> None:
-        day = starts_at.astimezone(self.zone).date()
-        self.days[day].add(owner)
-        self.weeks[day.isocalendar()[:2]].add(owner)
-
-    def put(self, owner: uuid.UUID, held: tuple[datetime, datetime], starts_at: datetime, ends_at: datetime) -> None:
-        self.standing.append((owner, held, (starts_at, ends_at)))
-        self.count(owner, starts_at)
-
-    def put_new(self, owner: uuid.UUID, slot: Slot) -> None:
-        self.put(owner, self.rules.held(slot.starts_at, slot.ends_at), slot.starts_at, slot.ends_at)
-
-    def why_not(self, owner: uuid.UUID, slot: Slot) -> str | None:
-        """The key of the sentence that says why this appointment cannot be then; its own time counts as free."""
-        held = self.rules.held(slot.starts_at, slot.ends_at)
-        if self.supervisor.overlaps(*held) or self.supervisee.overlaps(slot.starts_at, slot.ends_at):
-            return "refused.slot_taken"
-        for other, theirs, both in self.standing:
-            if other != owner and (_overlap(held, theirs) or _overlap((slot.starts_at, slot.ends_at), both)):
-                return "refused.slot_taken"
-        return self._why_full(owner, slot.starts_at.astimezone(self.zone).date()) if self.limited else None
-
-    def _why_full(self, owner: uuid.UUID, day: date) -> str | None:
-        if self.rules.day_limit is not None and len(self.days[day] - {owner}) >= self.rules.day_limit:
-            return "refused.day_full"
-        week = self.weeks[day.isocalendar()[:2]] - {owner}
-        if self.rules.week_limit is not None and len(week) >= self.rules.week_limit:
-            return "refused.week_full"
-        return None
-
-
-def _overlap(one: tuple[datetime, datetime], two: tuple[datetime, datetime]) -> bool:
-    return one[0] < two[1] and two[0] < one[1]
-
-
-HELD = text(
-    """
-    SELECT person_id, lower(during), upper(during) FROM holds
-    WHERE person_id = ANY(CAST(:people AS uuid[])) AND during && tstzrange(:since, :until, '[)')
-        AND (appointment_id IS NULL OR appointment_id <> ALL(CAST(:apart AS uuid[])))
-    ORDER BY during
-    """
-)
-
-
-async def _look(
-    tx: Transaction,
-    actor: Actor,
-    pair: Pair,
-    rules: Availability,
-    slots: Sequence[Slot],
-    apart: Collection[uuid.UUID] = (),
-) -> Ledger:
-    """What is taken around these slots, but for the appointments `apart`. Needs the people's locks."""
-    supervisor, supervisee = pair.people
-    limited = actor.person_id != supervisor.id and (rules.day_limit or rules.week_limit) is not None
-    ledger = Ledger(rules, supervisor.zone, Busy(), Busy(), limited)
-    if not slots:
-        return ledger
-    since = min(slot.starts_at for slot in slots) - 8 * ONE_DAY  # whole weeks, whatever the zone
-    until = max(slot.ends_at for slot in slots) + 8 * ONE_DAY
-    people = [supervisor.id, supervisee.id]
-    found: dict[uuid.UUID, list[tuple[datetime, datetime]]] = {person: [] for person in people}
-    times = {"since": since, "until": until}
-    for person, starts_at, ends_at in await tx.execute(HELD, {"people": people, "apart": list(apart), **times}):
-        found[person].append((starts_at, ends_at))
-    if limited:
-        counted = {"supervisor_id": supervisor.id, "moving": None, **times}
-        for identifier, starts_at in await tx.execute(availability.COUNTED, counted):
-            if identifier not in apart:
-                ledger.count(identifier, starts_at)
-    return replace(ledger, supervisor=Busy(found[supervisor.id]), supervisee=Busy(found[supervisee.id]))
 
 
 def _place(local: datetime, zone: zoneinfo.ZoneInfo, rules: Availability, minutes: int, *, bound: bool) -> Slot | Clash:
@@ -417,7 +193,7 @@ async def book(
     kept = Series(
         uuid.uuid4(),
         pair.id,
-        _text_of(read, first, len(clocks)),
+        text_of(read, first, len(clocks)),
         starts_at,
         starts_at + timedelta(minutes=minutes),
         zone.key,
@@ -437,7 +213,7 @@ async def _sift(
 ) -> tuple[list[Slot], list[Clash]]:
     """Those that can be booked together, and those that cannot, in their order."""
     placed = list(placed)
-    ledger = await _look(tx, actor, pair, rules, [slot for _, slot in placed if isinstance(slot, Slot)])
+    ledger = await ledgers.look(tx, actor, pair, rules, [slot for _, slot in placed if isinstance(slot, Slot)])
     slots: list[Slot] = []
     clashes: list[Clash] = []
     for local, slot in placed:
@@ -774,7 +550,7 @@ async def _fit(
     Whatever stays takes the time where it is, which may be in another's way: so again, until nothing more stays.
     """
     moving = [aim for aim in aims if aim.key is None]
-    outside = await _look(tx, actor, pair, rules, [aim.slot for aim in moving], {aim.before.id for aim in aims})
+    outside = await ledgers.look(tx, actor, pair, rules, [aim.slot for aim in moving], {aim.before.id for aim in aims})
     keys = {aim.before.id: aim.key for aim in aims if aim.key is not None}
     while True:
         ledger = outside.copy()
