@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import asyncpg
 from sqlalchemy import event, text
@@ -29,26 +29,76 @@ Transaction = list[Statement]
 
 
 class Recorder:
-    """Notes what a database is sent, a list for each transaction."""
+    """Notes what a database is sent by those of its connections that are made from now on."""
 
     def __init__(self, database: Database) -> None:
-        self._transactions: list[Transaction] = []
-        engine = database.engine.sync_engine
-        event.listen(engine, "begin", self._begin)
-        event.listen(engine, "before_cursor_execute", self._note)
+        self._open: Transaction | None = None
+        self._committed: list[Transaction] = []
+        event.listen(database.engine.sync_engine, "do_connect", self._overhear)
 
     async def record(self, act: Callable[[], Awaitable[object]]) -> list[Transaction]:
-        """Carry it out, with nothing beside it, and return what it sent."""
-        self._transactions = []
+        """Carry it out, with nothing beside it, and return what it sent and committed."""
+        self._committed = []
         await act()
-        recorded, self._transactions = self._transactions, []
-        return recorded
+        assert self._committed, "nothing was sent by a connection made after this recorder"
+        return self._committed
 
-    def _begin(self, _connection: object) -> None:
-        self._transactions.append([])
+    def note(self, sql: str, parameters: Any, *, many: bool = False) -> None:
+        """Take down one statement. What stands in no transaction, or is rolled back, is a new connection's set-up."""
+        command = sql.rstrip(";")
+        if command == "BEGIN":
+            self._open = []
+        elif command == "COMMIT":
+            self._committed.append(self._open or [])
+            self._open = None
+        elif command == "ROLLBACK":
+            self._open = None
+        elif self._open is not None:
+            self._open.append(Statement(sql, parameters, many))
 
-    def _note(self, _connection: object, _cursor: object, sql: str, values: Any, _context: object, many: bool) -> None:
-        self._transactions[-1].append(Statement(sql, values, many))
+    def _overhear(self, _dialect: object, _record: object, _arguments: object, options: dict[str, Any]) -> None:
+        class Overheard(OverheardConnection):
+            recorder = self
+
+        options["connection_class"] = Overheard
+
+
+class OverheardConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
+    """Tells a recorder what it is asked for."""
+
+    __slots__ = ()
+    recorder: ClassVar[Recorder]
+
+    async def execute(self, query: str, *parameters: Any, **options: Any) -> Any:
+        self.recorder.note(query, parameters)
+        return await super().execute(query, *parameters, **options)
+
+    async def executemany(self, command: str, args: Any, **options: Any) -> Any:
+        self.recorder.note(command, list(args), many=True)
+        return await super().executemany(command, args, **options)
+
+    async def fetch(self, query: str, *parameters: Any, **options: Any) -> Any:
+        self.recorder.note(query, parameters)
+        return await super().fetch(query, *parameters, **options)
+
+    async def prepare(self, query: str, **options: Any) -> Any:
+        return OverheardStatement(await super().prepare(query, **options), query, self.recorder)
+
+
+class OverheardStatement:
+    """A prepared statement that tells it as well."""
+
+    def __init__(self, prepared: Any, sql: str, recorder: Recorder) -> None:
+        self._prepared = prepared
+        self._sql = sql
+        self._recorder = recorder
+
+    async def fetch(self, *parameters: Any, **options: Any) -> Any:
+        self._recorder.note(self._sql, parameters)
+        return await self._prepared.fetch(*parameters, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._prepared, name)
 
 
 class Bare:

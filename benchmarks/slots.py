@@ -170,9 +170,11 @@ async def measure(state: Path, rounds: int) -> AsyncIterator[str]:
 async def measure_function(database: Database, pairs: Sequence[Pair], grid: str, rounds: int) -> str:
     free = len(await ask(database, pairs[0]))
     whole, statements = Taken(), Taken()
-    recorder, bare = Recorder(database), await Bare.connect(database)
     acts = [Counted(partial(ask, database, pair)) for pair in pairs]
-    sent = [await recorder.record(partial(ask, database, pair)) for pair in pairs]
+    overheard, bare = Database(database.url, pool_size=1), await Bare.connect(database)
+    recorder = Recorder(overheard)
+    sent = [await recorder.record(partial(ask, overheard, pair)) for pair in pairs]
+    await overheard.close()
     replays = [partial(bare.replay, transactions) for transactions in sent]
     await take_turns([(statements, repeated(*replays)), (whole, repeated(*acts))], max(1, rounds // BLOCK))
     await bare.close()
