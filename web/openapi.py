@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from supervision.models import Status
 from web import schemas
-from web.api import appointments, availability, pairs, waits
+from web.api import absences, appointments, availability, pairs, series, waits
 
 Handle = Callable[[web.Request], Awaitable[web.Response]]
 MEANINGS = {
@@ -29,6 +29,7 @@ MEANINGS = {
     500: "A failure on our side; nothing was changed.",
 }
 INSTANT = {"type": "string", "format": "date-time"}
+DAY = {"type": "string", "format": "date"}
 ID = {"type": "string", "format": "uuid"}
 STATUSES = {"type": "array", "items": {"type": "string", "enum": [str(status) for status in Status]}}
 
@@ -43,11 +44,14 @@ def _header(name: str, description: str) -> dict[str, Any]:
 
 FROM = _query("from", INSTANT, "The earliest start, inclusive.")
 TO = _query("to", INSTANT, "The latest start, exclusive.")
+FIRST_DAY = _query("from", DAY, "The first day, in the supervisor's zone.", required=True)
+LAST_DAY = _query("to", DAY, "The last day, inclusive.", required=True)
+CURSOR = _query("cursor", {"type": "string"}, "The next page, as the `Link` header of the last one says.")
 LIST = (
     FROM,
     TO,
     _query("status", STATUSES, "Only these; given several times or with commas."),
-    _query("cursor", {"type": "string"}, "The next page, as the `Link` header of the last one says."),
+    CURSOR,
 )
 PAIR = _query("pair_id", ID, "The pair that wants to book.", required=True)
 LENGTH = _query("length", {"type": "integer"}, "Minutes: one of the pair's lengths, its first unless given.")
@@ -75,12 +79,13 @@ HEADERS: tuple[tuple[str, str, set[type[BaseModel]]], ...] = (
     (
         "ETag",
         "What If-Match takes: of an appointment its revision, status and open proposal.",
-        {schemas.Appointment, schemas.Availability, schemas.PairSettings},
+        {schemas.Appointment, schemas.Availability, schemas.PairSettings, schemas.Series},
     ),
-    ("Location", "Where the new thing is.", {schemas.Appointment}),
+    ("Location", "Where the new thing is.", {schemas.Appointment, schemas.SeriesBooked}),
     ("Link", "The next page, if there is one (RFC 8288).", {schemas.Appointments}),
 )
 CHANGE = (403, 404, 409, 412, 413, 422)
+ONE_OR_SEVERAL = (schemas.Appointment, schemas.SeveralChanged)  # the latter for a scope of a series
 ACTS: tuple[tuple[str, Handle, type[BaseModel]], ...] = (
     ("confirm", appointments.confirm, schemas.Scoped),
     ("decline", appointments.decline, schemas.Scoped),
@@ -88,7 +93,7 @@ ACTS: tuple[tuple[str, Handle, type[BaseModel]], ...] = (
     ("reschedule", appointments.reschedule, schemas.NewTime),
     ("accept", appointments.accept, schemas.ScopedAnswer),
     ("refuse", appointments.refuse, schemas.ScopedAnswer),
-    ("withdraw", appointments.withdraw, schemas.ProposalAnswer),
+    ("withdraw", appointments.withdraw, schemas.ScopedAnswer),
     ("mark", appointments.mark, schemas.Mark),
 )
 OPERATIONS = (
@@ -114,8 +119,8 @@ OPERATIONS = (
     ),
     *(
         Operation(
-            "post", f"/api/appointments/{{id}}/{name}", handle, (schemas.Appointment,), takes,
-            (ONCE, MATCH), 200, CHANGE,
+            "post", f"/api/appointments/{{id}}/{name}", handle,
+            ONE_OR_SEVERAL if issubclass(takes, schemas.Scoped) else ONE_OR_SEVERAL[:1], takes, (ONCE, MATCH), 200, CHANGE,
         )
         for name, handle, takes in ACTS
     ),
@@ -142,6 +147,21 @@ OPERATIONS = (
     Operation(
         "patch", "/api/pairs/{id}/settings", pairs.change_settings, (schemas.PairSettings,),
         schemas.PairChanges, (ONCE, MATCH), 200, CHANGE,
+    ),
+    Operation(
+        "post", "/api/series", series.book_series, (schemas.SeriesBooked,), schemas.NewSeries, (ONCE,), 201,
+        (403, 404, 409, 413, 422),
+    ),
+    Operation(
+        "get", "/api/series/{id}", series.show_series, (schemas.Series,), parameters=(SEEN,), refusals=(404,)
+    ),
+    Operation(
+        "get", "/api/supervisors/{id}/away", absences.list_affected, (schemas.Appointments,),
+        parameters=(FIRST_DAY, LAST_DAY), refusals=(403, 404, 422),
+    ),
+    Operation(
+        "post", "/api/supervisors/{id}/away", absences.go_away, (schemas.Appointments,), schemas.Absence, (ONCE,),
+        200, CHANGE,
     ),
     Operation("get", "/api/waits", waits.list_waits, (schemas.Waits,)),
     Operation(
@@ -223,10 +243,11 @@ def _operation(one: Operation) -> dict[str, Any]:
 def _good(one: Operation) -> dict[str, Any]:
     if not one.gives:
         return {"description": "Done."}
-    headers: dict[str, Any] = {
+    lacking = ({"Location"} if one.status != 201 else set()) | (set() if CURSOR in one.parameters else {"Link"})
+    headers = {
         header: {"schema": {"type": "string"}, "description": told}
         for header, told, models in HEADERS
-        if not models.isdisjoint(one.gives) and (header != "Location" or one.status == 201)
+        if header not in lacking and not models.isdisjoint(one.gives)
     }
     return {"description": "Done.", "headers": headers, "content": _content("application/json", *one.gives)}
 

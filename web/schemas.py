@@ -2,12 +2,13 @@
 
 import unicodedata
 import uuid
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
-from supervision import appointments, availability, pairs, waits
+from supervision import appointments, availability, pairs, series, waits
 from supervision.availability import BOUNDS
 from supervision.models import Approval, Exceptional, Mode, PairStatus, Role, Status
 from supervision.pairs import Pair as TwoPeople
@@ -18,6 +19,7 @@ YEARS = range(1971, 2999)  # what calendars, databases and arithmetic with zones
 REASON_CHARACTERS = 500
 RULE_CHARACTERS = 200
 MOST_RANGES = waits.MOST_RANGES
+MOST_EXPECTED = 1000
 MOST_HOURS = 200
 MOST_LENGTHS = 20
 
@@ -99,12 +101,6 @@ class Scoped(Given):
 
 class ScopedAnswer(Scoped):
     """The answer to a proposal; with its ID only to that very one."""
-
-    proposal: uuid.UUID | None = None
-
-
-class ProposalAnswer(Given):
-    """About a proposal; with its ID only about that very one."""
 
     proposal: uuid.UUID | None = None
 
@@ -196,6 +192,31 @@ class Clash(BaseModel):
     detail: str
 
 
+class SeriesBooked(BaseModel):
+    """What was booked, and what was left out because it clashes."""
+
+    id: uuid.UUID
+    items: list[Appointment]
+    clashes: list[Clash]
+
+
+class Series(BaseModel):
+    """Appointments that were booked together. Starts of the rule that are no item's were left out."""
+
+    id: uuid.UUID
+    pair_id: uuid.UUID
+    rule: str
+    starts_at: datetime
+    ends_at: datetime
+    time_zone: str = Field(description="In whose wall-clock time the rule counts.")
+    revision: int
+    items: list[Appointment]
+
+    @classmethod
+    def of(cls, found: series.Series, items: Iterable[appointments.Appointment]) -> Self:
+        return cls(**vars(found), items=[Appointment.of(one) for one in items])
+
+
 class SeveralChanged(BaseModel):
     """What was changed of a series, and what was left as it was because it clashes."""
 
@@ -252,6 +273,27 @@ class Wait(BaseModel):
 
 class Waits(BaseModel):
     items: list[Wait]
+
+
+# ---- being away
+
+
+class Seen(Given):
+    """An appointment as the client has seen it."""
+
+    id: uuid.UUID
+    revision: Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Absence(Given):
+    """Days off, both inclusive, and what becomes of `expected`: the appointments that fall in them."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, serialize_by_alias=True)
+
+    first_on: Day = Field(alias="from")
+    last_on: Day = Field(alias="to")
+    then: Literal["cancel", "propose"]
+    expected: Annotated[list[Seen], Field(max_length=MOST_EXPECTED)]
 
 
 # ---- people, pairs, and what holds for them

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from aiohttp import web
@@ -10,6 +10,8 @@ from pydantic import BaseModel
 
 from supervision.appointments import Appointment
 from supervision.errors import Refused
+from supervision.series import Clash
+from supervision.texts import Reader
 from web import problems, repeats, schemas
 from web.api import requests
 from web.changes import Change, carry_out
@@ -44,12 +46,8 @@ def show(model: BaseModel) -> web.Response:
     return web.Response(body=model.model_dump_json().encode(), content_type="application/json")
 
 
-def show_tagged(request: web.Request, model: BaseModel, tag: str) -> web.Response:
-    """The model with its tag; or nothing but the tag to whoever has it already (RFC 9110, section 13.1.2)."""
-    return show_if_new(request, of_model(model, 200, ETag=f'"{tag}"'))
-
-
 def show_if_new(request: web.Request, answer: Answer) -> web.Response:
+    """The answer; or nothing but its tag to whoever has it already (RFC 9110, section 13.1.2)."""
     tag = answer.headers["ETag"]
     if requests.tags(request, "If-None-Match") & {"*", tag.strip('"')}:
         return web.Response(status=304, headers={"ETag": tag})
@@ -65,6 +63,21 @@ def of_appointment(appointment: Appointment, status: int) -> Answer:
     if status == 201:
         headers["Location"] = f"/api/appointments/{appointment.id}"
     return of_model(schemas.Appointment.of(appointment), status, **headers)
+
+
+def of_several(reader: Reader, changed: Iterable[Appointment], clashes: Iterable[Clash]) -> Answer:
+    shown = schemas.SeveralChanged(
+        items=[schemas.Appointment.of(one) for one in changed], clashes=[of_clash(reader, clash) for clash in clashes]
+    )
+    return of_model(shown, 200)
+
+
+def of_clash(reader: Reader, clash: Clash) -> schemas.Clash:
+    try:
+        detail = reader.say(clash.key)
+    except KeyError:  # a sentence with figures, which a clash does not have
+        detail = reader.say("web.status.409")
+    return schemas.Clash(starts_at=clash.starts_at, local=clash.local, code=clash.key, detail=detail)
 
 
 def nothing(_: object) -> Answer:

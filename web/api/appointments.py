@@ -8,17 +8,19 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from supervision import appointments, availability, moves, pairs, queries
+from supervision import appointments, availability, moves, pairs, queries, series
 from supervision.appointments import Appointment
 from supervision.audit import Actor
 from supervision.db import Transaction
 from supervision.errors import NotFound, NotUnderstood, Stale
 from supervision.models import Role, Status
 from supervision.pairs import Pair
+from supervision.series import Moved, Scope
 from web import problems, schemas
 from web.api import answers, requests
 from web.api.requests import path_id
 from web.changes import Change
+from web.repeats import Answer
 from web.schemas import Given
 from web.state import database, now, person, visitor
 
@@ -27,6 +29,7 @@ SLOTS_SPAN = timedelta(days=14)
 PAGE_ITEMS = 100
 
 Act = Callable[[Transaction, int | None], Awaitable[Appointment]]
+ActOnSeveral = Callable[[Transaction, int | None], Awaitable[Moved | list[Appointment]]]
 
 
 async def list_supervisee(request: web.Request) -> web.Response:
@@ -85,87 +88,103 @@ async def show(request: web.Request) -> web.Response:
 async def confirm(request: web.Request) -> web.Response:
     """The supervisor agrees to a request."""
     body = await requests.body(request, schemas.Scoped)
-    actor, at, identifier = _asked(request)
+    actor, at, identifier, scope = *_asked(request), Scope(body.scope)
     return await _change(
         request,
         "confirm",
         body,
         lambda tx, revision: appointments.confirm(tx, actor, identifier, now=at, if_revision=revision),
+        lambda tx, revision: series.confirm(tx, actor, identifier, scope, now=at, if_revision=revision),
     )
 
 
 async def decline(request: web.Request) -> web.Response:
     """The supervisor says no to a request, or the supervisee to what was booked on their behalf."""
     body = await requests.body(request, schemas.Scoped)
-    actor, at, identifier = _asked(request)
+    actor, at, identifier, scope = *_asked(request), Scope(body.scope)
     return await _change(
         request,
         "decline",
         body,
         lambda tx, revision: appointments.decline(tx, actor, identifier, now=at, if_revision=revision),
+        lambda tx, revision: series.decline(tx, actor, identifier, scope, now=at, if_revision=revision),
     )
 
 
 async def cancel(request: web.Request) -> web.Response:
     """Either of the two calls an appointment off before it begins."""
     body = await requests.body(request, schemas.Reason)
-    actor, at, identifier = _asked(request)
+    actor, at, identifier, scope = *_asked(request), Scope(body.scope)
     reason = (body.reason or "").strip() or None
     return await _change(
         request,
         "cancel",
         body,
         lambda tx, revision: appointments.cancel(tx, actor, identifier, now=at, reason=reason, if_revision=revision),
+        lambda tx, revision: series.cancel(tx, actor, identifier, scope, now=at, reason=reason, if_revision=revision),
     )
 
 
 async def reschedule(request: web.Request) -> web.Response:
-    """Move to another slot, or ask the other whether it may move: then the answer has a `proposal`."""
+    """Move to another slot, or ask the other whether it may move: then the answer has a `proposal`.
+
+    Others of its series move by as much of wall-clock time, and all keep their lengths.
+    """
     body = await requests.body(request, schemas.NewTime)
-    actor, at, identifier = _asked(request)
+    actor, at, identifier, scope = *_asked(request), Scope(body.scope)
 
     async def act(tx: Transaction, revision: int | None) -> Appointment:
-        await _check_pair(tx, actor, identifier, body)
+        await _check_slot(tx, actor, identifier, body)
         return await moves.reschedule(
             tx, actor, identifier, body.starts_at, ends_at=body.ends_at, now=at, if_revision=revision
         )
 
-    return await _change(request, "reschedule", body, act)
+    async def act_on_several(tx: Transaction, revision: int | None) -> Moved:
+        await _check_slot(tx, actor, identifier, body)
+        skip = body.on_clash == "skip"
+        return await series.reschedule(
+            tx, actor, identifier, body.starts_at, scope, skip=skip, now=at, if_revision=revision
+        )
+
+    return await _change(request, "reschedule", body, act, act_on_several)
 
 
 async def accept(request: web.Request) -> web.Response:
     """Agree to the proposal: the appointment is at the new time from now on, and confirmed."""
     body = await requests.body(request, schemas.ScopedAnswer)
-    actor, at, identifier = _asked(request)
+    actor, at, identifier, scope = *_asked(request), Scope(body.scope)
     return await _change(
         request,
         "accept",
         body,
         lambda tx, _: moves.accept(tx, actor, identifier, now=at, if_proposal=body.proposal),
+        lambda tx, _: series.accept(tx, actor, identifier, scope, now=at, if_proposal=body.proposal),
     )
 
 
 async def refuse(request: web.Request) -> web.Response:
     """Say no to the proposal; the old time stands."""
     body = await requests.body(request, schemas.ScopedAnswer)
-    actor, at, identifier = _asked(request)
+    actor, at, identifier, scope = *_asked(request), Scope(body.scope)
     return await _change(
         request,
         "refuse",
         body,
         lambda tx, _: moves.refuse(tx, actor, identifier, now=at, if_proposal=body.proposal),
+        lambda tx, _: series.refuse(tx, actor, identifier, scope, now=at, if_proposal=body.proposal),
     )
 
 
 async def withdraw(request: web.Request) -> web.Response:
     """Take one's own proposal back; the old time stands."""
-    body = await requests.body(request, schemas.ProposalAnswer)
-    actor, at, identifier = _asked(request)
+    body = await requests.body(request, schemas.ScopedAnswer)
+    actor, at, identifier, scope = *_asked(request), Scope(body.scope)
     return await _change(
         request,
         "withdraw",
         body,
         lambda tx, _: moves.withdraw(tx, actor, identifier, now=at, if_proposal=body.proposal),
+        lambda tx, _: series.withdraw(tx, actor, identifier, scope, now=at, if_proposal=body.proposal),
     )
 
 
@@ -173,13 +192,12 @@ async def mark(request: web.Request) -> web.Response:
     """The supervisor says how an appointment that has begun went, or corrects that."""
     body = await requests.body(request, schemas.Mark)
     actor, at, identifier = _asked(request)
+    status = Status(body.status)
     return await _change(
         request,
         "mark",
         body,
-        lambda tx, revision: appointments.mark(
-            tx, actor, identifier, Status(body.status), now=at, if_revision=revision
-        ),
+        lambda tx, revision: appointments.mark(tx, actor, identifier, status, now=at, if_revision=revision),
     )
 
 
@@ -217,31 +235,50 @@ def _asked(request: web.Request) -> tuple[Actor, datetime, uuid.UUID]:
     return visitor(request).actor, now(request), path_id(request)
 
 
-async def _change(request: web.Request, action: str, body: Given, act: Act) -> web.Response:
-    """A change of the appointment in the path, under `If-Match` where it is given.
+async def _change(
+    request: web.Request, action: str, body: Given, act: Act, act_on_several: ActOnSeveral | None = None
+) -> web.Response:
+    """A change of the appointment in the path, under `If-Match` where it is given; or of several of its series.
 
     A bare revision in quotes does as well as the whole tag.
     """
     actor, _, identifier = _asked(request)
-    expected = requests.tags(request, "If-Match")
+    expected, reader = requests.tags(request, "If-Match"), visitor(request).reader
+    several = act_on_several is not None and isinstance(body, schemas.Scoped) and body.scope != "one"
 
-    async def act_if_match(tx: Transaction) -> Appointment:
-        if not expected or "*" in expected:
-            return await act(tx, None)
-        seen = await appointments.get_locked(tx, actor, identifier)
-        if not requests.agrees(expected, (answers.tag_of(seen), str(seen.revision))):
-            raise Stale
-        return await act(tx, seen.revision)
+    async def act_if_match(tx: Transaction) -> Appointment | Moved | list[Appointment]:
+        revision = None
+        if expected and "*" not in expected:
+            seen = await appointments.get_locked(tx, actor, identifier)
+            if not requests.agrees(expected, (answers.tag_of(seen), str(seen.revision))):
+                raise Stale
+            revision = seen.revision
+        if several and act_on_several is not None:
+            return await act_on_several(tx, revision)
+        return await act(tx, revision)
 
-    asked = Change(f"appointment.{action}", "appointment", identifier, act_if_match)
-    return await answers.change(request, asked, lambda changed: answers.of_appointment(changed, 200), body)
+    def answer(changed: Appointment | Moved | list[Appointment]) -> Answer:
+        match changed:
+            case Moved(moved, clashes):
+                return answers.of_several(reader, moved, clashes)
+            case list():
+                return answers.of_several(reader, changed, [])
+            case _:
+                return answers.of_appointment(changed, 200)
+
+    return await answers.change(
+        request, Change(f"appointment.{action}", "appointment", identifier, act_if_match), answer, body
+    )
 
 
-async def _check_pair(tx: Transaction, actor: Actor, identifier: uuid.UUID, wanted: schemas.NewTime) -> None:
-    """Raise NotFound if a slot object names another pair or supervisor than the appointment's."""
+async def _check_slot(tx: Transaction, actor: Actor, identifier: uuid.UUID, wanted: schemas.NewTime) -> None:
+    """Refuse a slot object of another pair or supervisor than the appointment's, or another length for a series."""
     current = await appointments.get(tx, actor, identifier)
     if wanted.pair_id not in (None, current.pair_id) or wanted.supervisor_id not in (None, current.supervisor_id):
         raise NotFound("refused.slot_not_offered")
+    if wanted.scope != "one" and wanted.ends_at is not None:
+        if wanted.ends_at - wanted.starts_at != current.ends_at - current.starts_at:
+            raise requests.not_understood("ends_at")
 
 
 def _slot(pair: Pair, slot: availability.Slot) -> schemas.Slot:

@@ -7,10 +7,11 @@ from typing import Any
 
 from aiohttp import web
 
-from supervision import availability, pairs, people, policies
+from supervision import availability, pairs, policies
 from supervision.availability import DatedException, WeeklyRange
 from supervision.db import Transaction, lock_people
 from supervision.errors import NotFound, Stale
+from supervision.models import Role
 from supervision.people import Person
 from web import schemas
 from web.api import answers, requests
@@ -85,8 +86,8 @@ async def remove_exception(request: web.Request) -> web.Response:
 async def own_supervisor(tx: Transaction, request: web.Request) -> Person:
     """The supervisor in the path: the person herself, or one with whom the person is a pair. Raises NotFound."""
     wanted, someone = path_id(request), person(request)
-    if wanted == someone.id:
-        return await people.get(tx, wanted)
+    if wanted == someone.id and Role.SUPERVISOR in someone.roles:
+        return someone
     for pair in await pairs.list_of(tx, someone.id):
         if pair.supervisor.id == wanted:
             return pair.supervisor

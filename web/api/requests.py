@@ -3,7 +3,7 @@
 import re
 import uuid
 from collections.abc import Iterable
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import TypeVar
 
 from aiohttp import web
@@ -89,6 +89,14 @@ def identifier(request: web.Request, name: str) -> uuid.UUID:
         return uuid.UUID(request.query.get(name, ""))
     except ValueError as error:
         raise not_understood(name) from error
+
+
+def minutes(starts_at: datetime, ends_at: datetime) -> int:
+    """A slot's length. Raises NotFound for one that is no whole minutes."""
+    whole, rest = divmod(ends_at - starts_at, timedelta(minutes=1))
+    if rest or whole <= 0:
+        raise NotFound("refused.slot_not_offered")
+    return whole
 
 
 def number(request: web.Request, name: str) -> int | None:
