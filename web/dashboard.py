@@ -12,6 +12,7 @@ from supervision.db import Transaction
 from supervision.errors import NotFound, Refused
 from supervision.models import Role, State, Status
 from supervision.people import Person
+from supervision.series import Scope
 from supervision.texts import Minutes
 from web import fields, pages, problems, views
 from web.state import database, now, person, visitor
@@ -42,7 +43,7 @@ async def supervisee_page(request: web.Request, refused: Refused | None = None) 
         members = [m for m in views.members(me, known, coming, await queries.bot_master_keys(tx)) if m.active]
         chosen = _chosen(request, members)
         first = views.read_day(request.query.get("from", ""))
-        length = read_length(request)
+        length = fields.read_length(request.query.get("length", ""))
         choice = await views.choices(tx, chosen.pair, me, first, now=at, length=length) if chosen else None
         waiting = [
             views.Waiting(wait, member.other) for member in members for wait in await waits.list_of(tx, member.pair.id)
@@ -152,6 +153,8 @@ async def appointment_page(request: web.Request, template: str, refused: Refused
         if template == "reschedule.html":
             first = views.read_day(request.query.get("from", ""))
             choice = await views.choices(tx, pair, me, first, now=at, moving=appointment)
+    typed = fields.typed_of(request)
+    scope = typed["scope"] or request.query.get("scope", "")
     if template != "appointment.html" and not row.changeable:
         template = "appointment.html"
     return pages.render(
@@ -167,7 +170,8 @@ async def appointment_page(request: web.Request, template: str, refused: Refused
         and (appointment.status is Status.REQUESTED or (choice is not None and choice.automatic)),
         late=late,
         home=home_for(row),
-        typed=fields.typed_of(request),
+        typed=typed,
+        scope=scope if scope in set(Scope) else None,
     )
 
 
@@ -208,11 +212,6 @@ def read_id(text: str) -> uuid.UUID:
     if str(found) != text:
         raise NotFound
     return found
-
-
-def read_length(request: web.Request) -> int | None:
-    text = request.query.get("length", "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
 
 
 def _merge(requests: list[Appointment], coming: list[Appointment]) -> list[Appointment]:

@@ -55,8 +55,13 @@ def read_slot(request: web.Request) -> tuple[datetime, datetime]:
 
 def read_time(request: web.Request, me: Person) -> tuple[datetime, datetime | None]:
     """A pressed or chosen slot, or else what that person typed as day and time, which has no end of its own."""
+    typed = text_of(request, "day") or text_of(request, "clock")
     if text_of(request, "slot"):
+        if typed:
+            raise NotUnderstood("web.refused.two_times")
         return read_slot(request)
+    if not typed:
+        raise NotUnderstood("web.refused.choose_time")
     return read_typed_time(request, me), None
 
 
@@ -133,6 +138,11 @@ def read_optional_number(request: web.Request, name: str) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) < 7):
         raise NotUnderstood("web.refused.number", text=text[:20])
     return int(text)
+
+
+def read_length(text: str) -> int | None:
+    """Minutes from an address or a hidden field; None where it is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
 
 
 def read_minutes(text: str) -> int:

@@ -1,21 +1,25 @@
 """What the pages' forms do: each is one change, then See Other, with a one-line result on the next page."""
 
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from aiohttp import web
 
-from supervision import appointments, identities, moves, pairs
+from supervision import appointments, identities, pairs, series
 from supervision.appointments import Appointment
 from supervision.db import Transaction
 from supervision.errors import NotFound, NotUnderstood, Refused
 from supervision.models import Role, Status
+from supervision.people import Person
+from supervision.series import Moved, Scope
 from web import dashboard, fields, pages
 from web.changes import Change, carry_out
 from web.middleware import FORM
 from web.repeats import Answer
 from web.state import database, now, person, visitor
 
-Act = Callable[[Transaction], Awaitable[Appointment]]
+Act = Callable[[Transaction], Awaitable[list[Appointment]]]
+Done = TypeVar("Done")
 
 
 async def book(request: web.Request) -> web.Response:
@@ -45,69 +49,77 @@ async def book(request: web.Request) -> web.Response:
 
 async def confirm(request: web.Request) -> web.Response:
     at, actor = now(request), visitor(request).actor
-    appointment_id, revision = dashboard.path_id(request), fields.read_revision(request)
+    appointment_id, scope, revision = dashboard.path_id(request), read_scope(request), fields.read_revision(request)
     return await _change(
         request,
         "confirm",
-        lambda tx: appointments.confirm(tx, actor, appointment_id, now=at, if_revision=revision),
+        lambda tx: series.confirm(tx, actor, appointment_id, scope, now=at, if_revision=revision),
     )
 
 
 async def decline(request: web.Request) -> web.Response:
     at, actor = now(request), visitor(request).actor
-    appointment_id, revision = dashboard.path_id(request), fields.read_revision(request)
+    appointment_id, scope, revision = dashboard.path_id(request), read_scope(request), fields.read_revision(request)
     return await _change(
         request,
         "decline",
-        lambda tx: appointments.decline(tx, actor, appointment_id, now=at, if_revision=revision),
+        lambda tx: series.decline(tx, actor, appointment_id, scope, now=at, if_revision=revision),
     )
 
 
 async def cancel(request: web.Request) -> web.Response:
     at, actor = now(request), visitor(request).actor
-    appointment_id, revision = dashboard.path_id(request), fields.read_revision(request)
+    appointment_id, scope, revision = dashboard.path_id(request), read_scope(request), fields.read_revision(request)
 
-    async def act(tx: Transaction) -> Appointment:
+    async def act(tx: Transaction) -> list[Appointment]:
         reason = fields.read_reason(request)
-        return await appointments.cancel(tx, actor, appointment_id, now=at, reason=reason, if_revision=revision)
+        return await series.cancel(tx, actor, appointment_id, scope, now=at, reason=reason, if_revision=revision)
 
-    return await _change(request, "cancel", act)
+    return await _change(request, "cancel", act, "cancel.html")
 
 
 async def reschedule(request: web.Request) -> web.Response:
-    at, actor = now(request), visitor(request).actor
-    appointment_id, revision = dashboard.path_id(request), fields.read_revision(request)
+    """Move to the pressed slot, or to the day and time that a supervisor typed; of a series as many as are meant."""
+    me, at, actor = person(request), now(request), visitor(request).actor
+    appointment_id, scope, revision = dashboard.path_id(request), read_scope(request), fields.read_revision(request)
+    skip = bool(fields.text_of(request, "skip"))
 
-    async def act(tx: Transaction) -> Appointment:
-        starts_at, ends_at = fields.read_time(request, person(request))
-        return await moves.reschedule(
-            tx, actor, appointment_id, starts_at, now=at, ends_at=ends_at, if_revision=revision
+    async def act(tx: Transaction) -> Moved:
+        starts_at, _ = fields.read_time(request, me)
+        return await series.reschedule(
+            tx, actor, appointment_id, starts_at, scope, skip=skip, now=at, if_revision=revision
         )
 
-    return await _change(request, "reschedule", act, "reschedule.html")
+    def answer(done: Moved) -> Answer:
+        one = done.moved[0]
+        if scope is not Scope.ONE and one.series_id is not None:
+            return pages.see(f"/series/{one.series_id}", "series_moved_some" if done.clashes else "series_moved")
+        return pages.see(_home(me, one), _result_of_move(one))
+
+    return await _carry_out(request, Change(MOVE, "appointment", appointment_id, act), answer, "reschedule.html")
 
 
 async def accept(request: web.Request) -> web.Response:
     at, actor = now(request), visitor(request).actor
-    appointment_id, proposal = dashboard.path_id(request), fields.read_proposal(request)
+    appointment_id, scope, proposal = dashboard.path_id(request), read_scope(request), fields.read_proposal(request)
     return await _change(
-        request, "accept", lambda tx: moves.accept(tx, actor, appointment_id, now=at, if_proposal=proposal)
+        request, "accept", lambda tx: series.accept(tx, actor, appointment_id, scope, now=at, if_proposal=proposal)
     )
 
 
 async def refuse(request: web.Request) -> web.Response:
     at, actor = now(request), visitor(request).actor
-    appointment_id, proposal = dashboard.path_id(request), fields.read_proposal(request)
+    appointment_id, scope, proposal = dashboard.path_id(request), read_scope(request), fields.read_proposal(request)
     return await _change(
-        request, "refuse", lambda tx: moves.refuse(tx, actor, appointment_id, now=at, if_proposal=proposal)
+        request, "refuse", lambda tx: series.refuse(tx, actor, appointment_id, scope, now=at, if_proposal=proposal)
     )
 
 
 async def withdraw(request: web.Request) -> web.Response:
     at, actor = now(request), visitor(request).actor
-    appointment_id, proposal = dashboard.path_id(request), fields.read_proposal(request)
+    appointment_id, scope, proposal = dashboard.path_id(request), read_scope(request), fields.read_proposal(request)
     return await _change(
-        request, "withdraw", lambda tx: moves.withdraw(tx, actor, appointment_id, now=at, if_proposal=proposal)
+        request, "withdraw", lambda tx: series.withdraw(tx, actor, appointment_id, scope, now=at, if_proposal=proposal)
     )
 
 
@@ -116,12 +128,12 @@ async def mark(request: web.Request) -> web.Response:
     at, actor = now(request), visitor(request).actor
     appointment_id, revision = dashboard.path_id(request), fields.read_revision(request)
 
-    async def act(tx: Transaction) -> Appointment:
+    async def act(tx: Transaction) -> list[Appointment]:
         try:
             status = Status(fields.text_of(request, "status"))
         except ValueError as error:
             raise NotUnderstood from error
-        return await appointments.mark(tx, actor, appointment_id, status, now=at, if_revision=revision)
+        return [await appointments.mark(tx, actor, appointment_id, status, now=at, if_revision=revision)]
 
     return await _change(request, "mark", act)
 
@@ -138,28 +150,39 @@ async def confirm_identity(request: web.Request) -> web.Response:
 
 
 async def _change(request: web.Request, action: str, act: Act, template: str = "appointment.html") -> web.Response:
-    """Carry out a change of the appointment in the path; what is refused is told on that appointment's page."""
-    me, appointment_id = person(request), dashboard.path_id(request)
+    """Carry out a change of the appointment in the path, or of some of its series."""
+    me = person(request)
+    change = Change(f"appointment.{action}", "appointment", dashboard.path_id(request), act)
+    return await _carry_out(request, change, lambda done: pages.see(_home(me, done[0]), RESULTS[action]), template)
 
-    def answer(changed: Appointment) -> Answer:
-        role = Role.SUPERVISOR if changed.supervisor_id == me.id else Role.SUPERVISEE
-        return pages.see(pages.HOMES[role], _result(action, changed))
 
-    change = Change(f"appointment.{action}", "appointment", appointment_id, act)
+async def _carry_out(
+    request: web.Request, change: Change[Done], answer: Callable[[Done], Answer], template: str
+) -> web.Response:
+    """Do it; what is refused is told on that page of the appointment."""
     try:
         return pages.respond(await carry_out(request, change, answer, fields.repeat_of(request)))
     except Refused as refused:
         return await dashboard.appointment_page(request, template, refused)
 
 
-def _result(action: str, changed: Appointment) -> str:
-    if action == "reschedule":
-        if changed.proposal is not None:
-            return "move_proposed"
-        return "moved" if changed.status is Status.CONFIRMED else "move_requested"
-    return RESULTS[action]
+def read_scope(request: web.Request) -> Scope:
+    """Which of a series are meant: this one, where the form does not say."""
+    text = fields.text_of(request, "scope")
+    return Scope(text) if text in set(Scope) else Scope.ONE
 
 
+def _home(me: Person, changed: Appointment) -> str:
+    return pages.HOMES[Role.SUPERVISOR if changed.supervisor_id == me.id else Role.SUPERVISEE]
+
+
+def _result_of_move(moved: Appointment) -> str:
+    if moved.proposal is not None:
+        return "move_proposed"
+    return "moved" if moved.status is Status.CONFIRMED else "move_requested"
+
+
+MOVE = "appointment.reschedule"
 RESULTS = {
     "confirm": "confirmed",
     "decline": "declined",

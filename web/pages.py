@@ -1,7 +1,7 @@
 """HTML pages: one template environment, what every template may call, and answers made of it."""
 
 import secrets
-from datetime import datetime
+from datetime import datetime, time
 from pathlib import Path
 
 from aiohttp import web
@@ -48,6 +48,8 @@ RESULTS = frozenset(
         "passed",
         "away",
         "series",
+        "series_moved",
+        "series_moved_some",
         "identity_confirmed",
         "signed_out",
     }
@@ -95,6 +97,7 @@ def render(
         alert=problems.sentence(reader, alert) if isinstance(alert, Refused) else alert,
         demo=parts(request).demo,
         city_of=lambda zone: Reader(reader.language, zone).city(),
+        noon=lambda day: datetime.combine(day, time(12), tzinfo=reader.zone),
         other_clock=lambda zone, at: other_clock(reader, zone, at),
         **values,
     )

@@ -43,8 +43,8 @@ async def join(request: web.Request) -> web.Response:
 async def leave(request: web.Request) -> web.Response:
     wait_id = _of(request)
 
-    async def act(tx: Transaction) -> object:
-        return await waits.leave(tx, visitor(request).actor, wait_id, now=now(request))
+    async def act(tx: Transaction) -> None:
+        await waits.leave(tx, visitor(request).actor, wait_id, now=now(request))
 
     return await _carry_out(request, Change("wait.leave", "wait", wait_id, act), lambda _: "left")
 
