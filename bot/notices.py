@@ -5,7 +5,7 @@ import contextlib
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import bleach
@@ -16,18 +16,16 @@ from prometheus_client import Counter
 from bot.client import Client
 from bot.events import Json, LoggedOut, NobodyToHear, StrangerInRoom
 from bot.greetings import greet
-from bot.replies import NO, YES, Line, shown_key
-from supervision import appointments, notifications, pairs, queries, questions
-from supervision.appointments import Appointment
-from supervision.audit import Actor
-from supervision.db import DATABASE_AWAY, Database, Transaction, listen
-from supervision.errors import DeliveryFailed, NotFound, Permanent, Transient
-from supervision.models import Channel, Question, State, Status
+from bot.news import Message, compose, compose_reply
+from bot.replies import Line, shown_key
+from supervision import notifications, pairs, questions
+from supervision.db import DATABASE_AWAY, Database, listen
+from supervision.errors import DeliveryFailed, Permanent, Transient
+from supervision.models import Channel, State
 from supervision.notifications import Notification
 from supervision.pairs import Pair
 from supervision.people import Person
-from supervision.questions import Asked
-from supervision.texts import Key, Span, from_json, reader
+from supervision.texts import reader
 
 log = structlog.get_logger()
 DELIVERED = Counter("visavis_matrix_notices_total", "Notifications of the channel matrix by outcome", ["outcome"])
@@ -36,17 +34,6 @@ REPLIES_FIRST = 0.5  # seconds that news waits for answers at most
 REMEMBERED = timedelta(hours=23)  # Synapse keeps transaction IDs for a day
 SAFETY_NET = 30.0  # seconds between polls when nothing wakes the loop
 TAGS = frozenset({"p", "br", "ol", "ul", "li", "em", "strong", "a", "code"})
-
-
-@dataclass(frozen=True)
-class Message:
-    """What a notification says. `keys` are the reactions put under it; `asked` the question it is."""
-
-    lines: tuple[Line, ...]
-    mentions: tuple[Person, ...] = ()
-    keys: tuple[str, ...] = ()
-    asked: Asked | None = None
-    thread_root: str | None = None
 
 
 class Notices:
@@ -327,54 +314,6 @@ class Notices:
         return min(SAFETY_NET, max(0.05, (due - self.clock()).total_seconds()))
 
 
-async def compose(tx: Transaction, notification: Notification, pair: Pair, *, now: datetime) -> Message | None:
-    """What a notification says now; None where nothing is left to say."""
-    details = notification.details
-    if notification.kind == "room.introduction":
-        return _introduction(notification, pair)
-    if notification.kind == "room.summary":
-        return await _summary(tx, notification, pair, now=now)
-    if notification.kind in ("identity.changed", "identity.confirmed"):
-        whose = pair.member(uuid.UUID(notification.details["whose"]))
-        key = "news.identity_changed" if notification.kind == "identity.changed" else "news.identity_confirmed"
-        return Message((Line(key, {"who": whose.name}),), (pair.other(whose.id),))
-    if notification.appointment_id is None:
-        raise NotFound("refused.appointment_not_found")
-    addressee = pair.member(notification.person_id)
-    appointment = await appointments.get(tx, Actor(addressee.id, "system"), notification.appointment_id)
-    span = Span(appointment.starts_at, appointment.ends_at, pair.other(addressee.id).time_zone)
-    names = {"supervisor": pair.supervisor.name, "supervisee": pair.supervisee.name, "span": span}
-    by = details.get("by")
-    who = pair.member(uuid.UUID(by)).name if by else ""
-    match notification.kind:
-        case "appointment.requested":
-            return _question(notification, pair, appointment, addressee, Line("news.requested", names))
-        case "appointment.confirmed":
-            return Message((Line("news.confirmed", names),), (addressee,))
-        case "appointment.declined":
-            return Message((Line("news.lapsed" if details.get("lapsed") else "news.declined", names),), (addressee,))
-        case "appointment.cancelled":
-            lines: tuple[Line, ...] = (Line("news.cancelled", {"who": who, "span": span}),)
-            if details.get("reason"):
-                lines += (Line("news.reason", {"reason": details["reason"]}),)
-            return Message(lines, (addressee,))
-        case "appointment.rescheduled":
-            was = datetime.fromisoformat(details["was"])
-            earlier = Span(was, was + (appointment.ends_at - appointment.starts_at), span.other_zone)
-            params = {"who": who, "span": span, "was": earlier}
-            if appointment.status is Status.REQUESTED and addressee.id == pair.supervisor.id:
-                return _question(notification, pair, appointment, addressee, Line("news.rescheduled_ask", params))
-            return Message((Line("news.rescheduled", params),), (addressee,))
-    raise NotFound("refused.not_found")
-
-
-def compose_reply(notification: Notification) -> Message:
-    """An answer to a command, as handlers.py put it into the outbox."""
-    details = notification.details
-    lines = tuple(Line(key, dict(from_json(params))) for key, params in details["lines"])
-    return Message(lines, (), tuple(details.get("keys", ())), None, details.get("thread"))
-
-
 def render(message: Message, person: Person) -> Json:
     """The content of an `m.room.message` (Matrix 1.18, m.text and m.notice).
 
@@ -414,54 +353,3 @@ def _escape(sentence: str) -> str:
 def _is_item(sentence: str) -> bool:
     head = sentence.partition(" ")[0]
     return head == "-" or (head.endswith(".") and head[:-1].isdecimal())
-
-
-def _question(
-    notification: Notification, pair: Pair, appointment: Appointment, addressee: Person, line: Line
-) -> Message:
-    asked = Asked(
-        notification.id,
-        pair.id,
-        addressee.id,
-        Question.ANSWER_REQUEST,
-        appointment.starts_at,
-        appointment.id,
-        notification.revision,
-    )
-    return Message((line,), (addressee,), (YES, NO), asked)
-
-
-def _introduction(notification: Notification, pair: Pair) -> Message:
-    """To one or both, once in each of their languages."""
-    readers = tuple(person for person in pair.people if str(person.id) in notification.details["people"])
-    if len(readers) == 1:
-        other = pair.other(readers[0].id).name
-        return Message((Line("room.introduction_one", {"names": readers[0].name, "other": other}),), readers)
-    names = ", ".join(person.name for person in readers)
-    return Message((Line("room.introduction", {"names": names}),), readers)
-
-
-async def _summary(tx: Transaction, notification: Notification, pair: Pair, *, now: datetime) -> Message:
-    """How things stand, for somebody whom the bot could not write to for a while."""
-    person = pair.member(notification.person_id)
-    coming = await queries.coming(tx, person.id, now=now, pair_id=pair.id)
-    if not coming:
-        return Message((Line("summary.none", {"name": person.name}),), (person,))
-    city = reader(person.language, person.time_zone).city()
-    other_zone = pair.other(person.id).time_zone
-    lines = [Line("summary.head", {"name": person.name, "city": city})]
-    for number, one in enumerate(coming, start=1):
-        span = Span(one.starts_at, one.ends_at, other_zone, brief=True)
-        params = {"number": number, "span": span, "status": Key(f"status.{one.status}")}
-        lines.append(Line("appointments.line", params))
-    if person.id == pair.supervisor.id and any(one.status is Status.REQUESTED for one in coming):
-        lines.append(Line("summary.answer"))
-    asked = Asked(
-        notification.id,
-        pair.id,
-        person.id,
-        Question.PICK_APPOINTMENT,
-        now + timedelta(days=1),
-        choices=[one.id for one in coming],
-    )
-    return Message(tuple(lines), (person,), (), asked)
