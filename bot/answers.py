@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
-from bot import commands, lists, offers
+from bot import commands, lists, offers, planning, settling
 from bot.commands import Command
 from bot.offers import Aim, Picked
 from bot.replies import Line, Reply, say
@@ -39,6 +39,16 @@ async def answer(talk: Talk, command: Command) -> Reply:
             return await _reschedule(talk, command)
         case commands.NoShow(number):
             return await _mark(talk, number)
+        case commands.Series():
+            return await planning.book_series(talk, command)
+        case commands.Waitlist():
+            return await planning.wait(talk, command)
+        case commands.Away():
+            return await planning.go_away(talk, command)
+        case commands.Settings():
+            return await settling.settings(talk, command)
+        case commands.Availability():
+            return await settling.hours(talk, command)
         case commands.Appointments():
             return await lists.coming(talk)
         case commands.Dashboard():
@@ -123,8 +133,7 @@ YES_OR_NO: dict[Question, Callable[[Talk, Asked, bool], Awaitable[Reply]]] = {
 
 
 def _help(talk: Talk) -> Reply:
-    names = commands.words_for(supervises=talk.supervises)
-    return Reply((Line("help.head"), *(Line(f"help.{name}") for name in names)))
+    return Reply((Line("help.head"), *map(Line, commands.help_for(supervises=talk.supervises))))
 
 
 async def _book(talk: Talk, what: int | When | None, minutes: int | None) -> Reply:

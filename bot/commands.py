@@ -194,11 +194,11 @@ class Word:
     """A command's other words, and whom `!help` shows it to."""
 
     others: tuple[str, ...]
-    to: Literal["both", "supervisor", "supervisee"] = "both"
+    to: Literal["both", "supervisor", "supervisee", "each"] = "both"
 
 
 # The one declaration of every command by its English word. `!help` lists them in this order; their sentences are
-# `help.<word>` in the catalogues, and `help.<word>_supervisor` where the supervisor may do more.
+# `help.<word>` in the catalogues, and `help.<word>_supervisor` where it says something else to "each".
 WORDS: dict[str, Word] = {
     "help": Word(("ajuda",)),
     "slots": Word(("horarios", "horario")),
@@ -213,8 +213,8 @@ WORDS: dict[str, Word] = {
     "reschedule": Word(("remarcar",)),
     "noshow": Word(("falta",), "supervisor"),
     "away": Word(("ausencia",), "supervisor"),
-    "availability": Word(("disponibilidade",)),
-    "settings": Word(("configurar",)),
+    "availability": Word(("disponibilidade",), "each"),
+    "settings": Word(("configurar",), "each"),
     "dashboard": Word(("painel",)),
     "language": Word(("idioma",)),
 }
@@ -298,10 +298,17 @@ def parse(text: str, bot_name: str = "visavis") -> Command | None:
     return _read(name, rest.strip())
 
 
-def words_for(*, supervises: bool) -> tuple[str, ...]:
-    """The commands that `!help` shows to this person, in its order."""
-    to = "supervisor" if supervises else "supervisee"
-    return tuple(name for name, declared in WORDS.items() if declared.to in ("both", to))
+def help_for(*, supervises: bool) -> tuple[str, ...]:
+    """The sentences of `!help`, by their keys: what both can do, and apart from it what only this person can."""
+    both = [f"help.{name}" for name, declared in WORDS.items() if declared.to == "both"]
+    if not supervises:
+        return (*both, *(f"help.{name}" for name, declared in WORDS.items() if declared.to in ("supervisee", "each")))
+    own = [
+        f"help.{name}_supervisor" if declared.to == "each" else f"help.{name}"
+        for name, declared in WORDS.items()
+        if declared.to in ("supervisor", "each")
+    ]
+    return *both, "help.head_supervisor", *own
 
 
 def _read(name: str, rest: str) -> Command:

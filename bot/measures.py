@@ -126,7 +126,8 @@ def _weekdays(said: str) -> tuple[tuple[int, ...], str]:
 def _all_hours(said: str) -> Hours:
     """All ranges of a text that holds nothing else but them, or none."""
     rest = re.sub(r"(?:^| )(?:e|and|&|,)(?= |$)", "", RANGE.sub("", said)).strip(" ,")
-    return () if rest else tuple(map(_minutes_of, RANGE.finditer(said)))
+    hours = tuple(map(_minutes_of, RANGE.finditer(said)))
+    return () if rest or any(end > DAY for _, end in hours) else hours
 
 
 def _minutes_of(found: re.Match[str]) -> tuple[int, int]:
