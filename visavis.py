@@ -9,8 +9,8 @@ import signal
 import sys
 import sysconfig
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +21,14 @@ import yaml
 from sqlalchemy.exc import DBAPIError
 
 import migrations
-from supervision import availability, identities, jobs, logs, notifications, pairs, people, queries
+from supervision import availability, identities, jobs, logs, notifications, pairs, people, policies, queries
 from supervision.audit import Actor
+from supervision.availability import DatedException
 from supervision.config import Config, load
 from supervision.db import Database, Transaction
 from supervision.errors import NotFound, Refused, SupervisionError
-from supervision.models import Mode, State
+from supervision.models import Approval, Exceptional, Mode, State
+from supervision.people import Person
 from supervision.texts import Reader, refusal
 from web import views
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 PARTS = ("bot", "bridge", "web")
 OPERATOR = Actor(None, "cli")
+NONE = object()  # said on the command line, and not left out
 RESTART_PAUSE = 5.0
 # What no connection to a database fails with.
 SYSTEM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -45,6 +48,41 @@ Work = Callable[[Transaction], Awaitable[None]]
 
 class CannotWrite(SupervisionError):
     """A file cannot be written; the text is one sentence."""
+
+
+class OrNone(click.ParamType[Any]):
+    """What another type takes, or the word `none`, which is `NONE`: an option that was not given is None."""
+
+    def __init__(self, inner: click.ParamType[Any]) -> None:
+        self.inner = inner
+        self.name = f"{inner.name}|none"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return NONE if value in ("none", NONE) else self.inner.convert(value, param, ctx)
+
+
+class Day(click.ParamType[date]):
+    """A date such as 2026-12-24."""
+
+    name = "date"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no date such as 2026-12-24.", param, ctx)
+
+
+class Lengths(click.ParamType[list[int]]):
+    """Whole numbers with commas between them."""
+
+    name = "minutes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        try:
+            return [int(one) for one in value.split(",")]
+        except ValueError:
+            self.fail(f"{value!r} is no list such as 50,90.", param, ctx)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -260,59 +298,164 @@ def archive_pair(config_path: Path, pair_id: uuid.UUID) -> None:
     in_transaction(config_path, lambda tx: pairs.archive(tx, OPERATOR, pair_id, now=now()))
 
 
-@cli.group("availability")
-def hours() -> None:
-    """When supervisors can be booked."""
-
-
-@hours.command("set")
-@click.argument("supervisor_id", type=click.UUID)
+@pair.command("set")
+@click.argument("pair_id", type=click.UUID)
 @click.option(
-    "--hours",
-    "ranges",
-    multiple=True,
-    required=True,
-    help='Such as "mon-fri 09:00-12:00", in the supervisor\'s zone; repeatable.',
+    "--lengths", type=OrNone(Lengths()), help="Minutes, such as 50,90; the first is meant where none is named."
 )
-@click.option("--length", default=50, show_default=True, help="Minutes of an appointment.")
-@click.option("--grid", default=60, show_default=True, help="Minutes from one start to the next.")
-@click.option("--buffer-before", default=0, show_default=True, help="Minutes kept free before.")
-@click.option("--buffer-after", default=10, show_default=True, help="Minutes kept free after.")
-@click.option("--notice", default=120, show_default=True, help="Minutes before its start that a time is still offered.")
-@click.option("--horizon", default=60, show_default=True, help="Days ahead that are offered.")
-@click.option("--mode", type=click.Choice([mode.value for mode in Mode]), default="online", show_default=True)
-@click.option("--place", default="", help="An address, or the link of the call.")
+@click.option("--approval", type=OrNone(click.Choice([approval.value for approval in Approval])))
 @click.pass_obj
-def set_availability(config_path: Path, /, supervisor_id: uuid.UUID, ranges: Sequence[str], **rules: Any) -> None:
-    """Replace a supervisor's weekly hours and rules. What is booked stays as it is."""
+def set_pair(config_path: Path, pair_id: uuid.UUID, lengths: Any, approval: Any) -> None:
+    """Settle lengths and approval for one pair. `none` goes back to the supervisor's; what is not named stays."""
 
     async def work(tx: Transaction) -> None:
-        supervisor = await people.get(tx, supervisor_id)
-        await availability.save(
+        known = await pairs.get(tx, pair_id)
+        await policies.set_pair(
             tx,
             OPERATOR,
-            supervisor.id,
-            availability.Availability(availability.read_hours(ranges), **{**rules, "mode": Mode(rules["mode"])}),
+            pair_id,
+            lengths=settled(lengths, known.lengths),
+            approval=settled(approval, known.approval),
             now=now(),
         )
 
     in_transaction(config_path, work)
 
 
-@hours.command("show")
-@click.argument("supervisor_id", type=click.UUID)
+def settled(said: Any, known: Any) -> Any:
+    """What an option leaves: `none` is None, and what was not said is as known."""
+    return None if said is NONE else known if said is None else said
+
+
+@cli.group("availability")
+def hours() -> None:
+    """When supervisors can be booked."""
+
+
+@hours.command("set")
+@click.argument("supervisor", metavar="SUPERVISOR")
+@click.option("--hours", multiple=True, help='Such as "mon-fri 09:00-12:00", in the supervisor\'s zone; repeatable.')
+@click.option("--length", type=int, help="Minutes of an appointment; 50 at first.")
+@click.option("--grid", type=int, help="Minutes from one start to the next; 60 at first.")
+@click.option("--buffer-before", type=int, help="Minutes kept free before; 0 at first.")
+@click.option("--buffer-after", type=int, help="Minutes kept free after; 10 at first.")
+@click.option("--notice", type=int, help="Minutes before its start that a time is still offered; 120 at first.")
+@click.option("--horizon", type=int, help="Days ahead that are offered; 60 at first.")
+@click.option("--mode", type=click.Choice([mode.value for mode in Mode]), help="online at first.")
+@click.option("--place", help="An address, or a call's link; {room} in it is another word for each appointment.")
+@click.option("--cancel-notice", type=int, help="Minutes before: later, a cancellation is late; 1440 at first.")
+@click.option("--move-notice", type=int, help="Minutes before: later, the supervisee cannot move; 120 at first.")
+@click.option("--day-limit", type=OrNone(click.INT), help="Appointments a day, or none.")
+@click.option("--week-limit", type=OrNone(click.INT), help="Appointments a week (Monday to Sunday), or none.")
+@click.option("--approval", type=click.Choice([approval.value for approval in Approval]), help="ask at first.")
+@click.option("--answer", type=int, help="Minutes that a request stays open; 2880 at first.")
+@click.option("--offer", type=int, help="Minutes that an offer from the waiting list stays open; 240 at first.")
+@click.option("--valid-from", type=OrNone(Day()), help="The first day of the weekly hours, or none.")
+@click.option("--valid-until", type=OrNone(Day()), help="Their last day, or none.")
+@click.option("--country", type=OrNone(click.STRING), help="No weekly hours on its public holidays: BR, PT…, or none.")
+@click.option("--subdivision", type=OrNone(click.STRING), help="The state with its own holidays: SP, RJ…, or none.")
 @click.pass_obj
-def show_availability(config_path: Path, supervisor_id: uuid.UUID) -> None:
-    """Show a supervisor's weekly hours and rules."""
+def set_availability(config_path: Path, /, supervisor: str, hours: Sequence[str], **rules: Any) -> None:
+    """Change the hours and rules of a supervisor, named by ID or mail address.
+
+    What is not named stays as it is, and so does what is booked. --hours replaces all weekly hours; they are needed the
+    first time.
+    """
+    changes = {name: None if value is NONE else value for name, value in rules.items() if value is not None}
+    if hours:
+        changes["hours"] = availability.read_hours(hours)
 
     async def work(tx: Transaction) -> None:
-        rules = await availability.load(tx, supervisor_id)
-        for one in sorted(rules.hours):
-            click.echo(f"{availability.WEEKDAYS[one.weekday]} {one.starts:%H:%M}-{one.ends:%H:%M}")
-        click.echo(f"length {rules.length}, grid {rules.grid}, buffers {rules.buffer_before} and {rules.buffer_after},")
-        click.echo(f"notice {rules.notice} minutes, horizon {rules.horizon} days, {rules.mode} {rules.place}".rstrip())
+        found = await find_person(tx, supervisor)
+        if not hours:
+            await require_rules(tx, found)
+        template = load(config_path).calls.template
+        await policies.set_rules(tx, OPERATOR, found.id, changes, now=now(), template=template)
 
     in_transaction(config_path, work)
+
+
+@hours.command("except")
+@click.argument("supervisor", metavar="SUPERVISOR")
+@click.option("--off", help='Days without hours, "2026-12-24..2027-01-06", or a part: "2026-12-24 14:00-18:00".')
+@click.option("--extra", help='Hours besides the weekly ones, "2026-12-05 09:00-12:00".')
+@click.option("--yearly", is_flag=True, help="The same days every year.")
+@click.pass_obj
+def add_exception(config_path: Path, supervisor: str, off: str | None, extra: str | None, yearly: bool) -> None:
+    """Add time off or extra hours, and print the exception's ID. What is booked stays as it is."""
+    if (off is None) == (extra is None):
+        raise click.UsageError("Give either --off or --extra.")
+    kind = Exceptional.TIME_OFF if extra is None else Exceptional.EXTRA_HOURS
+    exception = availability.read_exception(kind, off or extra or "", yearly=yearly)
+
+    async def work(tx: Transaction) -> None:
+        found = await find_person(tx, supervisor)
+        added = await availability.add_exception(tx, OPERATOR, found.id, exception, now=now())
+        click.echo(added.id)
+
+    in_transaction(config_path, work)
+
+
+@hours.command("remove")
+@click.argument("supervisor", metavar="SUPERVISOR")
+@click.argument("exception_id", type=click.UUID)
+@click.pass_obj
+def remove_exception(config_path: Path, supervisor: str, exception_id: uuid.UUID) -> None:
+    """Take an exception back, by the ID that `show` tells."""
+
+    async def work(tx: Transaction) -> None:
+        found = await find_person(tx, supervisor)
+        await availability.remove_exception(tx, OPERATOR, found.id, exception_id, now=now())
+
+    in_transaction(config_path, work)
+
+
+@hours.command("show")
+@click.argument("supervisor", metavar="SUPERVISOR")
+@click.pass_obj
+def show_availability(config_path: Path, supervisor: str) -> None:
+    """Show a supervisor's weekly hours, rules and exceptions."""
+
+    async def work(tx: Transaction) -> None:
+        rules = await availability.load(tx, (await find_person(tx, supervisor)).id)
+        for line in (*describe_rules(rules), *map(describe_exception, rules.exceptions)):
+            click.echo(line)
+
+    in_transaction(config_path, work)
+
+
+def describe_rules(rules: availability.Availability) -> Iterator[str]:
+    for one in sorted(rules.hours):
+        yield f"{availability.WEEKDAYS[one.weekday]} {one.starts:%H:%M}-{one.ends:%H:%M}"
+    yield f"valid from {rules.valid_from or 'the beginning'} to {rules.valid_until or 'the end of time'}"
+    yield f"public holidays {' '.join(filter(None, (rules.country, rules.subdivision))) or 'none'}"
+    yield f"length {rules.length}, grid {rules.grid}, buffers {rules.buffer_before} and {rules.buffer_after} minutes"
+    yield f"notice {rules.notice}, to cancel {rules.cancel_notice}, to move {rules.move_notice} minutes"
+    yield f"horizon {rules.horizon} days, limits {rules.day_limit or 'none'} a day, {rules.week_limit or 'none'} a week"
+    yield f"approval {rules.approval}, requests open {rules.answer}, offers open {rules.offer} minutes"
+    yield f"{rules.mode} {rules.place}".rstrip()
+
+
+def describe_exception(one: DatedException) -> str:
+    days = f"{one.first_on}" if one.first_on == one.last_on else f"{one.first_on}..{one.last_on}"
+    clocks = "" if one.starts is None else f" {one.starts:%H:%M}-{one.ends:%H:%M}"
+    return "\t".join((str(one.id), one.kind, days + clocks, "yearly" if one.yearly else "once"))
+
+
+async def find_person(tx: Transaction, word: str) -> Person:
+    """The person with that ID or mail address."""
+    try:
+        return await people.get(tx, uuid.UUID(word))
+    except ValueError:
+        return await people.by_email(tx, word)
+
+
+async def require_rules(tx: Transaction, supervisor: Person) -> None:
+    """Refuse a first setting that leaves out when."""
+    try:
+        await availability.load(tx, supervisor.id)
+    except NotFound as error:
+        raise click.UsageError("Missing option '--hours'.") from error
 
 
 @cli.group("notifications")

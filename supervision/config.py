@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from supervision import people
+from supervision.availability import MOST_PLACE, ROOM
 from supervision.errors import ConfigInvalid, NotUnderstood, Problem
 
 ENVIRONMENT_PREFIX = "VISAVIS_"
@@ -40,6 +41,19 @@ def http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def call_template(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        hostname = parts.hostname
+    except ValueError:
+        hostname = None
+    if hostname is None or parts.scheme != "https" or people.has_controls(value) or " " in value:
+        raise ValueError("must be an https:// address")
+    if ROOM not in value.removeprefix(f"https://{parts.netloc}"):
+        raise ValueError(f"must hold {ROOM}, behind the host")
+    return value
+
+
 def address(value: str) -> str:
     try:
         return people.check_email(value)
@@ -61,6 +75,7 @@ def bot_id(value: str) -> str:
 
 
 DatabaseUrl = Annotated[SecretStr, AfterValidator(database_url)]
+CallTemplate = Annotated[str, Field(max_length=MOST_PLACE), AfterValidator(call_template)]
 HttpUrl = Annotated[str, AfterValidator(http_url)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -105,12 +120,17 @@ class WebConfig(Section):
     trusted_proxies: int = Field(0, ge=0, le=5)
 
 
+class CallsConfig(Section):
+    template: CallTemplate | None = None
+
+
 class Config(Section):
     secret: SecretStr = Field(min_length=32)
     database: DatabaseConfig
     matrix: MatrixConfig
     mail: MailConfig
     web: WebConfig
+    calls: CallsConfig = CallsConfig()
 
 
 @dataclass(frozen=True)

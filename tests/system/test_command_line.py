@@ -32,10 +32,10 @@ import migrations
 import visavis
 from embedded.postgresql import PostgreSQL
 from embedded.processes import keep_port
-from supervision import identities, notifications
+from supervision import identities, notifications, pairs
 from supervision.config import Config, load
 from supervision.db import Database
-from supervision.models import Channel
+from supervision.models import Approval, Channel
 from supervision.notifications import MAIL_BACKOFF, Notice
 
 ROOT = Path(visavis.__file__).resolve().parent
@@ -279,29 +279,171 @@ async def test_pairs_are_added_listed_and_archived(shell: Shell) -> None:
     assert (await shell.do("pair", "list")).lines == [[pair, "Ana", "Bruno", "archived", "-"]]
 
 
+USUAL = [
+    "valid from the beginning to the end of time",
+    "public holidays none",
+    "length 50, grid 60, buffers 0 and 10 minutes",
+    "notice 120, to cancel 1440, to move 120 minutes",
+    "horizon 60 days, limits none a day, none a week",
+    "approval ask, requests open 2880, offers open 240 minutes",
+    "online",
+]
+MORNINGS = ("--hours", "mon-tue 09:00-12:00")
+
+
+async def shown(shell: Shell, supervisor: str) -> list[str]:
+    return (await shell.do("availability", "show", supervisor)).out.splitlines()
+
+
+async def set_hours(shell: Shell, supervisor: str, *words: str) -> None:
+    assert (await shell.do("availability", "set", supervisor, *words)).out == ""
+
+
 async def test_a_supervisor_s_hours_are_set_and_shown(shell: Shell) -> None:
     ana = await add_person(shell, "Ana", "supervisor")
+    bruno = await add_person(shell, "Bruno", "supervisee")
     assert await shell.fail("availability", "show", ana) == "No hours have been set for this supervision yet."
-    mornings = ("--hours", "mon-tue 09:00-12:00")
-    words = ("availability", "set", ana, *mornings, "--hours", "Fri 14:00-18:00", "--length", "60", "--place", "Room 2")
-    assert (await shell.do(*words)).out == ""
-    assert (await shell.do("availability", "show", ana)).out.splitlines() == [
-        "mon 09:00-12:00",
-        "tue 09:00-12:00",
-        "fri 14:00-18:00",
-        "length 60, grid 60, buffers 0 and 10,",
-        "notice 120 minutes, horizon 60 days, online Room 2",
-    ]
+    assert await shell.fail("availability", "set", ana, "--length", "60") == "Missing option '--hours'."
+    await set_hours(shell, ana, *MORNINGS, "--hours", "Fri 14:00-18:00")
+    hours = ["mon 09:00-12:00", "tue 09:00-12:00", "fri 14:00-18:00"]
+    assert await shown(shell, ana) == await shown(shell, "ANA@example.org") == [*hours, *USUAL]
+    await set_hours(shell, "ana@example.org", "--length", "60", "--place", "Room 2", "--mode", "in_person")
+    expected = [*hours, *USUAL[:2], "length 60, grid 60, buffers 0 and 10 minutes", *USUAL[3:-1], "in_person Room 2"]
+    assert await shown(shell, ana) == expected
     for wrong, sentence in (
         (("--hours", "monday 9-12"), "I do not understand “monday 9-12”. This works: mon-fri 09:00-12:00"),
         (("--hours", "mon 25:00-26:00"), "I do not understand “mon 25:00-26:00”. This works: mon-fri 09:00-12:00"),
         (("--hours", "mon 12:00-09:00"), "A range has to end after it begins. Nothing was changed."),
-        ((*mornings, "--hours", "mon 11:00-13:00"), "Two ranges of one day overlap. Nothing was changed."),
-        ((*mornings, "--horizon", "0"), "horizon has to be between 1 and 366."),
-        ((*mornings, "--place", "Room 2\nBcc: x"), "A place is plain text on one line. Nothing was changed."),
+        ((*MORNINGS, "--hours", "mon 11:00-13:00"), "Two ranges of one day overlap. Nothing was changed."),
+        ((*MORNINGS, "--horizon", "0"), "horizon has to be between 1 and 366."),
+        (("--place", "Room 2\nBcc: x"), "A place is plain text on one line. Nothing was changed."),
+        (
+            ("--country", "XX"),
+            "I know no public holidays for “XX”. Possible, among others: AR, BR, DE, ES, GB, PT, US.",
+        ),
+        (
+            ("--valid-from", "2027-02-30"),
+            "Invalid value for '--valid-from': '2027-02-30' is no date such as 2026-12-24.",
+        ),
+        (
+            ("--valid-from", "2027-02-02", "--valid-until", "2027-02-01"),
+            "The last day lies before the first. Nothing was changed.",
+        ),
     ):
         assert await shell.fail("availability", "set", ana, *wrong) == sentence
-    assert len((await shell.do("availability", "show", ana)).out.splitlines()) == 5
+    assert await shell.fail("availability", "set", bruno, *MORNINGS) == (
+        "It is the supervisor who settles that. Nothing was changed."
+    )
+    for nobody in ("eva@example.org", str(uuid.uuid4()), "Ana"):
+        assert await shell.fail("availability", "show", nobody) == "There is no such person."
+    assert await shown(shell, ana) == expected
+
+
+async def test_every_rule_can_be_set_and_taken_back(shell: Shell) -> None:
+    ana = await add_person(shell, "Ana", "supervisor")
+    words = "--length 90 --grid 30 --buffer-before 5 --buffer-after 15 --notice 30 --horizon 90 --cancel-notice 2880"
+    words += " --move-notice 60 --day-limit 4 --week-limit 20 --approval automatic --answer 600 --offer 60"
+    words += " --valid-from 2026-12-01 --valid-until 2027-12-20 --country br --subdivision sp --place https://a.example/{room}"
+    await set_hours(shell, ana, "--hours", "mon 09:00-12:00", *words.split())
+    assert await shown(shell, ana) == [
+        "mon 09:00-12:00",
+        "valid from 2026-12-01 to 2027-12-20",
+        "public holidays BR SP",
+        "length 90, grid 30, buffers 5 and 15 minutes",
+        "notice 30, to cancel 2880, to move 60 minutes",
+        "horizon 90 days, limits 4 a day, 20 a week",
+        "approval automatic, requests open 600, offers open 60 minutes",
+        "online https://a.example/{room}",
+    ]
+    words = "--day-limit none --week-limit none --valid-from none --valid-until none --country none"
+    await set_hours(shell, ana, *words.split())
+    assert [(await shown(shell, ana))[place] for place in (1, 2, 5)] == [
+        *USUAL[:2],
+        "horizon 90 days, limits none a day, none a week",
+    ]
+
+
+async def test_exceptions_are_added_shown_and_removed(shell: Shell) -> None:
+    ana = await add_person(shell, "Ana", "supervisor")
+    await set_hours(shell, ana, *MORNINGS)
+    except_ = ("availability", "except", "ana@example.org")
+    off = (await shell.do(*except_, "--off", "2026-12-24..2027-01-06", "--yearly")).out.strip()
+    extra = (await shell.do(*except_, "--extra", "2026-12-05 09:00-12:00")).out.strip()
+    part = (await shell.do(*except_, "--off", "2026-12-05 10:00-11:00")).out.strip()
+    assert [line.split("\t") for line in await shown(shell, ana) if "\t" in line] == [
+        [extra, "extra_hours", "2026-12-05 09:00-12:00", "once"],
+        [part, "time_off", "2026-12-05 10:00-11:00", "once"],
+        [off, "time_off", "2026-12-24..2027-01-06", "yearly"],
+    ]
+    works = "This works: 2026-12-24..2027-01-06, or 2026-12-05 09:00-12:00"
+    for wrong, sentence in (
+        ((), "Give either --off or --extra."),
+        (("--off", "2026-12-01", "--extra", "2026-12-05 09:00-12:00"), "Give either --off or --extra."),
+        (("--off", "Christmas"), f"I do not understand “Christmas”. {works}"),
+        (("--off", "2026-12-24..2026-12-23"), "The last day lies before the first. Nothing was changed."),
+        (("--off", "2026-12-24..2027-12-25"), "That is more than 366 days at once. Nothing was changed."),
+        (("--off", "1999-12-24"), "A day has to lie in the years 2000 to 2899. Nothing was changed."),
+        (
+            ("--extra", "2026-12-06"),
+            "Times are given as a beginning and an end, and extra hours need them. Nothing was changed.",
+        ),
+        (("--extra", "2026-12-05 11:00-13:00"), "Two ranges of one day overlap. Nothing was changed."),
+    ):
+        assert await shell.fail(*except_, *wrong) == sentence
+    for identifier in (off, extra, part):
+        assert (await shell.do("availability", "remove", ana, identifier)).out == ""
+        assert await shell.fail("availability", "remove", ana, identifier) == (
+            "There is no such exception. Nothing was changed."
+        )
+    assert [line for line in await shown(shell, ana) if "\t" in line] == []
+
+
+async def test_a_configured_call_is_the_place_of_new_supervisors(shell: Shell) -> None:
+    ana = await add_person(shell, "Ana", "supervisor")
+    await set_hours(shell, ana, *MORNINGS)
+    calls = Shell(shell.folder, shell.environment | {"VISAVIS_CALLS__TEMPLATE": "https://meet.example.org/{room}"})
+    await set_hours(calls, ana, "--length", "60")
+    assert (await shown(shell, ana))[-1] == "online"
+    carla = await add_person(shell, "Carla", "supervisor")
+    await set_hours(calls, carla, *MORNINGS)
+    assert (await shown(shell, carla))[-1] == "online https://meet.example.org/{room}"
+    for wrong, sentence in (
+        ("http://meet.example.org/{room}", "must be an https:// address"),
+        ("https:///{room}", "must be an https:// address"),
+        ("https://meet.example.org/", "must hold {room}, behind the host"),
+        ("https://{room}.example.org/", "must hold {room}, behind the host"),
+    ):
+        shell.environment["VISAVIS_CALLS__TEMPLATE"] = wrong
+        origin = "from environment VISAVIS_CALLS__TEMPLATE"
+        assert await shell.fail("availability", "show", ana) == f"calls.template: {sentence} ({origin})"
+
+
+async def test_a_pair_gets_lengths_and_approval_of_its_own(shell: Shell, database: Database) -> None:
+    ana = await add_person(shell, "Ana", "supervisor")
+    bruno = await add_person(shell, "Bruno", "supervisee")
+    pair = (await shell.do("pair", "add", ana, bruno)).out.strip()
+
+    async def settled() -> tuple[object, object]:
+        async with database.transaction() as tx:
+            found = await pairs.get(tx, uuid.UUID(pair))
+        return found.lengths, found.approval
+
+    for words, expected in (
+        (("--lengths", "50,90"), ((50, 90), None)),
+        (("--approval", "automatic"), ((50, 90), Approval.AUTOMATIC)),
+        ((), ((50, 90), Approval.AUTOMATIC)),
+        (("--lengths", "none"), (None, Approval.AUTOMATIC)),
+        (("--lengths", "60", "--approval", "none"), ((60,), None)),
+    ):
+        assert (await shell.do("pair", "set", pair, *words)).out == ""
+        assert await settled() == expected
+    for wrong, sentence in (
+        ("50,50", "Give one to 6 different lengths, in minutes. Nothing was changed."),
+        ("4", "length has to be between 5 and 720."),
+        ("an hour", "Invalid value for '--lengths': 'an hour' is no list such as 50,90."),
+    ):
+        assert await shell.fail("pair", "set", pair, "--lengths", wrong) == sentence
+    assert await settled() == ((60,), None)
 
 
 @pytest.mark.parametrize(
