@@ -9,11 +9,11 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import or_, select
 
 from supervision import appointments, availability, moves, pairs, people, waits
-from supervision.appointments import COLUMNS, OPEN, Appointment, Proposal
+from supervision.appointments import COLUMNS, FARTHEST, OPEN, Appointment, Proposal
 from supervision.audit import Actor
 from supervision.availability import Availability, DatedException
 from supervision.db import Transaction, lock_people
-from supervision.errors import NotAllowed, NotUnderstood, SlotTaken, Stale, TooLate
+from supervision.errors import NotAllowed, NotUnderstood, PairArchived, SlotTaken, Stale, TooLate
 from supervision.holds import Range
 from supervision.models import Exceptional
 from supervision.models import appointments as table
@@ -83,7 +83,9 @@ async def go(
     seen = await _find(tx, supervisor.id, away, now=now)
     await lock_people(tx, {supervisor.id, *(one.supervisee_id for one in seen)})
     found = await _find(tx, supervisor.id, away, now=now)  # between the two looks somebody may have been faster
-    if {(one.id, one.revision) for one in found} != set(expected) or not _are_locked(found, seen):
+    if {(one.id, one.revision) for one in found} != {
+        (known, revision) for known, revision in expected
+    } or not _are_locked(found, seen):
         raise Stale
     exception = DatedException(uuid.uuid4(), Exceptional.TIME_OFF, first_on, last_on)
     await availability.add_exception(tx, actor, supervisor.id, exception, now=now)
@@ -149,9 +151,13 @@ async def _propose(
         return one
     pair = await pairs.get(tx, one.pair_id)
     starts_at = await _next_free(tx, pair, rules, one, away[1], now=now)
+    nowhere = SlotTaken("refused.nowhere_to_move", clashes=[one.starts_at])
     if starts_at is None:
-        raise SlotTaken("refused.nowhere_to_move", clashes=[one.starts_at])
-    return await moves.reschedule(tx, actor, one.id, starts_at, now=now)
+        raise nowhere
+    try:
+        return await moves.reschedule(tx, actor, one.id, starts_at, now=now)
+    except PairArchived as error:  # nobody could accept it: that one can only be cancelled
+        raise nowhere from error
 
 
 async def _next_free(
@@ -162,7 +168,9 @@ async def _next_free(
     Her notice and horizon bind her supervisees, not herself.
     """
     zone = pair.supervisor.zone
-    until = after + SEARCHED
+    until = min(after + SEARCHED, now + FARTHEST)
+    if until <= after:
+        return None
     busy = await availability.busy_times(tx, [person.id for person in pair.people], after, until, moving=one.id)
     free = [
         slot.starts_at
