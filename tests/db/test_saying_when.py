@@ -12,7 +12,7 @@ from bot.replies import Reply
 from bot.talks import Talk
 from supervision.availability import WeeklyRange
 from supervision.db import Database
-from supervision.errors import NotFound, NotUnderstood, Refused, SlotTaken, TooLate
+from supervision.errors import NotUnderstood, Refused, SlotTaken, TooLate
 from supervision.models import Question
 from supervision.pairs import Pair
 from supervision.people import Person
@@ -52,7 +52,9 @@ def offered(reply: Reply) -> list[str]:
 @pytest.mark.parametrize("text", ["ter 10h", "tue at 10", "24/11 10:00-10:50", "Tue 24 Nov, 10:00–10:50"])
 async def test_one_time_books(database: Database, pair: Pair, now: datetime, text: str) -> None:
     reply = await hear(database, pair, f"!book {text}", now)
-    assert said(pair, reply) == ["Request sent: Tue 24 Nov, 10:00–10:50 (Sao Paulo). Ana has to confirm."]
+    assert said(pair, reply) == [
+        "Request sent: Tue 24 Nov, 10:00–10:50 (Sao Paulo). Ana has to confirm by Tue 24 Nov, 10:00."
+    ]
 
 
 async def test_a_day_gives_all_its_times(database: Database, pair: Pair, now: datetime) -> None:
@@ -114,7 +116,6 @@ async def test_where_nothing_is_free_the_next_times_are_offered(database: Databa
         ("!book 31/02 10:00", NotUnderstood, "book.no_such_time"),
         ("!book ter 25/11", NotUnderstood, "book.weekday_differs"),
         ("!book hoje 08:00", TooLate, "refused.slot_past"),
-        ("!book ter às 7", NotFound, "refused.slot_not_offered"),
         ("!slots 22/11/2026", TooLate, "refused.slot_past"),
     ],
 )
@@ -126,6 +127,19 @@ async def test_what_cannot_be_is_refused(
     assert refused.value.key == key
 
 
+async def test_a_time_that_is_not_offered_is_answered_with_the_nearest(
+    database: Database, pair: Pair, now: datetime
+) -> None:
+    reply = await hear(database, pair, "!book ter às 7", now)
+    assert said(pair, reply)[0] == "That time is not offered. The nearest on that day:"
+    assert offered(reply) == ["24/11 12:00", "24/11 13:00", "24/11 14:00", "24/11 15:00"]
+    halves = await hear(database, pair, "!book ter 10h30", now)
+    assert offered(halves) == ["24/11 12:00", "24/11 13:00", "24/11 14:00", "24/11 15:00"]
+    weekend = await hear(database, pair, "!book 28/11 10:00", now)
+    assert said(pair, weekend)[0] == "That time is not offered. The nearest free ones:"
+    assert offered(weekend) == ["27/11 17:00", "27/11 18:00", "27/11 19:00", "27/11 20:00"]
+
+
 async def test_a_move_is_told_its_time_in_the_same_words(database: Database, pair: Pair, now: datetime) -> None:
     await hear(database, pair, "!book ter 10h", now)
     listed = await hear(database, pair, "!remarcar 1 ter de manhã", now)
@@ -135,7 +149,7 @@ async def test_a_move_is_told_its_time_in_the_same_words(database: Database, pai
     moved = await hear(database, pair, "!reschedule 1 to wed at 3", now)
     assert said(pair, moved) == [
         "Request to move sent: from Tue 24 Nov, 10:00–10:50 (Sao Paulo) to Wed 25 Nov, 15:00–15:50 (Sao Paulo). "
-        "Ana has to confirm."
+        "Ana has to confirm by Wed 25 Nov, 09:00."
     ]
     again = await hear(database, pair, "!remarcar sexta meio-dia", now)
     assert said(pair, again)[0].startswith("Request to move sent: from Wed 25 Nov, 15:00")
@@ -143,10 +157,11 @@ async def test_a_move_is_told_its_time_in_the_same_words(database: Database, pai
 
 async def test_the_supervisor_sees_what_can_be_booked(database: Database, pair: Pair, now: datetime) -> None:
     reply = await hear(database, pair, "!agendar ter de manhã", now, pair.supervisor)
-    assert reply.ask is None
+    assert offered(reply) == ["24/11 12:00", "24/11 13:00", "24/11 14:00"]
     assert said(pair, reply, pair.supervisor) == [
         "Horários em que Bruno pode agendar (São Paulo)",
         *(f"{number}. ter., 24/11, {hour:02}:00–{hour:02}:50" for number, hour in ((1, 9), (2, 10), (3, 11))),
+        "Responda !agendar 2 ou toque no número para marcar em nome de Bruno, que recebe o aviso e pode recusar.",
     ]
 
 
