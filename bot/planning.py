@@ -88,12 +88,14 @@ def _booked(talk: Talk, booked: Booked, rule: str) -> Reply:
     found = booked.booked
     asked = found[0].status is Status.REQUESTED
     key = "series.asked" if asked else "series.booked_for" if talk.supervises else "series.booked"
-    params = {
+    params: dict[str, object] = {
         "count": len(found),
         "how": reader(talk.person.language, talk.person.time_zone).say(f"series.of_{lists.frequency(rule)}"),
         "other": talk.other.name,
         "city": talk.city(),
     }
+    if asked:
+        params["by"] = Moments((min(one.answer_by for one in found if one.answer_by is not None),))
     times = lists.times([(one.starts_at, one.ends_at) for one in found], talk.other.time_zone)
     return Reply((Line(key, params), *times, *_left_out(talk, booked.clashes)))
 
