@@ -120,7 +120,8 @@ OPERATIONS = (
     *(
         Operation(
             "post", f"/api/appointments/{{id}}/{name}", handle,
-            ONE_OR_SEVERAL if issubclass(takes, schemas.Scoped) else ONE_OR_SEVERAL[:1], takes, (ONCE, MATCH), 200, CHANGE,
+            ONE_OR_SEVERAL if issubclass(takes, schemas.Scoped) else ONE_OR_SEVERAL[:1], takes, (ONCE, MATCH),
+            refusals=CHANGE,
         )
         for name, handle, takes in ACTS
     ),

@@ -276,8 +276,9 @@ async def _check_slot(tx: Transaction, actor: Actor, identifier: uuid.UUID, want
     current = await appointments.get(tx, actor, identifier)
     if wanted.pair_id not in (None, current.pair_id) or wanted.supervisor_id not in (None, current.supervisor_id):
         raise NotFound("refused.slot_not_offered")
-    if wanted.scope != "one" and wanted.ends_at is not None:
-        if wanted.ends_at - wanted.starts_at != current.ends_at - current.starts_at:
+    if wanted.ends_at is not None:
+        length = requests.minutes(wanted.starts_at, wanted.ends_at)
+        if wanted.scope != "one" and length != current.length:
             raise requests.not_understood("ends_at")
 
 
