@@ -569,11 +569,13 @@ async def _fit(
 
 
 def _put_standing(ledger: Ledger, aims: Iterable[_Aim], moving: Collection[uuid.UUID]) -> None:
-    """What the batch takes besides where it goes: the old times, and the proposals that are not replaced."""
+    """What the batch takes in any case: the old times, and the proposals that are not replaced."""
     for aim in aims:
         one, goes = aim.before, aim.before.id in moving
         if not (goes and aim.at_once):
             ledger.put(one.id, one.held, one.starts_at, one.ends_at)
+        if goes and aim.accepts:
+            ledger.put_new(one.id, aim.slot)  # it holds that already
         if one.proposal is not None and not goes:
             ledger.put(one.id, one.proposal.held, one.proposal.starts_at, one.proposal.ends_at)
 
@@ -581,6 +583,8 @@ def _put_standing(ledger: Ledger, aims: Iterable[_Aim], moving: Collection[uuid.
 def _put_moving(ledger: Ledger, moving: Iterable[_Aim]) -> Iterator[tuple[uuid.UUID, str]]:
     """Put each where it goes, if it can; the others with the reason."""
     for aim in moving:
+        if aim.accepts:
+            continue
         key = ledger.why_not(aim.before.id, aim.slot)
         if key is None:
             ledger.put_new(aim.before.id, aim.slot)
@@ -601,9 +605,10 @@ async def _move(
 ) -> list[Appointment]:
     """Write them in such an order that none is put where another still is, and tell."""
     after: dict[uuid.UUID, Appointment] = {}
+    free = {aim.before.id: await _clear(tx, aim, now=now) for aim in kept}
     ordered = sorted(kept, key=lambda aim: aim.before.starts_at, reverse=backwards)
     for aim in sorted(ordered, key=lambda aim: not aim.at_once):
-        one = aim.before
+        one = free[aim.before.id]
         if aim.accepts:
             after[one.id] = await moves.carry_out(tx, actor, one, now=now)
         else:
@@ -622,6 +627,13 @@ async def _move(
         news = _news("series.proposed", actor, asked.after, others, others, details)
         await _settle(tx, actor, "appointment.propose", asked, news, now=now, shown=False)
     return [after[aim.before.id] for aim in kept]
+
+
+async def _clear(tx: Transaction, aim: _Aim, *, now: datetime) -> Appointment:
+    """Give back what a proposal holds that is replaced: another of the batch may be going there."""
+    if aim.before.proposal is None or aim.accepts:
+        return aim.before
+    return await appointments.set_proposal(tx, aim.before, None, now=now)
 
 
 async def lapse(tx: Transaction, *, now: datetime) -> int:

@@ -694,6 +694,33 @@ async def test_a_counter_proposal_of_the_same_times_is_an_agreement(database: Da
     assert await state(database, before[0].series_id) == [(at + HOUR, Status.CONFIRMED, 2) for at in every_week(4)]
 
 
+async def test_a_new_proposal_may_take_the_place_of_the_one_it_replaces(database: Database, now: datetime) -> None:
+    """Each of the new times is what the old proposal for the one before it holds."""
+    pair = await add_pair(database, now=now)
+    before = await confirmed(database, pair, now)
+    async with database.transaction() as tx:
+        for shift in (WEEK + HOUR, HOUR, WEEK + HOUR):
+            later = before[0].starts_at + shift
+            await series.reschedule(tx, acts(pair.supervisor), before[0].id, later, Scope.ALL, skip=False, now=now)
+        done = await series.accept(tx, acts(pair.supervisee), before[0].id, Scope.ALL, now=now)
+    assert [one.starts_at for one in done] == every_week(4, TEN + WEEK + HOUR)
+    assert await held(database) == 8
+
+
+async def test_what_the_supervisor_proposed_is_not_bound_by_her_limits(database: Database, now: datetime) -> None:
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    rules = replace(OPEN_HOURS, day_limit=1)
+    pair = await add_pair(database, now=now, supervisor=ana, rules=rules)
+    other = await add_pair(database, now=now, supervisor=ana, rules=rules)
+    before = await confirmed(database, pair, now)
+    later = TEN + timedelta(days=1)
+    async with database.transaction() as tx:
+        await appointments.book(tx, acts(other.supervisee), other, later + 3 * HOUR, now=now)
+        await series.reschedule(tx, acts(ana), before[0].id, later, Scope.ALL, skip=False, now=now)
+        moved = await series.reschedule(tx, acts(pair.supervisee), before[0].id, later, Scope.ALL, skip=False, now=now)
+    assert [one.starts_at for one in moved.moved] == every_week(4, later)
+
+
 async def test_a_move_that_is_none_or_too_near_is_refused(database: Database, now: datetime) -> None:
     pair = await add_pair(database, now=now, rules=replace(OPEN_HOURS, move_notice=1440))
     before = await confirmed(database, pair, now)
