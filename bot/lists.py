@@ -91,7 +91,7 @@ async def _numbered(
     if shown.expires_at <= talk.now:
         return await _anew(talk, what, found, "appointments.outdated")
     chosen = await appointments.get(talk.tx, talk.actor, _choice(shown, number, "appointments.no_such_number"))
-    if chosen in found and _has_changed(chosen, shown, number - 1, what):
+    if chosen in found and _has_changed(chosen, shown, number - 1, what, talk.person.id):
         return await _anew(talk, what, found, "appointments.changed")
     return chosen
 
@@ -155,12 +155,19 @@ def _as_shown(found: Sequence[Appointment]) -> dict[str, Any]:
     }
 
 
-def _has_changed(chosen: Appointment, shown: Asked, place: int, what: str) -> bool:
-    """Whether an answer would be to something else than was shown: to call off or move one, its time is what counts."""
+def _has_changed(chosen: Appointment, shown: Asked, place: int, what: str, person_id: uuid.UUID) -> bool:
+    """Whether an answer would be to something else than was shown.
+
+    To call off or move one, its time is what counts. A proposal of one's own is known to whoever made it.
+    """
     if what in ("cancel", "reschedule"):
         return bool(shown.slots) and shown.slots[place] != chosen.starts_at
-    now, then = _as_shown([chosen]), shown.details
-    return any(name in then and then[name][place] != value[0] for name, value in now.items())
+    if "revisions" not in shown.details:
+        return False
+    proposal = chosen.proposal
+    known = proposal is not None and proposal.by == person_id
+    then = shown.details["revisions"][place], shown.details["proposals"][place]
+    return then[0] != chosen.revision or (not known and then[1] != (str(proposal.id) if proposal else None))
 
 
 def _line(number: int, one: Appointment, pair: Pair, person: Person, rules: Mapping[uuid.UUID, str]) -> Line:
