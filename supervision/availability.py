@@ -313,7 +313,7 @@ def _in_year(day: date, year: int, after: int) -> date:
 @functools.lru_cache(maxsize=2048)
 def public_holidays(country: str, subdivision: str | None, year: int) -> frozenset[date]:
     """The public holidays of a year. Codes that the installed package does not know (any more) give none."""
-    import holidays  # loading it takes a third of a second, which only who asks for holidays should pay
+    import holidays  # see open_calendars
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some calendars warn that far years are estimates
@@ -322,6 +322,12 @@ def public_holidays(country: str, subdivision: str | None, year: int) -> frozens
         except NotImplementedError:
             log.warning("availability.holidays_unknown", country=country)
             return frozenset()
+
+
+async def open_calendars() -> None:
+    """Load all calendars, once in a process: it takes about a second, which nobody else should wait for."""
+    if public_holidays.cache_info().currsize == 0:
+        await asyncio.to_thread(public_holidays, "BR", None, YEARS[0])
 
 
 @functools.cache
@@ -394,9 +400,8 @@ async def load(tx: Transaction, supervisor_id: uuid.UUID) -> Availability:
     *rules, hours, exceptions = row
     values = dict(zip(COLUMNS, rules, strict=True))
     values |= {"mode": Mode(values["mode"]), "approval": Approval(values["approval"])}
-    if values["country"] is not None and public_holidays.cache_info().currsize == 0:
-        # the first look into a calendar loads them all, which would hold up everybody else
-        await asyncio.to_thread(public_holidays, values["country"], values["subdivision"], 2026)
+    if values["country"] is not None:
+        await open_calendars()
     return Availability(_hours(hours), exceptions=_exceptions(exceptions), **values)
 
 
@@ -429,6 +434,8 @@ async def save(tx: Transaction, actor: Actor, supervisor_id: uuid.UUID, rules: A
     whatever else makes no sense.
     """
     require_own(actor, supervisor_id)
+    if rules.country is not None:
+        await open_calendars()
     check_hours(rules.hours)
     check_rules(rules)
     values = {column.name: getattr(rules, name) for name, column in COLUMNS.items()}
@@ -502,7 +509,7 @@ def _overlap(one: DatedException, other: DatedException) -> bool:
         return False
     first, last = max(one.first_on, other.first_on), max(one.last_on, other.last_on)
     if one.yearly and other.yearly:
-        last = last.replace(day=1) + 9 * timedelta(days=MOST_DAYS)  # whatever the leap years are, they come round
+        last += 9 * timedelta(days=MOST_DAYS)  # in nine years every day comes, a 29 February too
     elif one.yearly != other.yearly:
         first, last = (one.first_on, one.last_on) if other.yearly else (other.first_on, other.last_on)
     spans = list(other.occurrences(first, last))

@@ -109,6 +109,8 @@ async def set_rules(
         rules, new = await availability.load(tx, supervisor_id), False
     except NotFound:
         rules, new = Availability(()), True
+    if changes.keys() & {"country", "subdivision"}:
+        await availability.open_calendars()
     changed = _change(rules, changes)
     if new and template is not None and changed.mode is Mode.ONLINE and not changed.place:
         changed = replace(changed, place=template)
@@ -125,6 +127,8 @@ def _change(rules: Availability, changes: Mapping[str, object]) -> Availability:
             values["approval"] = Approval(values["approval"])
     except ValueError as error:
         raise NotUnderstood from error
+    if "hours" in values:
+        values["hours"] = tuple(values["hours"])
     if "country" in values and values["country"] != rules.country:
         values.setdefault("subdivision", None)
     changed = replace(rules, **values)
