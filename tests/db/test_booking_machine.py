@@ -12,10 +12,10 @@ import itertools
 import os
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -27,10 +27,10 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import select, text
+from sqlalchemy import select
 
 from embedded.postgresql import PostgreSQL
-from supervision import appointments, availability, jobs, moves, policies
+from supervision import absences, appointments, availability, jobs, moves, policies, series, waits
 from supervision.appointments import Appointment, Proposal
 from supervision.audit import Actor
 from supervision.availability import Availability, DatedException, WeeklyRange
@@ -39,7 +39,10 @@ from supervision.errors import Refused
 from supervision.models import Approval, Exceptional, Status, audit_entries, holds, notifications
 from supervision.pairs import Pair
 from supervision.people import Person
-from tests.support.sample import acts, add_pair, add_person
+from supervision.series import Scope
+from supervision.waits import Offer, Wait
+from tests.db.booking_model import OPEN, Cast, News, Range, Told, World, both_mailed, make_cast
+from tests.support.sample import acts
 
 LONG = os.environ.get("VISAVIS_LONG") == "1"
 RUNS, STEPS = (2000, 50) if LONG else (25, 30)
@@ -57,76 +60,12 @@ BEGINNINGS = (
     datetime(2027, 3, 12, 9, 30, tzinfo=UTC),  # New York's go forward on 14 March
     datetime(2027, 3, 26, 20, 0, tzinfo=UTC),  # Lisbon's go forward on 28 March
 )
-OPEN = (Status.REQUESTED, Status.CONFIRMED)
 WHAT: tuple[str, ...] = ("book",) * 3 + ("confirm",) * 3 + ("reschedule",) * 3 + ("answer",) * 2
 WHAT += ("book any time", "decline", "cancel", "mark", "settle", "look", "wait")
+WHAT += ("series", "group", "group", "move group", "join", "join", "offer", "away", "wait")
+GROUPED = ("confirm", "confirm", "accept", "accept", "refuse", "withdraw", "cancel", "decline")
 SETTLED = (Exceptional.TIME_OFF, Exceptional.EXTRA_HOURS, Approval.ASK, Approval.AUTOMATIC, None)
 WHO = ("supervisor", "supervisor", "supervisee", "supervisee", "stranger")
-LEGAL = {
-    (None, Status.REQUESTED),
-    (None, Status.CONFIRMED),
-    (Status.REQUESTED, Status.CONFIRMED),
-    (Status.REQUESTED, Status.DECLINED),
-    (Status.REQUESTED, Status.CANCELLED),
-    (Status.CONFIRMED, Status.DECLINED),
-    (Status.CONFIRMED, Status.CANCELLED),
-    (Status.CONFIRMED, Status.COMPLETED),
-    (Status.CONFIRMED, Status.NO_SHOW),
-    (Status.COMPLETED, Status.NO_SHOW),
-    (Status.NO_SHOW, Status.COMPLETED),
-}
-
-News = tuple[str, str, uuid.UUID]  # kind, channel, person
-Range = tuple[datetime, datetime]
-
-
-@dataclass
-class Told:
-    """A row of the outbox as the model knows it."""
-
-    kind: str
-    channel: str
-    person: uuid.UUID
-    appointment: uuid.UUID
-    revision: int
-    state: str = "pending"
-
-
-@dataclass
-class World:
-    """The model: appointments as they should stand, what was told, what was written down."""
-
-    known: dict[uuid.UUID, Appointment] = field(default_factory=dict)
-    told: list[Told] = field(default_factory=list)
-    audited: list[str] = field(default_factory=list)
-
-    def put(self, after: Appointment, action: str, news: list[News]) -> None:
-        before = self.known.get(after.id)
-        if before is None or before.status is not after.status:
-            assert (before and before.status, after.status) in LEGAL
-        if before is not None and after.revision > before.revision:
-            for one in self.told:
-                if one.appointment == after.id and one.state == "pending":
-                    one.state = "superseded"
-        self.known[after.id] = after
-        self.audited.append(action)
-        self.told += [Told(*one, after.id, after.revision) for one in news]
-
-    def held(self) -> Iterator[tuple[uuid.UUID, Range]]:
-        """What everybody's time is taken by, one person's touching ranges of one appointment as one."""
-        for one in self.known.values():
-            if one.status in (*OPEN, Status.COMPLETED, Status.NO_SHOW):
-                times: list[Appointment | Proposal] = [one, *([one.proposal] if one.proposal else [])]
-                for since, until in _merged([taken.held for taken in times]):
-                    yield one.supervisor_id, (since, until)
-                for since, until in _merged([(taken.starts_at, taken.ends_at) for taken in times]):
-                    yield one.supervisee_id, (since, until)
-
-
-def _merged(ranges: list[Range]) -> list[Range]:
-    if len(ranges) == 2 and ranges[0][0] <= ranges[1][1] and ranges[1][0] <= ranges[0][1]:
-        return [(min(one[0] for one in ranges), max(one[1] for one in ranges))]
-    return ranges
 
 
 class Bookings(RuleBasedStateMachine):
@@ -135,7 +74,7 @@ class Bookings(RuleBasedStateMachine):
     database: Database
     owner: Database
     runner: asyncio.Runner
-    cast: "Cast"
+    cast: Cast
 
     def __init__(self) -> None:
         super().__init__()
@@ -192,6 +131,20 @@ class Bookings(RuleBasedStateMachine):
                 self.answer_proposal(which, ("asked", "proposer", "asked", "stranger")[place], by)
             case "settle":
                 self.settle(place, which % 10, SETTLED[which % len(SETTLED)])
+            case "series":
+                self.book_series(place, which, by, skip=minutes > 0)
+            case "group" if any(one.series_id for one in self.world.known.values()):
+                self.change_group(GROUPED[which % len(GROUPED)], which, by, (Scope.ALL, Scope.FOLLOWING)[place % 2])
+            case "move group" if any(one.series_id for one in self.world.known.values()):
+                self.move_group(which, by, minutes, (Scope.ALL, Scope.FOLLOWING)[place % 2], skip=which % 3 > 0)
+            case "join":
+                self.join(place, which)
+            case "offer":
+                self.answer_offer(which, ("accept", "accept", "pass", "leave")[place], by)
+            case "away":
+                self.go_away(place, which, ("cancel", "propose")[minutes > 0])
+            case "group" | "move group":
+                self.book_series(place, which, "supervisee", skip=True)
             case "look":
                 self.nothing_held_is_offered(place)
             case "wait":
@@ -234,9 +187,7 @@ class Bookings(RuleBasedStateMachine):
             self.note_booked(pair, actor, booked)
 
     def note_booked(self, pair: Pair, actor: Actor, booked: Appointment) -> None:
-        rules, behalf = self.hours[pair.supervisor.id], actor.person_id == pair.supervisor.id
-        asks = not behalf and (pair.approval or rules.approval) is Approval.ASK
-        assert booked.status is (Status.REQUESTED if asks else Status.CONFIRMED)
+        asks, behalf = self.require_booked(pair, actor, booked)
         supervisor, supervisee = booked.people
         if asks:
             news: list[News] = [("appointment.requested", channel, supervisor) for channel in ("matrix", "mail")]
@@ -246,17 +197,18 @@ class Bookings(RuleBasedStateMachine):
             news = [(kind, "matrix", told), *both_mailed(kind, booked), *self.reminders(booked)]
         self.world.put(booked, "appointment.book", news)
 
+    def require_booked(self, pair: Pair, actor: Actor, booked: Appointment) -> tuple[bool, bool]:
+        """Whether the supervisor is asked, and whether it was booked on behalf."""
+        rules, behalf = self.hours[pair.supervisor.id], actor.person_id == pair.supervisor.id
+        asks = not behalf and (pair.approval or rules.approval) is Approval.ASK
+        assert booked.status is (Status.REQUESTED if asks else Status.CONFIRMED)
+        return asks, behalf
+
     # Answering, calling off, correcting, moving
 
     def confirm(self, which: int, by: str) -> None:
         before, actor = self.pick(which, by, Status.REQUESTED)
-        may = (
-            by == "supervisor"
-            and before.status is Status.REQUESTED
-            and before.starts_at > self.now
-            and before.answer_by is not None
-            and before.answer_by > self.now
-        )
+        may = self.may("confirm", before, actor)
         after = self.attempt(lambda tx: appointments.confirm(tx, actor, before.id, now=self.now))
         assert (after is not None) == may
         if after is not None:
@@ -267,9 +219,7 @@ class Bookings(RuleBasedStateMachine):
 
     def decline(self, which: int, by: str) -> None:
         before, actor = self.pick(which, by, *OPEN)
-        request = by == "supervisor" and before.status is Status.REQUESTED
-        behalf = by == "supervisee" and before.status is Status.CONFIRMED and before.on_behalf
-        may = request or (behalf and before.starts_at > self.now)
+        may = self.may("decline", before, actor)
         after = self.attempt(lambda tx: appointments.decline(tx, actor, before.id, now=self.now))
         assert (after is not None) == may
         if after is not None:
@@ -280,12 +230,11 @@ class Bookings(RuleBasedStateMachine):
 
     def cancel(self, which: int, by: str) -> None:
         before, actor = self.pick(which, by, *OPEN)
-        may = by != "stranger" and before.status in OPEN and before.starts_at > self.now
+        may = self.may("cancel", before, actor)
         after = self.attempt(lambda tx: appointments.cancel(tx, actor, before.id, now=self.now))
         assert (after is not None) == may
         if after is not None:
-            notice = self.hours[before.supervisor_id].cancel_notice * MINUTE
-            late = by == "supervisee" and before.status is Status.CONFIRMED and before.starts_at - self.now < notice
+            late = self.is_late(before, actor)
             self.require(before, after, status=Status.CANCELLED, late=late, answer_by=None, proposal=None, by=1)
             kind = "appointment.cancelled"
             told: News = (kind, "matrix", before.other(actor.person_id))
@@ -347,9 +296,7 @@ class Bookings(RuleBasedStateMachine):
         actor = Actor(person, "web")
         act = {"accept": moves.accept, "refuse": moves.refuse, "withdraw": moves.withdraw}[answer]
         after = self.attempt(lambda tx: act(tx, actor, before.id, now=self.now, if_proposal=proposal.id))
-        in_time = proposal.answer_by > self.now and before.starts_at > self.now
-        may = by == ("proposer" if answer == "withdraw" else "asked") and (in_time or answer != "accept")
-        assert (after is not None) == may
+        assert (after is not None) == self.may(answer, before, actor)
         if after is None:
             return
         if answer == "accept":
@@ -367,6 +314,260 @@ class Bookings(RuleBasedStateMachine):
         if after.status is Status.CONFIRMED:
             news += self.reminders(after)
         self.world.put(after, action, news)
+
+    # Series
+
+    def book_series(self, place: int, which: int, by: str, *, skip: bool) -> None:
+        """Three weeks from an hour on that is mostly free."""
+        pair = self.cast.pairs[place]
+        actor = acts(pair.supervisor if by == "supervisor" else pair.supervisee)
+        offered = self.do(
+            lambda tx: availability.slots(tx, pair, since=self.now, until=self.now + timedelta(days=5), now=self.now)
+        )
+        if not offered:
+            return
+        starts_at = offered[which % len(offered)].starts_at
+        rule = "FREQ=WEEKLY;COUNT=3"
+        done = self.attempt(lambda tx: series.book(tx, actor, pair, starts_at, rule, skip=skip, now=self.now))
+        if done is None:
+            return
+        assert skip or not done.clashes
+        assert done.booked[0].starts_at == starts_at
+        for one in done.booked:
+            assert self.is_free(pair, one.starts_at, one.length)
+            assert (one.series_id, one.series_at) == (done.series_id, one.starts_at)
+            clock = one.starts_at.astimezone(pair.supervisor.zone).time()
+            assert clock == starts_at.astimezone(pair.supervisor.zone).time()
+            self.require_booked(pair, actor, one)
+            self.world.known[one.id] = one
+        for one in done.booked:
+            del self.world.known[one.id]
+        supervisor, supervisee = pair.supervisor.id, pair.supervisee.id
+        if done.booked[0].status is Status.REQUESTED:
+            news: list[News] = [("series.requested", channel, supervisor) for channel in ("matrix", "mail")]
+        elif by == "supervisor":
+            news = [("series.booked", "matrix", supervisee), *both_mailed("series.booked", done.booked[0])]
+        else:
+            news = [("series.confirmed", "matrix", supervisor), *both_mailed("series.confirmed", done.booked[0])]
+        self.world.put_group(done.booked, "appointment.book", news, self.reminders_of(done.booked))
+
+    def change_group(self, what: str, which: int, by: str, scope: Scope) -> None:
+        anchor, actor = self.pick_of_series(which, by)
+        if what in ("accept", "refuse", "withdraw"):
+            proposed = [one for one in self.world.known.values() if one.series_id and one.proposal]
+            anchor = proposed[which % len(proposed)] if proposed else anchor
+        meant = [one for one in self.scope_of(anchor, scope) if self.may(what, one, actor)]
+        act = getattr(series, what)
+        after = self.attempt(lambda tx: act(tx, actor, anchor.id, scope, now=self.now))
+        assert [one.id for one in after or []] == [one.id for one in meant]
+        if after is None:
+            return
+        other = anchor.other(actor.person_id)
+        values: dict[str, Any] = {"answer_by": None, "proposal": None}
+        for one, now in zip(meant, after, strict=True):
+            match what:
+                case "confirm":
+                    self.require(one, now, by=1, status=Status.CONFIRMED, **values)
+                case "decline":
+                    self.require(one, now, by=1, status=Status.DECLINED, **values)
+                case "cancel":
+                    late = self.is_late(one, actor)
+                    self.require(one, now, by=1, status=Status.CANCELLED, late=late, **values)
+                case "accept":
+                    assert one.proposal is not None
+                    assert (now.starts_at, now.status) == (one.proposal.starts_at, Status.CONFIRMED)
+                case _:
+                    self.require(one, now, by=0, proposal=None)
+        kind = {
+            "confirm": "series.confirmed",
+            "decline": "series.declined",
+            "cancel": "series.cancelled",
+            "accept": "series.rescheduled",
+            "refuse": "series.refused",
+            "withdraw": "series.withdrawn",
+        }[what]
+        shown = what not in ("refuse", "withdraw")
+        mailed = both_mailed(kind, anchor) if shown else [(kind, "mail", other)]
+        reminded = self.reminders_of(after) if what in ("confirm", "accept") else []
+        news = [(kind, "matrix", other), *mailed]
+        self.world.put_group(after, f"appointment.{what}", news, reminded, shown=shown)
+
+    def move_group(self, which: int, by: str, minutes: int, scope: Scope, *, skip: bool) -> None:
+        anchor, actor = self.pick_of_series(which, by)
+        starts_at = anchor.starts_at + minutes * MINUTE
+        done = self.attempt(
+            lambda tx: series.reschedule(tx, actor, anchor.id, starts_at, scope, skip=skip, now=self.now)
+        )
+        if done is None:
+            return
+        assert by != "stranger"
+        assert skip or not done.clashes
+        assert {one.id for one in done.moved} <= {one.id for one in self.scope_of(anchor, scope)}
+        asked = [one for one in done.moved if one.proposal and one.revision == self.world.known[one.id].revision]
+        moved = [one for one in done.moved if one not in asked]
+        other = anchor.other(actor.person_id)
+        kind = "series.rescheduled"
+        if moved:
+            news: list[News] = [(kind, "matrix", other), *both_mailed(kind, anchor)]
+            self.world.put_group(moved, "appointment.reschedule", news, self.reminders_of(moved))
+        if asked:
+            news = [("series.proposed", channel, other) for channel in ("matrix", "mail")]
+            self.world.put_group(asked, "appointment.propose", news, [], shown=False)
+
+    def pick_of_series(self, which: int, by: str) -> tuple[Appointment, Actor]:
+        found = [one for one in self.world.known.values() if one.series_id]
+        ahead = [one for one in found if one.status in OPEN and one.starts_at > self.now]
+        anchor = (ahead or found)[which % len(ahead or found)]
+        people = {"supervisor": anchor.supervisor_id, "supervisee": anchor.supervisee_id}
+        return anchor, Actor(people.get(by, self.cast.stranger.id), "web")
+
+    def scope_of(self, anchor: Appointment, scope: Scope) -> list[Appointment]:
+        members = [one for one in self.world.known.values() if one.series_id == anchor.series_id]
+        ordered = sorted(members, key=lambda one: one.series_at or one.starts_at)
+        first = ordered.index(anchor) if scope is Scope.FOLLOWING else 0
+        return ordered[first:]
+
+    # The waiting list
+
+    def join(self, place: int, which: int) -> None:
+        """Wait for a time that another has, or for any of a day."""
+        pair = self.cast.pairs[place]
+        ahead = [one for one in self.world.known.values() if one.starts_at > self.now and one.status in OPEN]
+        if ahead and which % 3:
+            since = ahead[which % len(ahead)].starts_at
+            until = since + MINUTE
+        else:
+            since = self.now + timedelta(hours=which % 200)
+            until = since + timedelta(hours=4)
+        wait = self.attempt(lambda tx: waits.join(tx, acts(pair.supervisee), pair, [(since, until)], now=self.now))
+        if wait is not None:
+            assert wait.offer is None
+            self.world.put_wait(wait, ["wait.join"], [], self.hours[pair.supervisor.id])
+
+    def answer_offer(self, which: int, what: str, by: str) -> None:
+        found = [one for one in self.world.waits.values() if one.ended_at is None]
+        offered = [one for one in found if one.offer]
+        if not found:
+            return
+        before = (offered or found)[which % len(offered or found)]
+        rules, pair = self.hours[before.supervisor_id], self.cast.by_id[before.pair_id]
+        actor = Actor(self.cast.stranger.id, "web") if by == "stranger" else acts(pair.supervisee)
+        match what:
+            case "leave":
+                done = self.attempt(lambda tx: self.leave(tx, actor, before))
+                assert (done is not None) == (by != "stranger")
+                if done is not None:
+                    self.world.put_wait(replace(before, ended_at=self.now, offer=None), ["wait.leave"], [], rules)
+            case "pass":
+                after = self.attempt(lambda tx: waits.pass_by(tx, actor, before.id, now=self.now))
+                assert (after is not None) == (by != "stranger" and before.offer is not None)
+                if after is not None and before.offer is not None:
+                    assert after.passed == (*before.passed, before.offer.starts_at)
+                    self.world.put_wait(after, ["wait.pass"], [], rules)
+            case _:
+                booked = self.attempt(lambda tx: waits.accept(tx, actor, before.id, now=self.now))
+                if booked is None:
+                    return
+                assert before.offer is not None
+                assert by != "stranger"
+                assert booked.starts_at == before.offer.starts_at
+                assert before.offer.until > self.now
+                self.world.put_wait(replace(before, ended_at=self.now, offer=None), ["wait.accept"], [], rules)
+                self.note_booked(pair, actor, booked)
+
+    async def leave(self, tx: Transaction, actor: Actor, wait: Wait) -> bool:
+        await waits.leave(tx, actor, wait.id, self.now)
+        return True
+
+    def look_at_waits(self) -> None:
+        """After the job: what has lapsed is over, and each new offer is a free time that its reader wants."""
+        ids = list(self.world.waits)
+
+        async def read(tx: Transaction) -> list[Wait | None]:
+            return [await waits.find(tx, one) for one in ids]
+
+        after = {one.id: one for one in self.do(read)}
+        for before in list(self.world.waits.values()):
+            if before.ended_at is None and before.offer and after[before.id].offer != before.offer:
+                kinds = [("wait.lapsed", "matrix")] if after[before.id].ended_at is None else []
+                lapsed = before.offer.until <= self.now
+                action = [] if not kinds else ["wait.lapse" if lapsed else "wait.withdraw"]
+                self.world.put_wait(replace(before, offer=None), action, kinds, self.hours[before.supervisor_id])
+        for before in list(self.world.waits.values()):
+            now, rules = after[before.id], self.hours[before.supervisor_id]
+            if before.ended_at is None and now.ended_at is not None:
+                assert before.ends_at <= self.now
+                self.world.put_wait(now, ["wait.end"], [], rules)
+            elif now.offer != before.offer:
+                assert now.offer is not None
+                length = (now.offer.ends_at - now.offer.starts_at) // MINUTE
+                assert self.is_free(self.cast.by_id[now.pair_id], now.offer.starts_at, length)
+                assert before.wants(now.offer.starts_at) or now.passed != before.passed
+                assert now.offer.starts_at not in now.passed
+                news = [("wait.offered", channel) for channel in ("matrix", "mail")]
+                self.world.put_wait(now, ["wait.offer"], news, rules)
+            else:
+                self.world.put_wait(now, [], [], rules)
+
+    # Being away
+
+    def go_away(self, place: int, which: int, then: Literal["cancel", "propose"]) -> None:
+        supervisor = self.cast.pairs[place].supervisor
+        first = self.now.astimezone(supervisor.zone).date() + timedelta(days=1 + which % 6)
+        away = absences.period(supervisor.zone, first, first)
+        found = self.do(lambda tx: absences.affected(tx, supervisor.id, first, first, self.now))
+
+        def falls_in(one: Appointment | Proposal | Offer | None) -> bool:
+            return one is not None and one.starts_at < away[1] and away[0] < one.ends_at
+
+        assert {one.id for one in found} == {
+            one.id
+            for one in self.world.known.values()
+            if one.supervisor_id == supervisor.id
+            and one.status in OPEN
+            and one.starts_at > self.now
+            and (falls_in(one) or falls_in(one.proposal))
+        }
+        expected = [(one.id, one.revision) for one in found]
+        actor = acts(supervisor)
+        done = self.attempt(
+            lambda tx: absences.go(tx, actor, supervisor, first, first, then=then, expected=expected, now=self.now)
+        )
+        if done is None:
+            assert then == "propose"
+            return
+        self.world.audited.append("availability.add_exception")
+        for wait in list(self.world.waits.values()):
+            if wait.supervisor_id == supervisor.id and wait.offer and falls_in(wait.offer):
+                rules = self.hours[supervisor.id]
+                self.world.put_wait(replace(wait, offer=None), ["wait.withdraw"], [("wait.lapsed", "matrix")], rules)
+        for before, after in zip(found, done, strict=True):
+            other = before.supervisee_id
+            if not falls_in(before):
+                own = before.proposal is not None and before.proposal.by == supervisor.id
+                kind, action = ("move.withdrawn", "withdraw") if own else ("move.refused", "refuse")
+                self.require(before, after, by=0, proposal=None)
+                news: list[News] = [(kind, channel, other) for channel in ("matrix", "mail")]
+                self.world.put(after, f"appointment.{action}", news)
+            elif then == "cancel":
+                values: dict[str, Any] = {"answer_by": None, "proposal": None}
+                self.require(before, after, by=1, status=Status.CANCELLED, **values)
+                kind = "appointment.cancelled"
+                self.world.put(after, "appointment.cancel", [(kind, "matrix", other), *both_mailed(kind, after)])
+            elif after != before:
+                self.note_away_move(before, after, actor)
+        for one in self.world.known.values():
+            out = one.proposal is not None and one.proposal.by == supervisor.id and not falls_in(one.proposal)
+            if one.supervisor_id == supervisor.id and one.status in OPEN and falls_in(one):
+                assert out or one.starts_at <= self.now
+
+    def note_away_move(self, before: Appointment, after: Appointment, actor: Actor) -> None:
+        if after.proposal is None:  # her supervisee had proposed that very time
+            self.note_moved(before, after, actor, "appointment.accept", Status.CONFIRMED)
+            return
+        assert after.proposal.by == actor.person_id
+        news: list[News] = [("move.proposed", channel, before.supervisee_id) for channel in ("matrix", "mail")]
+        self.world.put(after, "appointment.propose", news)
 
     # The supervisors' hours
 
@@ -398,18 +599,54 @@ class Bookings(RuleBasedStateMachine):
         """And the periodic jobs run: what is over is completed, what nobody answered lapses."""
         self.now += minutes * MINUTE
         self.runner.run(jobs.run_once(self.database, "close_past", now=self.now))
+        self.let_series_lapse()
         for before in list(self.world.known.values()):
-            if before.proposal and before.proposal.answer_by <= self.now:
+            if self.has_lapsed_move(before):
                 before = replace(before, proposal=None)
                 news = [("move.lapsed", channel, one) for one in before.people for channel in ("matrix", "mail")]
                 self.world.put(before, "appointment.lapse_move", news)
             if before.status is Status.CONFIRMED and before.ends_at <= self.now:
                 self.world.put(replace(before, status=Status.COMPLETED), "appointment.complete", [])
-            if before.status is Status.REQUESTED and before.answer_by and before.answer_by <= self.now:
+            if self.has_lapsed(before):
                 after = replace(before, status=Status.DECLINED, revision=before.revision + 1, answer_by=None)
                 kind = "appointment.declined"
                 news = [*((kind, "matrix", one) for one in before.people), *both_mailed(kind, before)]
                 self.world.put(after, "appointment.lapse", news)
+        self.runner.run(jobs.run_once(self.database, "offer_freed", now=self.now))
+        self.look_at_waits()
+
+    def has_lapsed(self, one: Appointment) -> bool:
+        return one.status is Status.REQUESTED and one.answer_by is not None and one.answer_by <= self.now
+
+    def has_lapsed_move(self, one: Appointment) -> bool:
+        return one.proposal is not None and one.proposal.answer_by <= self.now
+
+    def let_series_lapse(self) -> None:
+        """All of a series that lapses together is told together."""
+        groups: dict[uuid.UUID, list[Appointment]] = {}
+        for one in self.world.known.values():
+            if one.series_id and (self.has_lapsed(one) or self.has_lapsed_move(one)):
+                groups.setdefault(one.series_id, []).append(one)
+        for members in groups.values():
+            for what, kind, found in (
+                ("lapse", "series.declined", [one for one in members if self.has_lapsed(one)]),
+                ("lapse_move", "series.lapsed", [one for one in members if not self.has_lapsed(one)]),
+            ):
+                if not found:
+                    continue
+                declined = what == "lapse"
+                after = [
+                    replace(
+                        one,
+                        proposal=None,
+                        status=Status.DECLINED if declined else one.status,
+                        answer_by=None if declined else one.answer_by,
+                        revision=one.revision + declined,
+                    )
+                    for one in found
+                ]
+                news = [(kind, channel, one) for one in found[0].people for channel in ("matrix", "mail")]
+                self.world.put_group(after, f"appointment.{what}", news, [], shown=declined)
 
     # What always holds
 
@@ -427,7 +664,9 @@ class Bookings(RuleBasedStateMachine):
         assert Counter((row.person_id, row.during.lower, row.during.upper) for row in taken) == Counter(
             (person, *during) for person, during in self.world.held()
         )
-        rows = Counter((r.kind, r.channel, r.person_id, r.appointment_id, r.revision, r.state) for r in outbox)
+        rows = Counter(
+            (r.kind, r.channel, r.person_id, r.appointment_id, r.revision, r.state, _about(r.details)) for r in outbox
+        )
         assert rows == Counter(tuple(vars(one).values()) for one in self.world.told)
         assert Counter(written) == Counter([*self.world.audited, *self.cast.set_up])
 
@@ -449,17 +688,38 @@ class Bookings(RuleBasedStateMachine):
 
     # What the model knows
 
+    def may(self, what: str, one: Appointment, actor: Actor) -> bool:
+        """Whether this person may do that to it now."""
+        who, ahead, proposal = actor.person_id, one.starts_at > self.now, one.proposal
+        if who not in one.people:
+            return False
+        match what:
+            case "confirm":
+                in_time = one.answer_by is not None and one.answer_by > self.now
+                return who == one.supervisor_id and one.status is Status.REQUESTED and ahead and in_time
+            case "decline" if who == one.supervisor_id:
+                return one.status is Status.REQUESTED
+            case "decline":
+                return one.status is Status.CONFIRMED and one.on_behalf and ahead
+            case "cancel":
+                return one.status in OPEN and ahead
+            case "accept":
+                return proposal is not None and proposal.by != who and proposal.answer_by > self.now and ahead
+            case "refuse":
+                return proposal is not None and proposal.by != who
+            case _:
+                return proposal is not None and proposal.by == who
+
+    def is_late(self, one: Appointment, actor: Actor) -> bool:
+        notice = self.hours[one.supervisor_id].cancel_notice * MINUTE
+        confirmed = one.status is Status.CONFIRMED
+        return actor.person_id == one.supervisee_id and confirmed and one.starts_at - self.now < notice
+
     def is_free(self, pair: Pair, starts_at: datetime, length: int, moving: uuid.UUID | None = None) -> bool:
-        rules, ends_at = self.hours[pair.supervisor.id], starts_at + length * MINUTE
-        wanted = {
-            pair.supervisor.id: (starts_at - rules.buffer_before * MINUTE, ends_at + rules.buffer_after * MINUTE),
-            pair.supervisee.id: (starts_at, ends_at),
-        }
-        others = World({key: one for key, one in self.world.known.items() if key != moving})
-        return not any(
-            person in wanted and since < wanted[person][1] and wanted[person][0] < until
-            for person, (since, until) in others.held()
-        )
+        ends_at = starts_at + length * MINUTE
+        held = self.hours[pair.supervisor.id].held(starts_at, ends_at)
+        wanted = {pair.supervisor.id: held, pair.supervisee.id: (starts_at, ends_at)}
+        return self.world.is_free(wanted, moving)
 
     def pick(self, which: int, by: str, *wanted: Status) -> tuple[Appointment, Actor]:
         """Mostly one of those statuses, if there is any."""
@@ -478,50 +738,23 @@ class Bookings(RuleBasedStateMachine):
         """The change is that, and nothing else."""
         assert after == replace(before, revision=before.revision + by, **values)
 
+    def reminders_of(self, changed: list[Appointment]) -> list[Told]:
+        return [
+            Told(*news, one.id, one.revision)
+            for one in changed
+            if one.status is Status.CONFIRMED
+            for news in self.reminders(one)
+        ]
+
     def reminders(self, appointment: Appointment) -> list[News]:
         if appointment.starts_at - timedelta(hours=24) <= self.now:
             return []
         return [("appointment.reminder", "mail", one) for one in appointment.people]
 
 
-def both_mailed(kind: str, appointment: Appointment) -> list[News]:
-    return [(kind, "mail", one) for one in appointment.people]
-
-
-@dataclass
-class Cast:
-    """Two supervisors, the second of whom is a supervisee of the first, two more supervisees, and a stranger."""
-
-    supervisors: tuple[Person, Person]
-    pairs: list[Pair]
-    stranger: Person
-    set_up: list[str] = field(default_factory=list)
-
-    @property
-    def by_id(self) -> dict[uuid.UUID, Pair]:
-        return {pair.id: pair for pair in self.pairs}
-
-    async def clear(self, owner: Database) -> None:
-        """Forget every booking; people and pairs stay."""
-        async with owner.transaction() as tx:
-            for name in ("holds", "questions", "notifications", "appointments", "waits", "series", "dated_exceptions"):
-                await tx.execute(text(f"DELETE FROM {name}"))  # noqa: S608 - these names
-            await tx.execute(text("DELETE FROM audit_entries"))
-            await tx.execute(text("UPDATE pairs SET approval = NULL, lengths = NULL"))
-        self.pairs = [replace(pair, approval=None, lengths=None) for pair in self.pairs]
-        self.set_up = ["availability.save"] * 2
-
-
-async def make_cast(database: Database) -> Cast:
-    now = BEGINNINGS[0]
-    ana = await add_person(database, "Ana", ["supervisor"], now=now, time_zone="America/Sao_Paulo")
-    nora = await add_person(database, "Nora", ["supervisor", "supervisee"], now=now, time_zone="America/New_York")
-    bruno = await add_person(database, "Bruno", ["supervisee"], now=now, time_zone="Europe/Lisbon")
-    clara = await add_person(database, "Clara", ["supervisee"], now=now, time_zone="America/Sao_Paulo")
-    stranger = await add_person(database, "Davi", ["supervisor", "supervisee", "admin"], now=now)
-    couples = ((ana, bruno), (ana, clara), (nora, bruno), (ana, nora))
-    made = [await add_pair(database, now=now, supervisor=one, supervisee=two) for one, two in couples]
-    return Cast((ana, nora), made, stranger)
+def _about(details: dict[str, Any]) -> frozenset[uuid.UUID]:
+    named = details.get("appointments") or ([details["wait"]] if "wait" in details else [])
+    return frozenset(uuid.UUID(one) for one in named)
 
 
 @pytest.mark.timeout(7200)
