@@ -394,7 +394,7 @@ class _Line:
                 pair = await pairs.get(self.tx, wait.pair_id)
                 if wait.length not in availability.lengths_of(pair, rules):
                     return
-                if not await _try_lock(self.tx, wait.people) or not await _is_unchanged(self.tx, wait):
+                if not await self._may_change(wait, rules):
                     self.taken.append(held)  # it stays this one's turn
                     self.unfinished = True
                     return
@@ -402,6 +402,12 @@ class _Line:
                 self.changed += 1
                 self.taken.append(held)
                 return
+
+    async def _may_change(self, wait: Wait, rules: Availability) -> bool:
+        """Lock both people, if nobody else is at it and all is as it was read."""
+        if not await _try_lock(self.tx, wait.people) or not await _is_unchanged(self.tx, wait):
+            return False
+        return await availability.load(self.tx, wait.supervisor_id) == rules
 
     async def _is_full(self, supervisor: Person, rules: Availability, slot: Slot) -> bool:
         """Whether the supervisor takes no more on that day or in its week; asked once a day of hers."""
