@@ -5,8 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import select
 
+from supervision import policies
+from supervision.audit import Actor
 from supervision.models import appointments
-from supervision.texts import Span, reader
+from supervision.texts import Moments, Span, reader
 from tests.support.human import Message
 from tests.support.practice import Practice
 
@@ -28,12 +30,18 @@ async def test_a_day_gives_its_list_and_a_number_books_from_it(practice: Practic
     ana = await practice.add_person("Ana", ["supervisor"], language="pt-BR", time_zone="UTC")
     supervisee = await practice.add_person("Bruno", ["supervisee"], language="en", time_zone="UTC")
     pair = await practice.add_pair(ana, supervisee)
+    async with practice.database.transaction() as tx:
+        # Long enough for a request to be open until it begins.
+        await policies.set_rules(tx, Actor(ana.id, "web"), ana.id, {"answer": 43200}, now=datetime.now(UTC))
     room, day = pair.room_id or "", working_day()
     word = WORDS[day.weekday()]
 
     def slot(hour: int) -> str:
         starts_at = day + timedelta(hours=hour)
         return reader("en", "UTC").show(Span(starts_at, starts_at + timedelta(minutes=50), brief=True))
+
+    def start(hour: int) -> str:
+        return reader("en", "UTC").show(Moments((day + timedelta(hours=hour),)))
 
     def listed(*hours: int) -> str:
         lines = [f"{number}. {slot(hour)}" for number, hour in enumerate(hours, start=1)]
@@ -44,9 +52,9 @@ async def test_a_day_gives_its_list_and_a_number_books_from_it(practice: Practic
         f"!book {word}": listed(*range(9, 18)),
         f"!book {word} {day:%d/%m} à tarde": listed(*range(12, 18)),
         "!book 11/24": "Dates begin with the day: 24/11 is 24 November. Nothing was changed.",
-        "!book 1": f"Request sent: {slot(12)} (UTC). Ana has to confirm.",
+        "!book 1": f"Request sent: {slot(12)} (UTC). Ana has to confirm by {start(12)}.",
         f"!remarcar 1 {word} às 3": f"Request to move sent: from {slot(12)} (UTC) to {slot(15)} (UTC). "
-        "Ana has to confirm.",
+        f"Ana has to confirm by {start(15)}.",
     }
     async with practice.phones(pair) as (_, bruno):
         for command, sentence in said.items():
