@@ -35,16 +35,13 @@ def read(text: str) -> When | None:
 def read_period(text: str) -> Period | None:
     """`20/12 to 10/1`, `de 20 a 27 de dezembro`, `24/12`, `dezembro`: whole days, or None where they make no sense."""
     said = LEAD.sub("", spell(text))
-    if not 0 < len(said) <= LONGEST:
+    if not 0 < len(said) <= LONGEST or LEFT_OPEN.search(said):
         return None
+    both = _first_and_last(said, UNTIL)
+    if both is not None:
+        return both
     one = _whole_days(said)
-    if one is not None:
-        return Period(one)
-    for cut in itertools.islice(UNTIL.finditer(said), CUTS):
-        first, last = _both_days(said[: cut.start()], said[cut.end() :])
-        if first and last:
-            return Period(first, last)
-    return None
+    return Period(one) if one is not None else _first_and_last(said, HYPHEN)
 
 
 @dataclass(frozen=True)
@@ -190,8 +187,10 @@ SPELLINGS = tuple(
 NUMBER_WORD = re.compile(rf"\b(?:{_names(NUMBERS)})\b", re.ASCII)
 
 
-LEAD = re.compile(r"(?:from|between|entre|desde|de|d[ao]|dos?)(?: dias?)? |dias ", re.ASCII)
-UNTIL = re.compile(r" (?:to|a|ao|ate(?: o)?|until|till|through|e|and) (?:o |the )?| ?- ?", re.ASCII)
+LEAD = re.compile(r"^(?:(?:from|between|entre|desde|de|d[ao]|dos?)(?: dias?)? |dias )", re.ASCII)
+UNTIL = re.compile(r" (?:to|a|ao|ate(?: o)?|until|till|through|e|and) (?:o |the )?| - ", re.ASCII)
+HYPHEN = re.compile(r"-")
+LEFT_OPEN = re.compile(r"(?: (?:to|ao?|ate|until|till|through|e|and)|-)$", re.ASCII)
 CUTS = 8  # an ISO date has two hyphens of its own
 
 
@@ -404,6 +403,14 @@ def _whole_days(said: str) -> When | None:
     parts = _parts(said)
     days = [part for part in parts or () if isinstance(part, Day)]
     return _one_day(days) if days and parts == days else None
+
+
+def _first_and_last(said: str, between: re.Pattern[str]) -> Period | None:
+    for cut in itertools.islice(between.finditer(said), CUTS):
+        first, last = _both_days(said[: cut.start()], said[cut.end() :])
+        if first and last:
+            return Period(first, last)
+    return None
 
 
 def _both_days(first: str, last: str) -> tuple[When | None, When | None]:

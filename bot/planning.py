@@ -155,7 +155,7 @@ def _shown(talk: Talk, known: Sequence[Wait]) -> Reply:
         for one in known
         if one.offer is not None
     ]
-    waited = [line for one in known for line in _ranges(talk, one)]
+    waited = [line for one in sorted(known, key=lambda one: one.ranges) for line in _ranges(talk, one)]
     return Reply((head, *waited, *on_offer, Line("waitlist.foot")))
 
 

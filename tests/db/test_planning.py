@@ -138,13 +138,14 @@ async def test_somebody_waits_and_leaves(room: Room) -> None:
     assert await room.hear("!espera 29/11 tarde") == [head, "- Sun 29 Nov, 12:00–19:00", how]
     assert await room.hear("!waitlist 24/11 20:00") == [head, "- Tue 24 Nov, 20:00", how]
     foot = "!waitlist tue adds a day; !waitlist off leaves the list."
-    waited = ["- Sat 28 Nov, any time", "- Sun 29 Nov, 12:00–19:00", "- Tue 24 Nov, 20:00"]
+    waited = ["- Tue 24 Nov, 20:00", "- Sat 28 Nov, any time", "- Sun 29 Nov, 12:00–19:00"]
     assert await room.hear("!waitlist") == ["You are waiting for a time with Ana (Sao Paulo):", *waited, foot]
     left = await room.hear("!waitlist off sat")
     assert left == [
         "Taken off the list. What remains:",
         "You are waiting for a time with Ana (Sao Paulo):",
-        *waited[1:],
+        waited[0],
+        waited[2],
         foot,
     ]
     assert await room.hear("!waitlist off mon") == ["You are not waiting for that. Nothing was changed."]
@@ -325,20 +326,21 @@ async def test_only_the_supervisor_goes_away(room: Room) -> None:
         assert await tx.scalar(select(func.count()).select_from(questions)) == 0
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("!away", "From when to when? This works: !away 20/12 to 10/1"),
-        ("!away soon", "I did not understand the days. This works: !away 20/12 to 10/1"),
-        ("!away 20/11 to 22/11", "Those days are over. Nothing was changed."),
-        ("!away 10/1/2027 to 20/12/2026", "The last day lies before the first. Nothing was changed."),
-        ("!away 31/2", "That day or time does not exist. This works: !book 24/11 10:00"),
-        (
-            "!away next week",
-            "That can be more than one day. Name the first and the last by date, for example 20/12 to 10/1. "
-            "Nothing was changed.",
-        ),
-    ],
-)
-async def test_days_that_make_no_sense_are_refused(room: Room, text: str, said: str) -> None:
-    assert await room.ana(text) == [said]
+SENSELESS = [
+    ("!away", "From when to when? This works: !away 20/12 to 10/1"),
+    ("!away soon", "I did not understand the days. This works: !away 20/12 to 10/1"),
+    ("!away 20/11 to 22/11", "Those days are over. Nothing was changed."),
+    ("!away 10/1/2027 to 20/12/2026", "The last day lies before the first. Nothing was changed."),
+    ("!away 31/2", "That day or time does not exist. This works: !book 24/11 10:00"),
+    (
+        "!away next week",
+        "That can be more than one day. Name the first and the last by date, for example 20/12 to 10/1. "
+        "Nothing was changed.",
+    ),
+]
+
+
+async def test_days_that_make_no_sense_are_refused(room: Room) -> None:
+    for text, said in SENSELESS:
+        assert await room.ana(text) == [said]
+    assert await days_off(room.database) == []

@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 from bot.commands import (
     BY_WORD,
     WORDS,
+    Accept,
     Appointments,
+    Availability,
+    Away,
     Book,
     Cancel,
     Command,
@@ -17,12 +20,19 @@ from bot.commands import (
     Help,
     Incomplete,
     Language,
+    NoShow,
     Reschedule,
+    Series,
+    Settings,
     Slots,
     Unknown,
+    Waitlist,
+    help_for,
     parse,
 )
-from bot.whens import Clock, Date, InDays, Month, MonthDay, Weekday, When
+from bot.measures import Change, Weekly
+from bot.whens import Clock, Date, InDays, Month, MonthDay, Period, Weekday, When
+from supervision import texts
 
 TEN = Clock((10 * 60,))
 
@@ -69,6 +79,82 @@ TEN = Clock((10 * 60,))
         ("!cancel 1", Cancel(1)),
         ("!cancelar 1 estou Doente", Cancel(1, "estou Doente")),
         ("!cancel all", Incomplete("cancel")),
+        ("!cancel 1 all", Cancel(1, None, "all")),
+        ("!cancelar 2 série inteira", Cancel(2, None, "all")),
+        ("!cancel 1 all: Ill for weeks", Cancel(1, "Ill for weeks", "all")),
+        ("!cancel 1 all of us are ill", Cancel(1, "all of us are ill")),
+        ("!cancelar 1 todos doentes", Cancel(1, "todos doentes")),
+        ("!cancelar 1 essa semana não dá", Cancel(1, "essa semana não dá")),
+        ("!cancel 1 this and following", Cancel(1, None, "following")),
+        ("!cancelar 1 esta e as seguintes, Férias", Cancel(1, "Férias", "following")),
+        ("!cancel 1 only this one", Cancel(1, None, "one")),
+        ("!confirm 1 all", Confirm(1, "all")),
+        ("!confirmar todas", Confirm(None, "all")),
+        ("!decline 2 following", Decline(2, "following")),
+        ("!accept", Accept()),
+        ("!aceitar 2", Accept(2)),
+        ("!aceitar 2 seguintes", Accept(2, "following")),
+        ("!accept that", Incomplete("accept")),
+        ("!noshow", NoShow()),
+        ("!falta 3", NoShow(3)),
+        ("!falta ontem", Incomplete("noshow")),
+        ("!slots 90 min", Slots(None, None, 90)),
+        ("!horarios dezembro 90min", Slots(12, None, 90)),
+        ("!slots ter de 50 minutos", Slots(None, When(Weekday(1)), 50)),
+        ("!book 2 90 min", Book(2, 90)),
+        ("!agendar ter 10h por 90 minutos", Book(When(Weekday(1), TEN), 90)),
+        ("!book tue 10h30 min", Book(When(Weekday(1), Clock((10 * 60 + 30,))))),
+        ("!book in 30 min", Incomplete("book")),
+        ("!reschedule 1 tue 10h all", Reschedule(1, When(Weekday(1), TEN), "all")),
+        ("!remarcar 1 série inteira para ter 10h, pulando", Reschedule(1, When(Weekday(1), TEN), "all", skip=True)),
+        ("!remarcar 1 esta e as seguintes", Reschedule(1, None, "following")),
+        ("!series", Series()),
+        ("!series 2 weekly 10x", Series(2, "weekly", 10)),
+        ("!serie 2 10 vezes semanal", Series(2, "weekly", 10)),
+        ("!serie ter 10h quinzenal até 30/06", Series(When(Weekday(1), TEN), "fortnightly", None, When(Date(30, 6)))),
+        (
+            "!series tue 10h every other week until 30/6/2027, skip",
+            Series(When(Weekday(1), TEN), "fortnightly", None, When(Date(30, 6, 2027)), skip=True),
+        ),
+        ("!série toda terça às 10h 8x", Series(When(Weekday(1), TEN), "weekly", 8)),
+        ("!series every other tuesday at 10:00 4 times", Series(When(Weekday(1), TEN), "fortnightly", 4)),
+        ("!serie 24/11 10:00 mensal 6x 90 min", Series(When(Date(24, 11), TEN), "monthly", 6, minutes=90)),
+        ("!serie 3 todos os meses até dezembro", Series(3, "monthly", None, When(Month(12)))),
+        ("!series tue 10h weekly", Series(When(Weekday(1), TEN), "weekly")),
+        ("!series tue 10h 10x", Series(When(Weekday(1), TEN), None, 10)),
+        ("!series 2 weekly 10x until 30/6", Incomplete("series")),
+        ("!series 2 weekly until soon", Incomplete("series")),
+        ("!series 2 weekly until 10h", Incomplete("series")),
+        ("!series soon", Incomplete("series")),
+        ("!waitlist", Waitlist()),
+        ("!waitlist tue", Waitlist(When(Weekday(1)))),
+        ("!espera dezembro", Waitlist(When(Month(12)))),
+        ("!waitlist tue 90 min", Waitlist(When(Weekday(1)), 90)),
+        ("!waitlist off", Waitlist(off=True)),
+        ("!espera sair ter", Waitlist(When(Weekday(1)), off=True)),
+        ("!espera sim", Waitlist(take=True)),
+        ("!waitlist no", Waitlist(take=False)),
+        ("!waitlist soon", Incomplete("waitlist")),
+        ("!away", Away()),
+        ("!away 20/12 to 10/1", Away(Period(When(Date(20, 12)), When(Date(10, 1))))),
+        ("!ausência 24/12", Away(Period(When(Date(24, 12))))),
+        ("!away 4821 cancel", Away(None, "4821", "cancel")),
+        ("!away 4821 move", Away(None, "4821", "propose")),
+        ("!ausencia 0042 remarcar", Away(None, "0042", "propose")),
+        ("!away 4821", Away(None, "4821")),
+        ("!away 4821 please", Incomplete("away")),
+        ("!away 20/12 10h", Incomplete("away")),
+        ("!settings", Settings()),
+        ("!configurar 0042", Settings(None, "0042")),
+        ("!settings notice 24h", Settings(Change("notice", 1440))),
+        ("!settings place Sala 3, Rua Áurea", Settings(Change("place", "Sala 3, Rua Áurea"))),
+        ("!settings notice 24", Incomplete("settings")),
+        ("!settings colour blue", Incomplete("settings")),
+        ("!settings notice", Incomplete("settings")),
+        ("!availability", Availability()),
+        ("!disponibilidade 0042", Availability(None, "0042")),
+        ("!availability sat off", Availability(Weekly((5,)))),
+        ("!availability sat", Incomplete("availability")),
         ("!reschedule", Reschedule()),
         ("!remarcar 1", Reschedule(1)),
         ("!remarcar 1 2", Reschedule(1, 2)),
@@ -118,8 +204,33 @@ def test_no_word_means_two_commands() -> None:
     assert len(BY_WORD) == sum(1 + len(declared.others) for declared in WORDS.values())
 
 
+def test_help_shows_each_command_to_whom_it_is_for() -> None:
+    both = {f"help.{name}" for name, word in WORDS.items() if word.to == "both"}
+    supervisee, supervisor = help_for(supervises=False), help_for(supervises=True)
+    assert {*supervisee} - both == {"help.waitlist", "help.availability", "help.settings"}
+    assert {*supervisor} - both == {
+        "help.head_supervisor",
+        "help.confirm",
+        "help.noshow",
+        "help.away",
+        "help.availability_supervisor",
+        "help.settings_supervisor",
+    }
+    assert both <= {*supervisee} & {*supervisor} <= texts.keys("en")
+
+
+@pytest.mark.parametrize("supervises", [True, False])
+@pytest.mark.parametrize("language", ["en", "pt-BR"])
+def test_help_fits_a_phone(language: str, supervises: bool) -> None:
+    """Of some 40 letters a line: about two screens."""
+    said = texts.reader(language, "UTC")
+    lines = [said.say(key) for key in ("help.head", *help_for(supervises=supervises))]
+    assert max(map(len, lines)) <= 110
+    assert sum(-(-len(line) // 40) for line in lines) <= 42
+
+
 @given(st.text())
 def test_any_text_is_read_without_an_exception(text: str) -> None:
     parse(text)
-    parse("!book " + text)
-    parse("!reschedule " + text)
+    for word in WORDS:
+        parse(f"!{word} {text}")

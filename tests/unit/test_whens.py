@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot import phrases
-from bot.phrases import read
-from bot.whens import Ranges, Times, When, repeat, resolve
+from bot.commands import WORDS, Availability, Away, Series, parse
+from bot.measures import Weekly
+from bot.phrases import read, read_period
+from bot.whens import Period, Ranges, Times, When, days_of, repeat, resolve
 from supervision.errors import Refused
 
 SAO_PAULO, LISBON, NEW_YORK = ZoneInfo("America/Sao_Paulo"), ZoneInfo("Europe/Lisbon"), ZoneInfo("America/New_York")
@@ -510,8 +512,108 @@ def test_the_two_showings_of_one_time_are_told_apart() -> None:
     assert [repeat(at, SAO_PAULO) for at in hours] == [None] * 4
 
 
+def days(text: str, now: datetime = MONDAY) -> str:
+    """The first and the last day of a period, in short."""
+    period = read_period(text)
+    if period is None:
+        return "not understood"
+    try:
+        first, last = days_of(period, now.astimezone(SAO_PAULO).date())
+    except Refused as refused:
+        return refused.key
+    return f"{first:%d/%m/%y}" if first == last else f"{first:%d/%m/%y}-{last:%d/%m/%y}"
+
+
+# Said on Monday, 23 November 2026.
+PERIODS = {
+    "20/12/26-10/01/27": [
+        "20/12 to 10/1",
+        "20/12 a 10/1",
+        "20/12 - 10/1",
+        "20/12-10/1",
+        "20/12–10/01",
+        "20/12 até 10/01",
+        "20/12 ate o dia 10/1",
+        "de 20/12 até 10/01",
+        "de 20/12 a 10/1",
+        "do dia 20/12 ao dia 10/1",
+        "from 20/12 until 10/1",
+        "from 20/12/2026 to 10/1/2027",
+        "20/12/26 a 10/01/27",
+        "between 20 dec and 10 jan",
+        "entre 20 de dezembro e 10 de janeiro",
+        "20 dez a 10 jan",
+        "dec 20 to jan 10",
+        "december 20th through january 10th",
+        "2026-12-20 to 2027-01-10",
+        "2026-12-20 - 2027-01-10",
+        "20/12 to 10/1/2027",
+        "20/12/2026 to 10/1",
+    ],
+    "20/12/26-27/12/26": [
+        "20 a 27/12",
+        "20-27/12",
+        "de 20 a 27 de dezembro",
+        "20 to 27 dec",
+        "dia 20 a 27/12",
+        "20/12 a 27",
+        "20/12 até dia 27",
+        "dom 20/12 a dom 27/12",
+    ],
+    "24/11/26-27/11/26": [
+        "24 a 27/11",
+        "dia 24 a dia 27",
+        "24 a 27",
+        "amanhã a sexta",
+        "tomorrow to friday",
+        "ter a sex",
+        "tue - fri",
+        "24/11 to fri",
+    ],
+    "24/12/26": ["24/12", "dia 24/12", "24 de dezembro", "dec 24", "24/12/2026", "2026-12-24", "24/12 a 24/12"],
+    "24/11/26": ["amanhã", "tomorrow", "ter", "dia 24", "tue 24/11"],
+    "01/12/26-31/12/26": ["dezembro", "december", "em dezembro"],
+    "01/12/26-31/01/27": ["dezembro a janeiro", "december to january"],
+    "01/11/26-30/11/26": ["novembro"],
+    "29/02/28": ["29/02/2028"],
+    "period.backwards": ["10/1/2027 a 20/12/2026", "27/11/2026 to 24/11/2026", "depois de amanhã a amanhã"],
+    "period.past": ["20/11/2026 to 22/11/2026", "20/11", "22/11/2026"],
+    "period.unclear": ["semana que vem", "next week", "segunda", "next tue", "24/11 a terça que vem"],
+    "book.no_such_time": ["31/2", "20/12 a 32/12", "30/2 a 3/3", "9999-12-31 to 0000-01-01", "20/12 a 31/2"],
+    "book.day_first": ["12/24"],
+    "book.weekday_differs": ["ter 25/11", "seg 24/11 a sex 27/11"],
+    "not understood": [
+        "",
+        "soon",
+        "24/12 10h",
+        "24/12 a",
+        "20/12 a 22/12 a 24/12",
+        "tarde",
+        "de tarde a noite",
+        "20",
+        "10/1 to",
+        "20/12 a 10/1 normal",
+    ],
+}
+
+
+@pytest.mark.parametrize(("text", "said"), [(text, said) for said, texts in PERIODS.items() for text in texts])
+def test_the_days_of_a_period_are_understood(text: str, said: str) -> None:
+    assert days(text) == said
+
+
+def test_a_period_without_years_is_the_next() -> None:
+    december = datetime(2026, 12, 28, 12, tzinfo=UTC)
+    assert days("20/12 to 10/1", december) == "20/12/26-10/01/27"
+    assert days("2/1 to 10/1", december) == "02/01/27-10/01/27"
+    assert days("28/2 to 29/2", december) == "28/02/27-29/02/28"
+
+
 VOCABULARY = sorted(
     {word for text in itertools.chain.from_iterable(WAYS.values()) for word in text.split()}
+    | {word for text in itertools.chain.from_iterable(PERIODS.values()) for word in text.split()}
+    | set("weekly quinzenal mensal every other 10x skip until off normal folga yearly all 4821 cancel min".split())
+    | set("notice place lengths automatic default 24h 9h-12h 9-17 14:00-18:00 mon-fri seg-sex weekdays toda".split())
     | {"0", "1", "9999", "0000", "32", "13", ":", "/", "-", "h", ".", "as", "e", "to", "que", "vem", "in", "em", "99"}
     | set(phrases.MONTHS)
 )
@@ -537,6 +639,35 @@ def test_any_string_is_read_quickly_or_refused(text: str, now: datetime, zone: Z
     if when is not None:
         holds(when, now, zone)
     assert time.thread_time() - begun < LIMIT
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+@settings(max_examples=STRINGS, deadline=None, database=None)
+@given(
+    st.sampled_from(sorted(WORDS)),
+    SAID,
+    st.datetimes(datetime(2026, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 - its API
+)
+def test_any_command_is_read_quickly_and_in_full(word: str, text: str, now: datetime) -> None:
+    begun = time.thread_time()
+    command = parse(f"!{word} {text}")
+    assert command is not None
+    if isinstance(command, Series) and command.until is not None:
+        lasts(Period(command.until), now)
+    if isinstance(command, Away) and command.period is not None:
+        lasts(command.period, now)
+    if isinstance(command, Availability) and command.change is not None and not isinstance(command.change, Weekly):
+        lasts(command.change.period, now)
+    assert time.thread_time() - begun < LIMIT
+
+
+def lasts(period: Period, now: datetime) -> None:
+    try:
+        first, last = days_of(period, now.date())
+    except Refused:
+        return
+    assert first <= last
 
 
 def holds(when: When, now: datetime, zone: ZoneInfo) -> None:
