@@ -6,7 +6,21 @@ from aiohttp import web
 
 from supervision.config import Config
 from supervision.db import Database
-from web import assets, bookings, dashboard, demo, forms, health, middleware, openapi, signing_in, waits
+from web import (
+    absences,
+    assets,
+    bookings,
+    dashboard,
+    demo,
+    forms,
+    health,
+    hours,
+    middleware,
+    openapi,
+    policies,
+    signing_in,
+    waits,
+)
 from web.demo import DemoPages
 from web.limits import Limit
 from web.metrics import METRICS, Metrics, make_metrics_app
@@ -37,7 +51,8 @@ def make_app(
     app[middleware.PEOPLE] = Limit(PERSON_BURST, PERSON_PER_SECOND)
     app[signing_in.ADDRESSES] = Limit(ADDRESS_BURST, ADDRESS_PER_SECOND)
     app.on_response_prepare.append(middleware.put_headers)
-    for part in (health, assets, openapi, signing_in, dashboard, forms, bookings, waits):
+    rooms = (health, assets, openapi, signing_in, dashboard, forms, bookings, waits, hours, policies, absences)
+    for part in rooms:
         app.add_routes(part.ROUTES)
     if demo is not None:
         add_demo(app, demo)

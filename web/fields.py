@@ -18,7 +18,7 @@ from web.middleware import FORM
 from web.repeats import Repeat
 from web.state import person
 
-MINUTES = {"": 1, "m": 1, "h": 60, "d": 1440}
+MINUTES = {"m": 1, "h": 60, "d": 1440}
 DURATION = re.compile(r"(\d{1,5})\s*([^\W\d]*)\.?")
 CLOCK = r"(\d{1,2})(?:[:h.](\d\d)?)?"
 RANGE = re.compile(rf"{CLOCK}\s*(?:-|–|—|a|às|to)\s*{CLOCK}")
@@ -145,13 +145,13 @@ def read_length(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
 
 
-def read_minutes(text: str) -> int:
-    """A length of time such as `50`, `90 min`, `24 h`, `2 dias`: in minutes unless it names a unit."""
+def read_minutes(text: str, unit: str = "m") -> int:
+    """A length of time such as `50`, `90 min`, `24 h`, `2 dias`, in minutes; `unit` is meant where it names none."""
     found = DURATION.fullmatch(text.strip().lower())
-    unit = found and MINUTES.get(found[2][:1])
-    if not found or unit is None:
+    size = found and MINUTES.get(found[2][:1] or unit)
+    if not found or size is None:
         raise NotUnderstood("web.refused.duration", text=text[:20])
-    return int(found[1]) * unit
+    return int(found[1]) * size
 
 
 def read_lengths(text: str) -> tuple[int, ...]:

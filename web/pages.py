@@ -56,6 +56,7 @@ RESULTS = frozenset(
 )
 
 DAYS_OPEN = 5  # days with free times that are shown at once; the others behind one press
+COMING_OPEN = 4  # appointments after the next one, likewise
 
 ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -65,7 +66,14 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 ENVIRONMENT.globals.update(
-    asset=asset, SHAPES=SHAPES, HOMES=HOMES, DAYS_OPEN=DAYS_OPEN, Span=Span, Moment=Moment, instant=problems.instant
+    asset=asset,
+    SHAPES=SHAPES,
+    HOMES=HOMES,
+    DAYS_OPEN=DAYS_OPEN,
+    COMING_OPEN=COMING_OPEN,
+    Span=Span,
+    Moment=Moment,
+    instant=problems.instant,
 )
 
 

@@ -86,6 +86,12 @@ class Row:
         return place if parts and parts.scheme == "https" and parts.netloc else None
 
     @property
+    def joinable(self) -> str | None:
+        """The address of the call, while there is one to join."""
+        stands = self.appointment.status is Status.CONFIRMED and self.appointment.ends_at > self.now
+        return self.call if stands else None
+
+    @property
     def place(self) -> str | None:
         return self.appointment.place if self.appointment.place and not self.call else None
 
@@ -253,6 +259,8 @@ async def choices(
     found = await availability.slots(
         tx, pair, since=since_at, until=until_at, now=now, moving=moving.id if moving else None, length=minutes
     )
+    if moving is not None:
+        found = [slot for slot in found if slot.starts_at not in _own_starts(moving, me)]
     near, far = now + timedelta(minutes=rules.notice), now + timedelta(days=rules.horizon)
     bounds = max(since_at, near), min(until_at, far)
     offered = availability.offered(rules, pair.supervisor.zone, *bounds, minutes) if bounds[0] < bounds[1] else ()
@@ -268,6 +276,13 @@ async def choices(
         length=minutes,
         automatic=policies.approval_of(pair, rules) is Approval.AUTOMATIC,
     )
+
+
+def _own_starts(moving: Appointment, me: Person) -> set[datetime]:
+    """Where it is already, or would be by this person's own proposal."""
+    proposal = moving.proposal
+    proposed = {proposal.starts_at} if proposal is not None and proposal.by == me.id else set()
+    return {moving.starts_at} | proposed
 
 
 def midnight(day: date, zone: ZoneInfo) -> datetime:
