@@ -12,7 +12,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from supervision import audit, notifications, people
 from supervision.audit import Actor
@@ -186,19 +186,21 @@ async def open_session(tx: Transaction, actor: Actor, person_id: uuid.UUID, *, n
     return token
 
 
+FIND_SESSION = (  # made once: every request asks it
+    select(sessions.c.token_hash, sessions.c.seen_at, *people.COLUMNS)
+    .join(people_table, people_table.c.id == sessions.c.person_id)
+    .where(
+        sessions.c.token_hash == bindparam("token_hash"),
+        sessions.c.expires_at > bindparam("now"),
+        sessions.c.seen_at > bindparam("idle_since"),
+    )
+)
+
+
 async def find_session(tx: Transaction, token: str, *, now: datetime) -> Session | None:
     """The session of that token, if it lives and its person is not disabled."""
-    row = (
-        await tx.execute(
-            select(sessions.c.token_hash, sessions.c.seen_at, *people.COLUMNS)
-            .join(people_table, people_table.c.id == sessions.c.person_id)
-            .where(
-                sessions.c.token_hash == digest(token),
-                sessions.c.expires_at > now,
-                sessions.c.seen_at > now - SESSION_IDLE,
-            )
-        )
-    ).one_or_none()
+    known = {"token_hash": digest(token), "now": now, "idle_since": now - SESSION_IDLE}
+    row = (await tx.execute(FIND_SESSION, known)).one_or_none()
     if row is None:
         return None
     person = people.from_row(tuple(row)[2:])
