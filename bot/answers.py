@@ -105,9 +105,11 @@ async def _tap_move(talk: Talk, asked: Asked, yes: bool) -> Reply:
 async def _tap_offer(talk: Talk, asked: Asked, yes: bool) -> Reply:
     wait_id, starts_at = asked.choices[0], asked.slots[0]
     if yes:
-        return told_booked(talk, await waits.accept(talk.tx, talk.actor, wait_id, now=talk.now, if_starts_at=starts_at))
+        booked = await waits.accept(talk.tx, talk.actor, wait_id, now=talk.now, if_starts_at=starts_at)
+        return offers.told_booked(talk, booked)
+    offer = waits.require_offer(await waits.get(talk.tx, talk.actor, wait_id), starts_at)
     await waits.pass_by(talk.tx, talk.actor, wait_id, now=talk.now, if_starts_at=starts_at)
-    return say("offer.passed")
+    return say("waitlist.passed", span=talk.span(offer.starts_at, offer.ends_at))
 
 
 async def _tap_series(talk: Talk, asked: Asked, yes: bool) -> Reply:
@@ -145,20 +147,10 @@ async def _book(talk: Talk, what: int | When | None, minutes: int | None) -> Rep
 
 
 async def _request(talk: Talk, chosen: Picked) -> Reply:
-    return told_booked(
+    return offers.told_booked(
         talk,
         await appointments.book(talk.tx, talk.actor, talk.pair, chosen.starts_at, now=talk.now, length=chosen.minutes),
     )
-
-
-def told_booked(talk: Talk, booked: Appointment) -> Reply:
-    """What whoever booked is told: that it was asked for, that it stands, or that the other may say no."""
-    span = talk.span(booked.starts_at, booked.ends_at)
-    if booked.status is Status.REQUESTED:
-        return say("book.done", span=span, supervisor=talk.pair.supervisor.name, until=_until(booked.answer_by))
-    if booked.on_behalf:
-        return say("book.on_behalf", span=span, supervisee=talk.pair.supervisee.name)
-    return say("book.confirmed", span=span)
 
 
 async def _accept(talk: Talk, number: int | None, scope: Scope | None) -> Reply:

@@ -15,8 +15,9 @@ from supervision import availability, questions
 from supervision.appointments import A_MINUTE, Appointment
 from supervision.availability import Availability, Slot
 from supervision.errors import NotFound, NotUnderstood, Refused
-from supervision.models import Question
+from supervision.models import Question, Status
 from supervision.pairs import Pair
+from supervision.texts import Moments
 
 COMING = timedelta(days=14)
 SHOWN_SLOTS = len(DIGITS)
@@ -25,7 +26,6 @@ SHOWN_INSTEAD = 4
 FARTHEST = timedelta(days=366)  # the longest horizon that a supervisor can set
 A_DAY = timedelta(days=1)
 DAYTIME = range(7, 19)
-REPEATED = {None: "slots.line", 0: "slots.line_before", 1: "slots.line_after"}
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,17 @@ async def meant(talk: Talk, when: When, aim: Aim = BOOKING) -> Picked | Reply:
     return Picked(likely, aim.minutes)
 
 
+def told_booked(talk: Talk, booked: Appointment) -> Reply:
+    """What whoever booked is told: that it was asked for, that it stands, or that the other may say no."""
+    span = talk.span(booked.starts_at, booked.ends_at)
+    if booked.status is Status.REQUESTED:
+        until = Moments((booked.answer_by or booked.starts_at,))
+        return say("book.done", span=span, supervisor=talk.pair.supervisor.name, until=until)
+    if booked.on_behalf:
+        return say("book.on_behalf", span=span, supervisee=talk.pair.supervisee.name)
+    return say("book.confirmed", span=span)
+
+
 async def choose(talk: Talk, meant: Ranges, aim: Aim = BOOKING) -> Reply:
     """What is free of that, as a list to answer; or, where nothing is, what is free after it."""
     free = await _free(talk, meant, aim)
@@ -148,7 +159,7 @@ def listed(talk: Talk, free: Sequence[Slot], aim: Aim = BOOKING, *, before: Line
     )
     lines = [
         Line(
-            REPEATED[whens.repeat(slot.starts_at, talk.person.zone)],
+            "slots.line",
             {"number": number, "span": talk.span(slot.starts_at, slot.ends_at, brief=True)},
         )
         for number, slot in enumerate(shown, start=1)

@@ -171,12 +171,6 @@ def days_of(period: Period, today: date) -> tuple[date, date]:
     return first, last
 
 
-def repeat(at: datetime, zone: zoneinfo.ZoneInfo) -> int | None:
-    """0 or 1 where the clock shows that time twice and this is the first or second; None where it shows it once."""
-    local = at.astimezone(zone)
-    return local.fold if len(_instants(local.replace(tzinfo=None), zone)) == 2 else None
-
-
 def _one_reading(when: When, today: date) -> tuple[date, date]:
     readings = [] if when.day is None or isinstance(when.day, Week) else _days(when.day, today)
     if when.weekday is not None:

@@ -105,7 +105,7 @@ class Reader:
     def show(self, value: object) -> str:
         match value:
             case Moment(at):
-                return f"{self.day(at)}, {self.clock(at)} ({self.city()})"
+                return f"{self.day(at)}, {self.clock(at)} ({', '.join([self.city(), *self._which(at)])})"
             case Span():
                 return self.span(value)
             case Clocks(instants):
@@ -120,9 +120,13 @@ class Reader:
                 return str(value)
 
     def span(self, span: Span) -> str:
-        """`ter., 24/11, 15:00–15:50 (São Paulo)`, with the other's local time behind it where it differs."""
+        """`ter., 24/11, 15:00–15:50 (São Paulo)`, with the other's local time behind it where it differs.
+
+        Where the reader's clock shows the start twice, it is told which one is meant.
+        """
         own = f"{self.day(span.starts_at)}, {self.clock(span.starts_at)}–{self.clock(span.ends_at)}"
-        behind = [] if span.brief else [self.city()]
+        named = [*([] if span.brief else [self.city()]), *self._which(span.starts_at)]
+        behind = [", ".join(named)] if named else []
         if span.other_zone and not same_clock(span.starts_at, self.zone, zoneinfo.ZoneInfo(span.other_zone)):
             other = Reader(self.language, span.other_zone)
             theirs = f"{other.clock(span.starts_at)}–{other.clock(span.ends_at)}"
@@ -130,6 +134,13 @@ class Reader:
                 theirs = f"{other.day(span.starts_at)}, {theirs}"
             behind.append(f"{theirs} {self.say('time.in_city', city=other.city())}")
         return f"{own} ({'; '.join(behind)})" if behind else own
+
+    def _which(self, at: datetime) -> list[str]:
+        """Whether a time that the clock shows twice is the first or the second; nothing of any other."""
+        local = at.astimezone(self.zone)
+        if local.replace(fold=0).utcoffset() == local.replace(fold=1).utcoffset():
+            return []
+        return [self.say("time.after_change" if local.fold else "time.before_change")]
 
     def day(self, at: datetime) -> str:
         return self._format(at, PATTERNS[self.language]["day"])

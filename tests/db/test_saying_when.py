@@ -172,8 +172,8 @@ async def test_a_time_that_the_clock_shows_twice_is_asked_back(database: Databas
     reply = await hear(database, pair, "!book 25/10 01:30", now)
     assert offered(reply) == ["25/10 00:30", "25/10 01:30"]
     assert said(pair, reply)[1:3] == [
-        "1. Sun 25 Oct, 01:30–01:00 (Sat 24 Oct, 21:30–22:00 in Sao Paulo), before the clocks go back",
-        "2. Sun 25 Oct, 01:30–02:00 (Sat 24 Oct, 22:30–23:00 in Sao Paulo), after the clocks went back",
+        "1. Sun 25 Oct, 01:30–01:00 (before the clocks go back; Sat 24 Oct, 21:30–22:00 in Sao Paulo)",
+        "2. Sun 25 Oct, 01:30–02:00 (after the clocks went back; Sat 24 Oct, 22:30–23:00 in Sao Paulo)",
     ]
 
 

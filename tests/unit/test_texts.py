@@ -1,5 +1,6 @@
 """The catalogues say the same in both languages, and dates read as people write them."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -67,6 +68,19 @@ def test_a_moment_has_weekday_date_time_and_zone(language: str, zone: str, said:
 def test_the_other_s_clock_is_told_where_it_differs(other_zone: str | None, said: str) -> None:
     span = Span(SPAN.starts_at, SPAN.ends_at, other_zone)
     assert Reader("pt-BR", "America/Sao_Paulo").show(span) == said
+
+
+@pytest.mark.parametrize(("hour", "which"), [(0, "antes de o relógio ser"), (1, "depois de o relógio ser")])
+def test_a_time_that_the_clock_shows_twice_says_which(hour: int, which: str) -> None:
+    """Lisbon's clock goes back from 2:00 to 1:00 on 25 October 2026, at 1:00 UTC."""
+    at = datetime(2026, 10, 25, hour, 30, tzinfo=UTC)
+    lisbon, span = Reader("pt-BR", "Europe/Lisbon"), Span(at, at + timedelta(minutes=10))
+    assert lisbon.show(Moment(at)) == f"dom., 25/10, 01:30 (Lisboa, {which} atrasado)"
+    assert lisbon.show(span) == f"dom., 25/10, 01:30–01:40 (Lisboa, {which} atrasado)"
+    assert lisbon.show(replace(span, brief=True)) == f"dom., 25/10, 01:30–01:40 ({which} atrasado)"
+    assert Reader("pt-BR", "America/Sao_Paulo").show(replace(span, brief=True)) == (
+        f"sáb., 24/10, {21 + hour}:30–{21 + hour}:40"
+    )
 
 
 def test_parameters_survive_the_outbox() -> None:
