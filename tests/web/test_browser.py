@@ -9,14 +9,14 @@ from aiohttp.test_utils import TestServer
 from playwright.async_api import Browser, Page, expect
 from sqlalchemy import select
 
-from supervision import appointments, pairs, sign_ins
+from supervision import appointments, moves, pairs, policies, series, sign_ins, waits
 from supervision.db import Database
 from supervision.models import Status, bots, notifications
 from supervision.models import appointments as table
 from supervision.pairs import Pair
 from supervision.people import Person
 from tests.support.sample import acts, add_pair
-from tests.web.conftest import SECRET
+from tests.web.conftest import SECRET, Clock
 
 TEN = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)  # 10:00 in São Paulo, 13:00 in Lisbon
 # How far the page reaches beyond the window, in pixels.
@@ -43,11 +43,11 @@ CONTRASTS = """() => {
   return poor;
 }"""
 # Everything one can press is at least 24 by 24 pixels (WCAG 2.2, 2.5.8), or a link within a sentence.
-SMALL = """() => [...document.querySelectorAll("button, input:not([type=hidden]), summary, nav a, a.button")]
+SMALL = """() => [...document.querySelectorAll("button, input:not([type=hidden]), select, summary, nav a, a.button")]
   .map((node) => [node.outerHTML.slice(0, 80), node.getBoundingClientRect()])
   .filter(([, box]) => box.width > 0 && (box.width < 24 || box.height < 24)).map(([html]) => html)"""
 UNNAMED = """() => [
-  ...[...document.querySelectorAll("input:not([type=hidden]), textarea")]
+  ...[...document.querySelectorAll("input:not([type=hidden]), select, textarea")]
     .filter((field) => !field.labels.length).map((field) => field.name),
   ...[...document.querySelectorAll("section")].filter((one) => one.closest("main") && !one.closest("form"))
     .filter((one) => !document.getElementById(one.getAttribute("aria-labelledby"))).map((one) => one.outerHTML),
@@ -154,46 +154,176 @@ async def test_booking_confirming_moving_and_cancelling(database: Database, now:
     await bruno.goto("/appointments")
     await bruno.get_by_role("button", name="Tue 24 Nov, 13:00").click()
     await expect(bruno.get_by_role("status")).to_have_text("Request sent. You will be told the answer.")
-    await expect(bruno.get_by_role("region", name="Next appointment").get_by_text("requested")).to_be_visible()
+    upcoming = bruno.get_by_role("region", name="Next appointment")
+    await expect(upcoming.get_by_text("requested")).to_be_visible()
+    await expect(upcoming.get_by_text("Ana can answer until Tue 24 Nov, 13:00 (Lisbon).")).to_be_visible()
     await ana.goto("/supervisor")
     await expect(ana.get_by_role("heading", level=1)).to_have_text("1 pedido espera por você")
     await ana.get_by_role("button", name="Confirmar").click()
     await expect(ana.get_by_role("status")).to_have_text("Confirmada. O convite vai por e-mail aos dois.")
     assert await stored(database) == [("confirmed", TEN)]
     await bruno.goto("/appointments")
-    await bruno.get_by_role("region", name="Next appointment").get_by_text("Change").click()
+    await upcoming.get_by_text("Change").click()
     await bruno.get_by_role("link", name="Reschedule").click()
     await bruno.get_by_role("button", name="Wed 25 Nov, 14:00").click()
-    await expect(bruno.get_by_role("status")).to_have_text("Request for the new time sent. It has to be confirmed.")
-    moved = TEN + timedelta(days=1, hours=1)
-    assert await stored(database) == [("requested", moved)]
+    await expect(bruno.get_by_role("status")).to_have_text(
+        "New time proposed. The present one stands until it is accepted."
+    )
+    assert await stored(database) == [("confirmed", TEN)]
     await ana.goto("/supervisor")
-    await ana.get_by_role("button", name="Recusar").click()
-    await expect(ana.get_by_role("status")).to_have_text("Recusada. O horário está livre de novo.")
+    await expect(ana.get_by_role("heading", level=1)).to_have_text("1 pedido espera por você")
+    await ana.get_by_role("link", name="Propor outro horário").click()
+    await ana.get_by_label("Dia", exact=True).fill("2026-11-28")
+    await ana.get_by_label("Hora", exact=True).fill("08:30")
+    await ana.get_by_role("button", name="Propor").click()
+    await expect(ana.get_by_role("status")).to_have_text("Novo horário proposto. O atual vale até ser aceito.")
     await bruno.goto("/appointments")
-    await bruno.get_by_role("button", name="Wed 25 Nov, 14:00").click()
-    await bruno.get_by_text("Change").click()
+    await expect(bruno.get_by_role("heading", level=1)).to_have_text("1 request waits for you")
+    await bruno.get_by_role("button", name="Accept").click()
+    await expect(bruno.get_by_role("status")).to_have_text("Accepted. The new time goes to both of you by mail.")
+    moved = datetime(2026, 11, 28, 11, 30, tzinfo=UTC)
+    assert await stored(database) == [("confirmed", moved)]
+    await upcoming.get_by_text("Change").click()
     await bruno.get_by_role("link", name="Cancel…").click()
     await bruno.get_by_label("Reason (if you like)").fill("Doente")
     await bruno.get_by_role("button", name="Cancel the appointment").click()
     await expect(bruno.get_by_role("status")).to_have_text("Cancelled. The time is free again.")
-    assert await stored(database) == [("declined", moved), ("cancelled", moved)]
+    assert await stored(database) == [("cancelled", moved)]
 
 
-async def test_a_supervisor_moves_and_cancels_from_her_week(database: Database, now: datetime, look: Look) -> None:
+async def test_a_supervisor_books_proposes_and_cancels_from_her_week(
+    database: Database, now: datetime, look: Look
+) -> None:
+    pair = await add_pair(database, now=now)
+    ana, bruno = await look(pair.supervisor), await look(pair.supervisee)
+    await ana.goto("/supervisor")
+    await ana.get_by_role("link", name="Marcar Bruno").click()
+    await ana.get_by_label("Horário livre").select_option("2026-11-24T13:00:00Z/2026-11-24T13:50:00Z")
+    await ana.get_by_role("button", name="Marcar").click()
+    await expect(ana.get_by_role("status")).to_have_text("Marcada. A outra pessoa recebe um aviso e pode recusar.")
+    assert await stored(database) == [("confirmed", TEN)]
+    await ana.get_by_role("region", name="Semana").get_by_role("link", name="Bruno").click()
+    await ana.get_by_role("link", name="Remarcar").click()
+    await ana.get_by_role("button", name="ter., 24/11, 15:00").click()
+    await expect(ana.get_by_role("status")).to_have_text("Novo horário proposto. O atual vale até ser aceito.")
+    await ana.get_by_role("region", name="Semana").get_by_role("link", name="Bruno").click()
+    await ana.get_by_role("button", name="Retirar a proposta").click()
+    await expect(ana.get_by_role("status")).to_have_text("Proposta retirada. Vale o horário atual.")
+    await bruno.goto("/appointments")
+    await bruno.get_by_text("Change").click()
+    await bruno.get_by_role("link", name="Decline").click()
+    await bruno.get_by_role("button", name="Decline").click()
+    await expect(bruno.get_by_role("status")).to_have_text("Declined. The time is free again.")
+    assert await stored(database) == [("declined", TEN)]
+
+
+async def test_a_series_is_booked_answered_and_cancelled_from_the_second_on(
+    database: Database, now: datetime, look: Look
+) -> None:
+    pair = await add_pair(database, now=now)
+    ana, bruno = await look(pair.supervisor), await look(pair.supervisee)
+    await bruno.goto("/appointments")
+    await bruno.get_by_role("link", name="Several at once…").click()
+    await bruno.get_by_label("Free time").select_option("2026-11-24T13:00:00Z/2026-11-24T13:50:00Z")
+    await bruno.get_by_label("Repeat").select_option("Every other week")
+    await bruno.get_by_role("button", name="Book").click()
+    await expect(bruno.get_by_role("alert")).to_have_text(
+        "Say how many, or until when: one of the two. Nothing was booked."
+    )
+    await expect(bruno.get_by_label("Repeat")).to_have_value("fortnightly")
+    await bruno.get_by_label("How many in all").fill("3")
+    await bruno.get_by_role("button", name="Book").click()
+    await expect(bruno.get_by_role("status")).to_have_text("Booked as a series.")
+    await expect(bruno.get_by_text("3 appointments were booked.")).to_be_visible()
+    await ana.goto("/supervisor")
+    await ana.get_by_role("link", name="Responder").click()
+    await expect(ana.get_by_label("Todas da série")).to_be_checked()
+    await ana.get_by_role("button", name="Confirmar").click()
+    starts = [TEN + weeks * timedelta(days=7) for weeks in (0, 2, 4)]
+    assert sorted(await stored(database), key=lambda one: one[1]) == [("confirmed", at) for at in starts]
+    await bruno.goto("/appointments")
+    await bruno.get_by_role("region", name="After that").get_by_role("link", name="Tue 8 Dec").click()
+    await bruno.get_by_role("link", name="Cancel…").click()
+    await bruno.get_by_label("This and the following").check()
+    await bruno.get_by_role("button", name="Cancel the appointment").click()
+    assert sorted(await stored(database), key=lambda one: one[1]) == [
+        ("confirmed", starts[0]),
+        ("cancelled", starts[1]),
+        ("cancelled", starts[2]),
+    ]
+
+
+async def test_hours_agreements_and_time_off_are_settled_at_the_phone(
+    database: Database, now: datetime, look: Look
+) -> None:
     pair = await add_pair(database, now=now)
     await book(database, pair, TEN, now, confirmed=True)
     ana = await look(pair.supervisor)
     await ana.goto("/supervisor")
-    await ana.get_by_role("region", name="Semana").get_by_role("link", name="Bruno").click()
-    await ana.get_by_role("link", name="Remarcar").click()
-    await ana.get_by_role("button", name="ter., 24/11, 15:00").click()
-    await expect(ana.get_by_role("status")).to_have_text("Remarcada. O novo horário vai por e-mail aos dois.")
-    assert await stored(database) == [("confirmed", TEN + timedelta(hours=5))]
-    await ana.get_by_role("region", name="Semana").get_by_role("link", name="Bruno").click()
-    await ana.get_by_role("link", name="Cancelar…").click()
-    await ana.get_by_role("button", name="Cancelar a supervisão").click()
-    assert await stored(database) == [("cancelled", TEN + timedelta(hours=5))]
+    await ana.get_by_role("link", name="Horários e regras").click()
+    await ana.get_by_label("sábado").fill("9-12")
+    await ana.get_by_role("button", name="Salvar horários").click()
+    await expect(ana.get_by_role("status")).to_have_text("Salvo.")
+    await expect(ana.get_by_label("sábado")).to_have_value("09:00–12:00")
+    await ana.get_by_label("Remarcar com antecedência de").fill("1 dia")
+    await ana.get_by_role("button", name="Salvar regras").click()
+    await expect(ana.get_by_label("Remarcar com antecedência de")).to_have_value("1 dia")
+    await ana.get_by_label("País").select_option("Portugal")
+    await ana.get_by_role("button", name="Salvar feriados").click()
+    await expect(ana.get_by_text("Os próximos: ter., 01/12")).to_be_visible()
+    await ana.goto("/supervisor")
+    await ana.get_by_role("link", name="Combinados Bruno").click()
+    await ana.get_by_label("Durações à escolha").fill("50, 90")
+    await ana.get_by_role("button", name="Salvar").click()
+    await expect(ana.get_by_text("50 minutos, 90 minutos")).to_be_visible()
+    await ana.goto("/supervisor")
+    await ana.get_by_role("link", name="Ausência").click()
+    await ana.get_by_label("Primeiro dia").fill("2026-11-24")
+    await ana.get_by_role("button", name="Ver o que está marcado").click()
+    await expect(ana.get_by_role("heading", name="1 supervisão cai nesses dias")).to_be_visible()
+    await ana.get_by_label("Cancelar todas").check()
+    await ana.get_by_role("button", name="Tirar esses dias").click()
+    await expect(ana.get_by_role("heading", level=1)).to_have_text("Nenhum pedido à espera")
+    assert await stored(database) == [("cancelled", TEN)]
+
+
+async def test_waiting_for_a_full_day_at_the_phone(database: Database, now: datetime, look: Look) -> None:
+    pair = await add_pair(database, now=now)
+    async with database.transaction() as tx:
+        for hours in range(-1, 8):
+            at = TEN + timedelta(hours=hours)
+            await appointments.book(tx, acts(pair.supervisor), pair, at, now=now)
+    bruno = await look(pair.supervisee)
+    await bruno.goto("/appointments")
+    await bruno.get_by_role("button", name="Wait for this day Tue 24 Nov").click()
+    await expect(bruno.get_by_role("status")).to_have_text("You are told when a time becomes free.")
+    waiting = bruno.get_by_role("region", name="You wait for")
+    await expect(waiting.get_by_text("Tue 24 Nov")).to_be_visible()
+    async with database.transaction() as tx:
+        freed = (await tx.execute(select(table.c.id).where(table.c.starts_at == TEN))).scalar_one()
+        await appointments.cancel(tx, acts(pair.supervisor), freed, now=now)
+    async with database.transaction() as tx:
+        await waits.offer_freed(tx, now)
+    await bruno.goto("/appointments")
+    await expect(bruno.get_by_role("heading", level=1)).to_have_text("1 time is kept for you")
+    await bruno.get_by_role("button", name="Take it").click()
+    await expect(bruno.get_by_role("status")).to_have_text("Request sent. You will be told the answer.")
+    assert (await stored(database))[-1] == ("requested", TEN)
+
+
+async def test_a_supervisor_corrects_how_it_went(database: Database, now: datetime, look: Look, clock: Clock) -> None:
+    pair = await add_pair(database, now=now)
+    await book(database, pair, TEN, now, confirmed=True)
+    clock.forward(hours=30)
+    async with database.transaction() as tx:
+        await appointments.close_past(tx, now=clock())
+    ana = await look(pair.supervisor)
+    await ana.goto("/supervisor")
+    last = ana.get_by_role("region", name="As últimas")
+    await last.get_by_role("button", name="Não compareceu Bruno").click()
+    await expect(ana.get_by_role("status")).to_have_text("Anotado.")
+    await expect(last.get_by_text("– ausência")).to_be_visible()
+    assert await stored(database) == [("no_show", TEN)]
 
 
 async def test_the_keyboard_reaches_everything_and_shows_where_it_is(
@@ -212,6 +342,24 @@ async def test_the_keyboard_reaches_everything_and_shows_where_it_is(
     await expect(page.get_by_role("button", name="Mon 23 Nov, 13:00")).to_be_focused()
 
 
+async def fill(database: Database, pair: Pair, now: datetime) -> tuple[uuid.UUID, uuid.UUID]:
+    """Two lengths, a series that is asked for, a proposal, a full day that is waited for; gives one of the series."""
+    async with database.transaction() as tx:
+        await policies.set_pair(tx, acts(pair.supervisor), pair.id, lengths=[50, 90], approval=None, now=now)
+        several = await series.book(
+            tx, acts(pair.supervisee), pair, TEN + timedelta(days=2), "FREQ=WEEKLY;COUNT=6", skip=False, now=now
+        )
+        moved = await appointments.book(tx, acts(pair.supervisor), pair, TEN + timedelta(days=3), now=now)
+        later = TEN + timedelta(days=3, hours=1)
+        await moves.reschedule(tx, acts(pair.supervisor), moved.id, later, now=now)
+        for hours in range(-1, 8):
+            at = TEN + timedelta(days=6, hours=hours)
+            await appointments.book(tx, acts(pair.supervisor), pair, at, now=now)
+        day = (TEN + timedelta(days=6, hours=-8), TEN + timedelta(days=6, hours=8))
+        await waits.join(tx, acts(pair.supervisee), pair, [day], now=now)
+    return several.booked[0].id, several.series_id
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (360, "dark"), (1024, "light"), (1024, "dark")])
 async def test_every_page_fits_and_can_be_read(
     database: Database, now: datetime, look: Look, width: int, scheme: str
@@ -219,7 +367,8 @@ async def test_every_page_fits_and_can_be_read(
     """No horizontal scrolling, contrast of 4.5 and more, targets large enough, every field and part has its name."""
     pair = await add_pair(database, now=now)
     appointment = await book(database, pair, TEN, now, confirmed=True)
-    await book(database, pair, TEN + timedelta(days=1), now)
+    asked = await book(database, pair, TEN + timedelta(days=1), now)
+    one, several = await fill(database, pair, now)
     async with database.transaction() as tx:
         await pairs.register_bot(tx, "@visavis:example.org", now=now)
         await tx.execute(bots.update().values(master_key="q7BzjKwXk0m3oR4cTt8aVhYp2nLd9sEfGuI1xZ5wJvM"))
@@ -230,8 +379,24 @@ async def test_every_page_fits_and_can_be_read(
         pair.supervisee: (
             "/appointments?done=requested",
             *(f"/appointments/{appointment}{page}" for page in ("", "/cancel", "/reschedule")),
+            *(f"/appointments/{one}{page}" for page in ("", "/cancel", "/reschedule")),
+            f"/appointments?pair={pair.id}&from=2026-11-30&length=90",
+            f"/book?pair={pair.id}&repeat=weekly",
+            f"/series/{several}",
+            f"/pairs/{pair.id}/settings",
         ),
-        pair.supervisor: ("/supervisor",),
+        pair.supervisor: (
+            "/supervisor",
+            f"/appointments/{asked}",
+            f"/appointments/{one}",
+            f"/appointments/{appointment}/reschedule",
+            f"/book?pair={pair.id}",
+            f"/series/{several}",
+            f"/pairs/{pair.id}/settings",
+            "/hours",
+            "/away",
+            "/away?first=2026-11-24&last=2026-11-27",
+        ),
     }
     for person, paths in pages.items():
         page = await look(person, width=width, scheme=scheme, javascript=True)
