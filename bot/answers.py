@@ -12,7 +12,7 @@ from bot.talks import Talk
 from bot.whens import When
 from supervision import appointments, availability, moves, pairs, people, questions, series, waits
 from supervision.appointments import Appointment
-from supervision.errors import NotAllowed, NotUnderstood
+from supervision.errors import NotAllowed, NotUnderstood, Stale
 from supervision.models import Question, Status
 from supervision.questions import Asked
 from supervision.series import Scope
@@ -68,6 +68,8 @@ async def answer_tap(talk: Talk, asked: Asked, *, yes: bool | None, number: int 
     answered so, never what wants a typed code.
     """
     if number is not None and asked.kind is Question.PICK_SLOT and number <= len(asked.slots):
+        if asked.details.get("typed"):
+            return None
         await questions.answer(talk.tx, asked, now=talk.now)
         return await _tap_slot(talk, asked, Picked(asked.slots[number - 1], asked.details.get("minutes")))
     if yes is None or asked.kind not in YES_OR_NO or (yes and asked.details.get("only_no")):
@@ -80,6 +82,8 @@ async def _tap_slot(talk: Talk, asked: Asked, chosen: Picked) -> Reply:
     if asked.appointment_id is None:
         return await _request(talk, chosen)
     appointment = await appointments.get(talk.tx, talk.actor, asked.appointment_id)
+    if asked.details.get("moving", appointment.revision) != appointment.revision:
+        raise Stale
     scope = asked.details.get("scope")
     return await _move(
         talk, appointment, chosen.starts_at, Scope(scope) if scope else None, skip=bool(asked.details.get("skip"))
@@ -157,7 +161,7 @@ async def _accept(talk: Talk, number: int | None, scope: Scope | None) -> Reply:
     """Agree to what waits for this person: a request, or a move that the other proposes."""
     picked = await lists.pick(talk, number, "confirm", together=scope is not None)
     if isinstance(picked, Reply):
-        return picked
+        return await _answer_offer(talk, number, picked, take=True)
     if scope is not None:
         return await _answer_series(talk, picked, scope, yes=True)
     proposal = picked.proposal
@@ -176,7 +180,7 @@ async def _decline(talk: Talk, number: int | None, scope: Scope | None) -> Reply
     """Say no to what waits for this person, take a proposal of one's own back, or say no to what one was booked."""
     picked = await lists.pick(talk, number, "decline", together=scope is not None)
     if isinstance(picked, Reply):
-        return picked
+        return await _answer_offer(talk, number, picked, take=False)
     if scope is not None:
         return await _answer_series(talk, picked, scope, yes=False)
     proposal = picked.proposal
@@ -192,6 +196,15 @@ async def _decline(talk: Talk, number: int | None, scope: Scope | None) -> Reply
         span=_span(talk, left),
         other=talk.other.name,
     )
+
+
+async def _answer_offer(talk: Talk, number: int | None, nothing: Reply, *, take: bool) -> Reply:
+    """Where no appointment waits for an answer, a time that is kept for the supervisee may."""
+    if number is None and nothing.ask is None and not talk.supervises:
+        known = await waits.list_of(talk.tx, talk.pair.id)
+        if any(one.offer is not None for one in known):
+            return await planning.wait(talk, commands.Waitlist(take=take))
+    return nothing
 
 
 async def _answer_series(talk: Talk, one: Appointment, scope: Scope, *, yes: bool) -> Reply:

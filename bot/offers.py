@@ -155,7 +155,7 @@ def listed(talk: Talk, free: Sequence[Slot], aim: Aim = BOOKING, *, before: Line
         [slot.starts_at for slot in shown],
         appointment_id=aim.moved,
         tappable=aim.tappable,
-        details={"minutes": minutes, **(aim.details or {})},
+        details={"minutes": minutes, **_bound(aim)},
     )
     lines = [
         Line(
@@ -165,6 +165,13 @@ def listed(talk: Talk, free: Sequence[Slot], aim: Aim = BOOKING, *, before: Line
         for number, slot in enumerate(shown, start=1)
     ]
     return Reply((*([before] if before else []), _head(talk, aim), *lines, _foot(talk, aim)), ask)
+
+
+def _bound(aim: Aim) -> dict[str, Any]:
+    """What a number depends on: the appointment as it was when it was shown; that it can only be typed."""
+    moving = {} if aim.moving is None else {"moving": aim.moving.revision}
+    typed = {} if aim.tappable else {"typed": True}
+    return {**moving, **typed, **(aim.details or {})}
 
 
 def _head(talk: Talk, aim: Aim) -> Line:

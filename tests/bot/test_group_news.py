@@ -4,9 +4,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from supervision import series, waits
+from bot.news import Message
+from supervision import questions, series, waits
 from supervision.audit import Actor
 from supervision.db import Database
+from supervision.errors import AlreadyAnswered, Stale
 from supervision.models import Approval, Question
 from supervision.people import Person
 from supervision.series import Repetition
@@ -149,7 +151,28 @@ async def test_the_rest_of_a_series_is_called_off(room: Conversation) -> None:
     ]
 
 
-async def test_a_time_kept_for_who_waits_is_taken_or_let_pass(room: Conversation) -> None:
+async def test_the_first_time_of_a_series_is_typed_and_not_tapped(room: Conversation) -> None:
+    await room.say(room.bruno, "!series")
+    async with room.database.transaction() as tx:
+        shown = await questions.last(tx, room.bruno.id, room.pair.id, Question.PICK_SLOT, now=room.now)
+    assert shown is not None
+    assert await room.tap(room.bruno, shown, "1") is None
+    assert (await room.say(room.bruno, "!appointments"))[0].startswith("There are no appointments")
+
+
+async def test_a_tapped_time_moves_the_appointment_that_was_shown(room: Conversation) -> None:
+    await room.say(room.bruno, "!book 24/11 10:00")
+    await room.say(room.bruno, "!reschedule 1")
+    async with room.database.transaction() as tx:
+        shown = await questions.last(tx, room.bruno.id, room.pair.id, Question.PICK_SLOT, now=room.now)
+    assert shown is not None
+    await room.say(room.ana, "!confirmar")
+    with pytest.raises(Stale):
+        await room.tap(room.bruno, shown, "1")
+
+
+async def kept_for_bruno(room: Conversation) -> tuple[str, Message]:
+    """Tuesday at ten, which he waits for, is free again; the news of it."""
     await room.say(room.ana, "!agendar 24/11 10:00")
     await room.told(room.bruno)
     async with room.database.transaction() as tx:
@@ -159,10 +182,41 @@ async def test_a_time_kept_for_who_waits_is_taken_or_let_pass(room: Conversation
     async with room.database.transaction() as tx:
         assert await waits.offer_freed(tx, room.now) == 1
     news = await room.news(room.bruno)
-    text, message = news[-1]
-    assert text.startswith("A time that you wait for is free: Tue 24 Nov, 10:00–10:50 (Sao Paulo). It is kept for you")
+    return news[-1]
+
+
+async def test_a_time_kept_for_who_waits_is_booked_by_a_tap(room: Conversation) -> None:
+    text, message = await kept_for_bruno(room)
+    assert text == (
+        f"A time that you wait for is free: {TIMES[0][2:]} (Sao Paulo). It is kept for you until Mon 23 Nov, 13:00: "
+        "✅ books it, ❌ lets it pass. In words: !waitlist yes or !waitlist no."
+    )
     assert message.keys == ("✅", "❌")
     assert message.asked is not None
     assert message.asked.kind is Question.ANSWER_OFFER
     booked = await room.tap(room.bruno, message.asked, "✅")
-    assert booked == ["Request sent: Tue 24 Nov, 10:00–10:50 (Sao Paulo). Ana has to confirm by Tue 24 Nov, 10:00."]
+    assert booked == [f"Request sent: {TIMES[0][2:]} (Sao Paulo). Ana has to confirm by Tue 24 Nov, 10:00."]
+    with pytest.raises(AlreadyAnswered):
+        await room.tap(room.bruno, message.asked, "❌")
+
+
+async def test_a_time_kept_for_who_waits_is_let_pass_in_words(room: Conversation) -> None:
+    _, message = await kept_for_bruno(room)
+    assert await room.say(room.bruno, "!decline") == [
+        f"Passed by: {TIMES[0][2:]} (Sao Paulo). You stay on the waiting list."
+    ]
+    assert message.asked is not None
+    with pytest.raises(AlreadyAnswered):
+        await room.tap(room.bruno, message.asked, "✅")
+    assert await room.say(room.bruno, "!accept") == ["Nothing is waiting for your answer."]
+
+
+async def test_a_time_kept_too_long_is_offered_no_more(room: Conversation) -> None:
+    await kept_for_bruno(room)
+    room.pass_time(hours=5)
+    async with room.database.transaction() as tx:
+        await waits.offer_freed(tx, room.now)
+    assert await room.told(room.bruno) == [
+        f"The time kept for you, {TIMES[0][2:]} (Sao Paulo), was not answered in time and is kept no longer. "
+        "You are still on the waiting list."
+    ]
