@@ -18,7 +18,7 @@ from web.api import answers, requests
 from web.api.requests import path_id
 from web.changes import Change
 from web.repeats import Answer
-from web.state import database, now, person, visitor
+from web.state import database, now, parts, person, visitor
 
 
 async def show_availability(request: web.Request) -> web.Response:
@@ -32,6 +32,7 @@ async def change_availability(request: web.Request) -> web.Response:
     """The supervisor changes her hours and rules. What is booked stays as it is."""
     body = await requests.body(request, schemas.AvailabilityChanges)
     actor, at, expected = visitor(request).actor, now(request), requests.tags(request, "If-Match")
+    template = parts(request).config.calls.template
 
     async def act(tx: Transaction) -> schemas.Availability:
         supervisor = await own_supervisor(tx, request)
@@ -40,7 +41,7 @@ async def change_availability(request: web.Request) -> web.Response:
             await lock_people(tx, [supervisor.id])
             if not requests.agrees(expected, await _present(tx, supervisor)):
                 raise Stale
-        await policies.set_rules(tx, actor, supervisor.id, _values(body), now=at)
+        await policies.set_rules(tx, actor, supervisor.id, _values(body), now=at, template=template)
         return await _availability(tx, supervisor)
 
     asked = Change("availability.save", "person", path_id(request), act)
