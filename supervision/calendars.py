@@ -3,24 +3,35 @@
 Pure: everything is in the arguments. An entry has one UID for life, its SEQUENCE is the appointment's revision, and
 it is called off with `METHOD:CANCEL`. Its times are UTC: an appointment is an instant for two people in two zones,
 every calendar shows it in its owner's zone, and no copy of a zone's rules can be out of date in a mail.
+
+A series is one entry for all its occurrences, repeated by the clock of the supervisor's zone, which it therefore
+brings along. An occurrence alone is told from the others by its RECURRENCE-ID, the start that the series gave it.
 """
 
+import functools
 import uuid
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import zoneinfo
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from urllib.parse import quote, urlencode
 
-from icalendar import Alarm, Calendar, Event, vCalAddress
+from icalendar import Alarm, Calendar, Event, Timezone, TimezoneDaylight, TimezoneStandard, vCalAddress, vRecur
 
 from supervision import reminders
 from supervision.appointments import Appointment
 from supervision.models import Mode, Status
 from supervision.people import Person
+from supervision.repetitions import DAYS, expand, wall_clock
+from supervision.series import Series
 from supervision.texts import Reader
 
 PRODID = "-//Visavis//Visavis//EN"
 GONE = (Status.DECLINED, Status.CANCELLED)
+A_DAY = timedelta(days=1)
+YEARS = 8  # of a zone's clock changes that are looked at: a rule that holds so long is written as a rule
 
 
 class Method(StrEnum):
@@ -66,7 +77,7 @@ def method(appointment: Appointment) -> Method:
 
 
 def uid(appointment_id: uuid.UUID, domain: str) -> str:
-    """The same for life and for everybody (RFC 5545, 3.8.4.7)."""
+    """The same for life and for everybody (RFC 5545, 3.8.4.7). The occurrences of a series share the series'."""
     return f"{appointment_id}@{domain}"
 
 
@@ -78,19 +89,69 @@ def write(
     *,
     stamp: datetime,
     answer: Answer = Answer.OPEN,
+    series: Series | None = None,
 ) -> bytes:
     """One person's iCalendar object for an appointment, in UTF-8 with CRLF line ends, lines folded at 75 octets.
 
-    `other` is the other of the pair. `stamp` is the DTSTAMP: of two objects with the same SEQUENCE the later one
-    counts, so give the moment of the change and not of the writing.
+    `other` is the other of the pair, `series` the one that the appointment belongs to. `stamp` is the DTSTAMP: of two
+    objects with the same SEQUENCE the later one counts, so give the moment of the change and not of the writing.
     """
-    calendar = Calendar()
-    calendar.add("prodid", PRODID)
-    calendar.add("version", "2.0")
-    calendar.add("method", method(appointment).value)
-    calendar.add_component(event(appointment, recipient, other, organizer, stamp=stamp, answer=answer))
-    written: bytes = calendar.to_ical()
-    return written
+    entry = event(appointment, recipient, other, organizer, stamp=stamp, answer=answer, series=series)
+    return _calendar(method(appointment), series, [entry])
+
+
+def write_series(
+    series: Series,
+    occurrences: Sequence[Appointment],
+    recipient: Person,
+    other: Person,
+    organizer: Organizer,
+    *,
+    stamp: datetime,
+    answer: Callable[[Appointment], Answer],
+) -> bytes:
+    """One person's iCalendar object for all of a series as it is now, with `METHOD:REQUEST`.
+
+    Its master repeats by the rule; EXDATE takes out each start that has no standing occurrence, and an entry of its
+    own changes each that stands at another time or for another length, or is requested while others are confirmed
+    (RFC 5545, 3.8.5). `occurrences` are all that there ever were, at least one of them standing.
+    """
+    standing = [one for one in occurrences if one.status not in GONE]
+    pattern = next((one for one in standing if one.status is not Status.REQUESTED), standing[0])
+    shown = replace(pattern, status=Status.CONFIRMED if pattern.status is not Status.REQUESTED else pattern.status)
+    master = _master(series, shown, recipient, other, organizer, stamp=stamp, answer=answer(shown))
+    master.add("rrule", _rule(series))
+    starts = {wall_clock(one.series_at or one.starts_at, series.zone) for one in standing}
+    empty = [clock for clock in expand(series.rule, series.first_local) if clock not in starts]
+    if empty:
+        master.add("exdate", [clock.replace(tzinfo=series.zone) for clock in empty])
+    changed = [
+        event(one, recipient, other, organizer, stamp=stamp, answer=answer(one), series=series)
+        for one in standing
+        if not _is_as_ruled(series, shown, one)
+    ]
+    return _calendar(Method.REQUEST, series, [master, *changed])
+
+
+def write_gone(
+    series: Series,
+    occurrences: Sequence[Appointment],
+    gone: Sequence[Appointment],
+    recipient: Person,
+    other: Person,
+    organizer: Organizer,
+    *,
+    stamp: datetime,
+) -> bytes:
+    """One person's iCalendar object that calls some of a series off (RFC 5546, 3.2.5).
+
+    Each of the `gone` is named, unless none of the `occurrences` stands any more: then the master alone says it all.
+    """
+    if any(one.status not in GONE for one in occurrences):
+        entries = [event(one, recipient, other, organizer, stamp=stamp, series=series) for one in gone]
+    else:
+        entries = [_master(series, gone[0], recipient, other, organizer, stamp=stamp, answer=Answer.OPEN)]
+    return _calendar(Method.CANCEL, series, entries)
 
 
 def event(
@@ -101,16 +162,58 @@ def event(
     *,
     stamp: datetime,
     answer: Answer = Answer.OPEN,
+    series: Series | None = None,
 ) -> Event:
-    """The VEVENT of `write`. The recipient alone stands in it as ATTENDEE."""
+    """The VEVENT of `write`. The recipient alone stands in it as ATTENDEE.
+
+    The SEQUENCE of an occurrence counts the changes of its series too: a calendar compares it with the master's, of
+    which it was a part until then (RFC 5546, 2.1.5).
+    """
+    entry = _event(appointment, recipient, other, organizer, stamp=stamp, answer=answer)
+    if series is None:
+        entry.add("uid", uid(appointment.id, organizer.domain))
+        entry.add("sequence", appointment.revision)
+        _put_times(entry, appointment.starts_at, appointment.ends_at, None)
+    else:
+        entry.add("uid", uid(series.id, organizer.domain))
+        entry.add("sequence", series.revision + appointment.revision)
+        entry.add("recurrence-id", (appointment.series_at or appointment.starts_at).astimezone(series.zone))
+        _put_times(entry, appointment.starts_at, appointment.ends_at, series.zone)
+    return entry
+
+
+def _master(
+    series: Series,
+    pattern: Appointment,
+    recipient: Person,
+    other: Person,
+    organizer: Organizer,
+    *,
+    stamp: datetime,
+    answer: Answer,
+) -> Event:
+    """The VEVENT for all occurrences, without its rule; all else is the pattern's."""
+    entry = _event(pattern, recipient, other, organizer, stamp=stamp, answer=answer)
+    entry.add("uid", uid(series.id, organizer.domain))
+    entry.add("sequence", series.revision)
+    _put_times(entry, series.starts_at, series.ends_at, series.zone)
+    return entry
+
+
+def _event(
+    appointment: Appointment,
+    recipient: Person,
+    other: Person,
+    organizer: Organizer,
+    *,
+    stamp: datetime,
+    answer: Answer,
+) -> Event:
+    """All that does not depend on which entry it is and when."""
     reader = Reader(recipient.language, recipient.time_zone)
     title = summary(appointment, reader, other)
     entry = Event()
-    entry.add("uid", uid(appointment.id, organizer.domain))
-    entry.add("sequence", appointment.revision)
     entry.add("dtstamp", stamp.astimezone(UTC))
-    entry.add("dtstart", appointment.starts_at.astimezone(UTC))
-    entry.add("dtend", appointment.ends_at.astimezone(UTC))
     entry.add("summary", title)
     entry.add("description", reader.say("calendar.description", url=organizer.url))
     entry.add("location", place(appointment, reader))
@@ -123,6 +226,128 @@ def event(
     if appointment.status is Status.CONFIRMED:
         entry.add_component(_alarm(title))
     return entry
+
+
+def _calendar(method: Method, series: Series | None, entries: Sequence[Event]) -> bytes:
+    calendar = Calendar()
+    calendar.add("prodid", PRODID)
+    calendar.add("version", "2.0")
+    calendar.add("method", method.value)
+    if series is not None:
+        calendar.add_component(_time_zone(series.time_zone, series.starts_at.year - 1))
+    for entry in entries:
+        calendar.add_component(entry)
+    written: bytes = calendar.to_ical()
+    return written
+
+
+def _put_times(entry: Event, starts_at: datetime, ends_at: datetime, zone: zoneinfo.ZoneInfo | None) -> None:
+    """DTSTART and DTEND: in UTC, or by a zone's clock.
+
+    A clock that was put back shows some times twice, and a calendar reads the first (RFC 5545, 3.3.5): where the
+    second is meant, UTC is written; and where only the end is such, DURATION.
+    """
+    starts, ends = (at.astimezone(UTC if zone is None else zone) for at in (starts_at, ends_at))
+    if starts.fold:
+        starts, ends = starts.astimezone(UTC), ends.astimezone(UTC)
+    entry.add("dtstart", starts)
+    if ends.fold:
+        entry.add("duration", ends_at - starts_at)
+    else:
+        entry.add("dtend", ends)
+
+
+def _is_as_ruled(series: Series, master: Appointment, one: Appointment) -> bool:
+    """Whether the master says all of this occurrence."""
+    at, length = one.series_at or one.starts_at, series.ends_at - series.starts_at
+    asked = (master.status is Status.REQUESTED, one.status is Status.REQUESTED)
+    return (one.starts_at, one.ends_at, one.place) == (at, at + length, master.place) and asked[0] is asked[1]
+
+
+def _rule(series: Series) -> vRecur:
+    """The rule with UNTIL in place of COUNT.
+
+    A start that the clock skips is not counted by a calendar (RFC 5545, 3.3.10), but it is by our rule.
+    """
+    last = expand(series.rule, series.first_local)[-1].replace(tzinfo=series.zone)
+    parts = dict(part.split("=") for part in series.rule.split(";") if not part.startswith("COUNT="))
+    return vRecur({**parts, "UNTIL": last.astimezone(UTC)})
+
+
+@dataclass(frozen=True)
+class Change:
+    """A zone's clock is put to another offset. `clock` is what it shows then by the offset before."""
+
+    clock: datetime
+    before: timedelta
+    after: timedelta
+    name: str
+    daylight: bool
+
+
+@functools.lru_cache(maxsize=64)
+def _time_zone(key: str, year: int) -> Timezone:
+    """The VTIMEZONE of a zone from the first of January of that year on (RFC 5545, 3.6.5)."""
+    zone = zoneinfo.ZoneInfo(key)
+    begin = datetime(year, 1, 1, tzinfo=zone)
+    offset = begin.utcoffset() or timedelta()
+    first = Change(begin.replace(tzinfo=None), offset, offset, begin.tzname() or key, bool(begin.dst()))
+    like: dict[tuple[object, ...], list[Change]] = defaultdict(list)
+    for change in _changes(zone, year):
+        like[(change.before, change.after, change.name, change.daylight)].append(change)
+    written = Timezone()
+    written.add("tzid", key)
+    for changes in ([first], *like.values()):
+        written.add_component(_observance(changes))
+    return written
+
+
+def _changes(zone: zoneinfo.ZoneInfo, year: int) -> Iterator[Change]:
+    at, end = datetime(year, 1, 1, tzinfo=UTC), datetime(year + YEARS, 1, 1, tzinfo=UTC)
+    while at < end:
+        if _kind(zone, at) != _kind(zone, at + A_DAY):
+            since, until = at, at + A_DAY
+            while until - since > timedelta(seconds=1):
+                middle = since + timedelta(seconds=(until - since) // timedelta(seconds=2))
+                since, until = (middle, until) if _kind(zone, middle) == _kind(zone, at) else (since, middle)
+            before, _, _ = _kind(zone, since)
+            after, name, daylight = _kind(zone, until)
+            yield Change((until + before).replace(tzinfo=None), before, after, name, daylight)
+        at += A_DAY
+
+
+def _kind(zone: zoneinfo.ZoneInfo, at: datetime) -> tuple[timedelta, str, bool]:
+    local = at.astimezone(zone)
+    return local.utcoffset() or timedelta(), local.tzname() or zone.key, bool(local.dst())
+
+
+def _observance(changes: Sequence[Change]) -> TimezoneDaylight | TimezoneStandard:
+    """Changes of one kind: by a rule where there is one, for calendars that understand nothing else, or one by one."""
+    first = changes[0]
+    observance = TimezoneDaylight() if first.daylight else TimezoneStandard()
+    observance.add("dtstart", first.clock)
+    observance.add("tzoffsetfrom", first.before)
+    observance.add("tzoffsetto", first.after)
+    observance.add("tzname", first.name)
+    rule = _yearly([change.clock for change in changes])
+    if rule is not None:
+        observance.add("rrule", rule)
+    elif len(changes) > 1:
+        observance.add("rdate", [change.clock for change in changes[1:]])
+    return observance
+
+
+def _yearly(clocks: Sequence[datetime]) -> vRecur | None:
+    """Such as: every year on the last Sunday of March. None where that is not so in each of the years."""
+    if len(clocks) < YEARS or len({(clock.month, clock.weekday(), clock.time()) for clock in clocks}) > 1:
+        return None
+    first = clocks[0]
+    ordinals = {(clock.day - 1) // 7 + 1 for clock in clocks}
+    if all((clock + 7 * A_DAY).month != clock.month for clock in clocks):
+        ordinals = {-1}
+    if len(ordinals) > 1:
+        return None
+    return vRecur({"FREQ": "YEARLY", "BYMONTH": first.month, "BYDAY": f"{ordinals.pop()}{DAYS[first.weekday()]}"})
 
 
 def summary(appointment: Appointment, reader: Reader, other: Person) -> str:
@@ -143,9 +368,10 @@ def calendar_links(
 ) -> tuple[Link, ...]:
     """Links that add the appointment to Google, Outlook.com, Office 365 and Yahoo.
 
-    They make a copy that no later change reaches: there are none before it is confirmed or after it is called off.
+    They make a copy that no later change reaches: there are none before it is confirmed or after it is called off,
+    and none for a series, of whose entry an occurrence is a part.
     """
-    if appointment.status is not Status.CONFIRMED:
+    if appointment.status is not Status.CONFIRMED or appointment.series_id is not None:
         return ()
     reader = Reader(recipient.language, recipient.time_zone)
     title, where = summary(appointment, reader, other), place(appointment, reader)
