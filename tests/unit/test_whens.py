@@ -14,7 +14,7 @@ from bot import phrases
 from bot.commands import WORDS, Availability, Away, Series, parse
 from bot.measures import Weekly
 from bot.phrases import read, read_period
-from bot.whens import Period, Ranges, Times, When, days_of, repeat, resolve
+from bot.whens import Period, Ranges, Times, When, days_of, resolve
 from supervision.errors import Refused
 
 SAO_PAULO, LISBON, NEW_YORK = ZoneInfo("America/Sao_Paulo"), ZoneInfo("Europe/Lisbon"), ZoneInfo("America/New_York")
@@ -503,13 +503,6 @@ def test_a_day_is_as_long_as_its_clock_makes_it(
     when = read(text)
     assert when is not None
     assert resolve(when, now, zone) == Ranges(((begins, begins + timedelta(hours=hours)),))
-
-
-def test_the_two_showings_of_one_time_are_told_apart() -> None:
-    first = datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
-    hours = [first + timedelta(hours=hour) for hour in range(-1, 3)]
-    assert [repeat(at, LISBON) for at in hours] == [None, 0, 1, None]
-    assert [repeat(at, SAO_PAULO) for at in hours] == [None] * 4
 
 
 def days(text: str, now: datetime = MONDAY) -> str:
