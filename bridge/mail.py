@@ -7,7 +7,7 @@ catalogue `mail.po`.
 import functools
 import unicodedata
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.errors import MessageError
@@ -23,26 +23,46 @@ import css_inline
 import jinja2
 
 from bridge.smtp import Envelope, domain, to_ascii
-from supervision import appointments, calendars, pairs, people, sign_ins
-from supervision.appointments import Appointment
+from supervision import appointments, calendars, pairs, people, repetitions, series, sign_ins, waits
+from supervision.appointments import Appointment, Proposal
 from supervision.audit import Actor
-from supervision.calendars import GONE, Answer, Organizer
+from supervision.calendars import GONE, Answer, Method, Organizer
 from supervision.config import Config
 from supervision.db import Transaction
 from supervision.errors import Permanent
 from supervision.models import Status
 from supervision.notifications import Notification
 from supervision.people import Person
-from supervision.texts import Moment, Reader
+from supervision.series import Series
+from supervision.texts import Moment, Moments, Reader, Span
+from supervision.waits import Offer
 
 MAILS = Path(__file__).with_name("mails")
+MOST_TIMES = 12  # of a series, told one by one; its calendar entry has them all
+MERE_PROPOSALS = ("series.proposed", "series.refused", "series.withdrawn", "series.lapsed")
 KINDS = (
     "appointment.requested",
+    "appointment.booked",
     "appointment.confirmed",
     "appointment.declined",
     "appointment.cancelled",
     "appointment.rescheduled",
     "appointment.reminder",
+    "move.proposed",
+    "move.refused",
+    "move.withdrawn",
+    "move.lapsed",
+    "wait.offered",
+    "series.requested",
+    "series.booked",
+    "series.confirmed",
+    "series.declined",
+    "series.cancelled",
+    "series.proposed",
+    "series.refused",
+    "series.withdrawn",
+    "series.lapsed",
+    "series.rescheduled",
     "identity.changed",
     "identity.confirmed",
     "room.stranger",
@@ -52,9 +72,28 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Booking:
-    """What a mail tells of: an appointment, and the other of its pair."""
+    """What a mail tells of: an appointment, the other of its pair, and the series that it belongs to."""
 
     appointment: Appointment
+    other: Person
+    series: Series | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """What a mail tells of: some of a series. `occurrences` are all that there ever were, `told` those it is about."""
+
+    series: Series
+    told: tuple[Appointment, ...]
+    occurrences: tuple[Appointment, ...]
+    other: Person
+
+
+@dataclass(frozen=True)
+class Offering:
+    """What a mail tells of: a time kept for somebody who waits for one with `other`, the supervisor."""
+
+    offer: Offer
     other: Person
 
 
@@ -64,24 +103,69 @@ class Letter:
 
     notification: Notification
     recipient: Person
-    booking: Booking | None = None
+    subject: Booking | Group | Offering | None = None
 
 
 class Outdated(Exception):
-    """The appointment has moved on since the notification was written; a later one tells it."""
+    """What the notification speaks of has moved on or is not open any more; if need be, a later one tells it."""
 
 
 async def load(tx: Transaction, notification: Notification) -> Letter:
     """Read what the mail needs. Raises Outdated, NotFound, NotAllowed."""
-    if notification.appointment_id is None or notification.pair_id is None:
+    of_pair = notification.appointment_id is not None or notification.kind.startswith(("series.", "wait."))
+    if notification.pair_id is None or not of_pair:
         return Letter(notification, await people.get(tx, notification.person_id))
-    reader = Actor(notification.person_id, "system")
-    appointment = await appointments.get(tx, reader, notification.appointment_id)
-    if notification.revision is not None and appointment.revision != notification.revision:
-        raise Outdated
     pair = await pairs.get(tx, notification.pair_id)
     recipient = pair.member(notification.person_id)
-    return Letter(notification, recipient, Booking(appointment, pair.other(recipient.id)))
+    other = pair.other(recipient.id)
+    if notification.appointment_id is not None:
+        return Letter(
+            notification, recipient, await _read_booking(tx, notification, notification.appointment_id, other)
+        )
+    if notification.kind == "wait.offered":
+        return Letter(notification, recipient, Offering(await _read_offer(tx, notification), other))
+    return Letter(notification, recipient, await _read_group(tx, notification, other))
+
+
+async def _read_booking(
+    tx: Transaction, notification: Notification, appointment_id: uuid.UUID, other: Person
+) -> Booking:
+    reads = Actor(notification.person_id, "system")
+    appointment = await appointments.get(tx, reads, appointment_id)
+    if notification.revision is not None and appointment.revision != notification.revision:
+        raise Outdated
+    if notification.kind == "move.proposed" and _proposal_id(appointment) != notification.details["proposal"]:
+        raise Outdated
+    own = None if appointment.series_id is None else await series.of(tx, reads, appointment.series_id)
+    return Booking(appointment, other, own)
+
+
+async def _read_group(tx: Transaction, notification: Notification, other: Person) -> Group:
+    """A series, with those of the notification's that are still as it says."""
+    details = notification.details
+    found = await series.of(tx, Actor(notification.person_id, "system"), uuid.UUID(details["series"]))
+    occurrences = tuple(await series.occurrences(tx, found.id))
+    if notification.kind == "series.proposed":
+        told = tuple(one for one in occurrences if _proposal_id(one) in details["proposals"])
+    else:
+        revisions = dict(zip(details["appointments"], details["revisions"], strict=True))
+        told = tuple(one for one in occurrences if revisions.get(str(one.id)) == one.revision)
+    if not told:
+        raise Outdated
+    return Group(found, told, occurrences, other)
+
+
+async def _read_offer(tx: Transaction, notification: Notification) -> Offer:
+    starts_at, ends_at = _range(notification.details["slot"])
+    wait = await waits.find(tx, uuid.UUID(notification.details["wait"]))
+    offer = wait.offer if wait is not None and wait.ended_at is None else None
+    if offer is None or (offer.starts_at, offer.ends_at) != (starts_at, ends_at):
+        raise Outdated
+    return offer
+
+
+def _proposal_id(appointment: Appointment) -> str | None:
+    return None if appointment.proposal is None else str(appointment.proposal.id)
 
 
 def compose(letter: Letter, config: Config, *, now: datetime) -> EmailMessage:
@@ -103,8 +187,7 @@ def compose(letter: Letter, config: Config, *, now: datetime) -> EmailMessage:
     message.set_content(_render(f"{notification.kind}/body.txt", content), cte="quoted-printable")
     html = _render(f"{notification.kind}/body.html", content)
     message.add_alternative(html, subtype="html", cte="quoted-printable")
-    if letter.booking is not None:
-        _attach_calendar(message, letter, letter.booking, config)
+    _attach_calendar(message, letter, config)
     return message
 
 
@@ -117,29 +200,65 @@ def write(letter: Letter, config: Config, *, now: datetime) -> Envelope:
     return Envelope(to_ascii(config.mail.sender), to_ascii(letter.recipient.email), content)
 
 
-def _attach_calendar(message: EmailMessage, letter: Letter, booking: Booking, config: Config) -> None:
-    """The entry twice: for programs that read invitations, and as a file for all others (RFC 6047, 2.4)."""
-    appointment = booking.appointment
-    entry = calendars.write(
-        appointment,
-        replace(letter.recipient, email=to_ascii(letter.recipient.email)),
-        booking.other,
-        _organizer(letter, booking, config),
-        stamp=letter.notification.created_at,
-        answer=_answer(letter, appointment),
-    )
-    method = calendars.method(appointment).value
+def _attach_calendar(message: EmailMessage, letter: Letter, config: Config) -> None:
+    """The entry twice: for programs that read invitations, and as a file for all others (RFC 6047, 2.4).
+
+    A proposal, an offer and what became of them change no calendar.
+    """
+    if letter.notification.kind.startswith("move.") or letter.notification.kind in MERE_PROPOSALS:
+        return
+    match letter.subject:
+        case Booking():
+            method, entry = _entry(letter, letter.subject, config)
+        case Group():
+            method, entry = _series_entry(letter, letter.subject, config)
+        case _:
+            return
     message.add_alternative(
-        entry.decode(), subtype="calendar", charset="utf-8", cte="base64", params={"method": method}
+        entry.decode(), subtype="calendar", charset="utf-8", cte="base64", params={"method": method.value}
     )
     message.add_attachment(entry, maintype="application", subtype="ics", filename="visavis.ics")
 
 
+def _entry(letter: Letter, booking: Booking, config: Config) -> tuple[Method, bytes]:
+    appointment = booking.appointment
+    return calendars.method(appointment), calendars.write(
+        appointment,
+        replace(letter.recipient, email=to_ascii(letter.recipient.email)),
+        booking.other,
+        _organizer(config, supervises=_supervises(letter, appointment)),
+        stamp=letter.notification.created_at,
+        answer=_answer(letter, appointment),
+        series=booking.series,
+    )
+
+
+def _series_entry(letter: Letter, group: Group, config: Config) -> tuple[Method, bytes]:
+    recipient = replace(letter.recipient, email=to_ascii(letter.recipient.email))
+    organizer = _organizer(config, supervises=_supervises(letter, group.told[0]))
+    stamp = letter.notification.created_at
+    if group.told[0].status in GONE:
+        return Method.CANCEL, calendars.write_gone(
+            group.series, group.occurrences, group.told, recipient, group.other, organizer, stamp=stamp
+        )
+    return Method.REQUEST, calendars.write_series(
+        group.series,
+        group.occurrences,
+        recipient,
+        group.other,
+        organizer,
+        stamp=stamp,
+        answer=functools.partial(_answer, letter),
+    )
+
+
 def _answer(letter: Letter, appointment: Appointment) -> Answer:
     """Who asked for this time or agreed to it has accepted; whoever it was put to has not answered."""
-    if appointment.status is Status.CONFIRMED and letter.notification.kind != "appointment.rescheduled":
-        return Answer.ACCEPTED
-    return Answer.ACCEPTED if _by(letter) == "you" else Answer.OPEN
+    if appointment.status is Status.REQUESTED:
+        return Answer.OPEN if _supervises(letter, appointment) else Answer.ACCEPTED
+    if appointment.status in GONE or letter.notification.kind in ("appointment.booked", "series.booked"):
+        return Answer.ACCEPTED if _by(letter) == "you" else Answer.OPEN
+    return Answer.ACCEPTED
 
 
 def _content(letter: Letter, config: Config) -> dict[str, Any]:
@@ -151,8 +270,13 @@ def _content(letter: Letter, config: Config) -> dict[str, Any]:
         "host": urlsplit(config.web.base_url).netloc,
         "by": _by(letter),
     }
-    if letter.booking is not None:
-        return content | _booking(letter, letter.booking, reader, config)
+    match letter.subject:
+        case Booking():
+            return content | _booking(letter, letter.subject, reader, config)
+        case Group():
+            return content | _group(letter, letter.subject, reader, config)
+        case Offering():
+            return content | _offering(letter.subject, reader, config)
     if letter.notification.kind == "sign_in":
         return content | _sign_in(letter.notification.details, config)
     return content | {"url": config.web.base_url, "pair": letter.notification.details.get("pair", "")}
@@ -169,50 +293,175 @@ def _sign_in(details: dict[str, Any], config: Config) -> dict[str, str]:
 
 
 def _booking(letter: Letter, booking: Booking, reader: Reader, config: Config) -> dict[str, Any]:
-    appointment, other = booking.appointment, booking.other
-    details = letter.notification.details
-    organizer = _organizer(letter, booking, config)
-    clocks = Reader(letter.recipient.language, other.time_zone)
-    was = datetime.fromisoformat(details["was"]) if "was" in details else None
-    place = "" if appointment.status in GONE else calendars.place(appointment, reader)
+    appointment, other, kind = booking.appointment, booking.other, letter.notification.kind
+    organizer = _organizer(config, supervises=_supervises(letter, appointment))
+    proposal = appointment.proposal if kind == "move.proposed" else None
+    starts_at, ends_at = _times(proposal or appointment)
+    gone = kind.startswith("move.") and kind != "move.proposed"
+    named = _range(letter.notification.details["proposed"])[0] if gone else starts_at
     return {
-        "other": other.name,
-        "role": "supervisor" if letter.recipient.id == appointment.supervisor_id else "supervisee",
-        "status": "requested" if appointment.status is Status.REQUESTED else "confirmed",
-        "how": _how(letter, appointment),
-        "lapsed": bool(details.get("lapsed")),
-        "when": f"{reader.day(appointment.starts_at)}, {reader.clock(appointment.starts_at)}",
-        "day": reader.long_day(appointment.starts_at),
-        "clocks": _clocks(reader, appointment),
-        "city": reader.city(),
-        "theirs": _theirs(reader, clocks, appointment),
-        "was": None if was is None else reader.show(Moment(was)),
-        "place": place,
-        "place_url": place if place.startswith("https://") and not any(map(str.isspace, place)) else None,
+        **_who(letter, appointment, other),
+        **_when(reader, other, starts_at, ends_at),
+        "when": f"{reader.day(named)}, {reader.clock(named)}",
+        "rows": _rows(letter, appointment, reader),
+        **_where(appointment, reader),
         "url": organizer.url,
-        "links": calendars.calendar_links(appointment, letter.recipient, other, organizer),
+        "links": calendars.calendar_links(appointment, letter.recipient, other, organizer) if not proposal else (),
     }
 
 
-def _how(letter: Letter, appointment: Appointment) -> str:
-    """What a move is: the supervisor's word `confirmed`, hers on an open request `moved`, or `requested` of her."""
-    if appointment.status is not Status.REQUESTED:
-        return "confirmed"
-    return "moved" if letter.notification.details.get("by") == str(appointment.supervisor_id) else "requested"
+def _offering(offering: Offering, reader: Reader, config: Config) -> dict[str, Any]:
+    starts_at, ends_at = _times(offering.offer)
+    return {
+        "other": offering.other.name,
+        **_when(reader, offering.other, starts_at, ends_at),
+        "when": f"{reader.day(starts_at)}, {reader.clock(starts_at)}",
+        "rows": [(reader.say("mail.kept_until"), reader.show(Moment(offering.offer.until)))],
+        "place": "",
+        "url": _organizer(config, supervises=False).url,
+        "links": (),
+    }
 
 
-def _clocks(reader: Reader, appointment: Appointment) -> str:
-    return f"{reader.clock(appointment.starts_at)}–{reader.clock(appointment.ends_at)}"
+def _group(letter: Letter, group: Group, reader: Reader, config: Config) -> dict[str, Any]:
+    one = group.told[0]
+    details = letter.notification.details
+    starts, lines = _lines(letter, group, reader)
+    first = min(starts)
+    late = sum(str(told.id) in details.get("late", ()) for told in group.told)
+    return {
+        **_who(letter, one, group.other),
+        **_where(one, reader),
+        "when": reader.say_count("mail.series.from", len(starts), when=f"{reader.day(first)}, {reader.clock(first)}"),
+        "repeats": _repeats(group.series, reader),
+        "lines": lines[:MOST_TIMES],
+        "more": reader.say_count("mail.series.more", len(lines) - MOST_TIMES) if len(lines) > MOST_TIMES else None,
+        "city": reader.city(),
+        "by_when": _by_when(letter, group, reader),
+        "late": reader.say_count("mail.series.late", late) if late else None,
+        "skipped": _skipped(details.get("skipped", ()), reader),
+        "url": _organizer(config, supervises=_supervises(letter, one)).url,
+    }
 
 
-def _theirs(own: Reader, other: Reader, appointment: Appointment) -> str | None:
+def _lines(letter: Letter, group: Group, reader: Reader) -> tuple[list[datetime], list[str]]:
+    """What the mail is about, in order: each start, and the line that tells it."""
+    details, kind = letter.notification.details, letter.notification.kind
+    zone = group.other.time_zone
+    if "proposed" in details:
+        spans = sorted(_range(one) for one in details["proposed"])
+        return [starts_at for starts_at, _ in spans], [reader.show(Span(*span, zone, brief=True)) for span in spans]
+    if kind == "series.rescheduled":
+        before = dict(zip(details["appointments"], map(datetime.fromisoformat, details["was"]), strict=True))
+        moves = [(before[str(one.id)], one.ends_at - one.starts_at, _times(one)) for one in group.told]
+    elif kind == "series.proposed":
+        moves = [
+            (one.starts_at, one.ends_at - one.starts_at, _times(one.proposal)) for one in group.told if one.proposal
+        ]
+    else:
+        spans = sorted(map(_times, group.told))
+        return [starts_at for starts_at, _ in spans], [reader.show(Span(*span, zone, brief=True)) for span in spans]
+    lines = [
+        reader.say("mail.series.moved", was=Span(was, was + length, brief=True), span=Span(*to, zone, brief=True))
+        for was, length, to in sorted(moves)
+    ]
+    return [to[0] for _, _, to in moves], lines
+
+
+def _repeats(found: Series, reader: Reader) -> str:
+    rule = repetitions.read_rule(found.rule)
+    return reader.say_count("mail.series.monthly" if rule.monthly else "mail.series.weekly", rule.interval)
+
+
+def _by_when(letter: Letter, group: Group, reader: Reader) -> str | None:
+    """Until when the first of what is asked can be answered."""
+    if letter.notification.kind == "series.proposed":
+        ends = [one.proposal.answer_by for one in group.told if one.proposal]
+    else:
+        ends = [one.answer_by for one in group.told if one.status is Status.REQUESTED and one.answer_by]
+    return reader.show(Moment(min(ends))) if ends else None
+
+
+def _skipped(starts: Sequence[str], reader: Reader) -> str | None:
+    if not starts:
+        return None
+    shown = reader.show(Moments(tuple(map(datetime.fromisoformat, starts[:MOST_TIMES]))))
+    more = len(starts) - MOST_TIMES
+    return shown if more <= 0 else f"{shown}; {reader.say_count('mail.series.more', more)}"
+
+
+def _who(letter: Letter, appointment: Appointment, other: Person) -> dict[str, Any]:
+    """`role` is the reader's, `actor` the role of whoever did it, or empty."""
+    by, details = _by(letter), letter.notification.details
+    role, others = ("supervisor", "supervisee") if _supervises(letter, appointment) else ("supervisee", "supervisor")
+    return {
+        "other": other.name,
+        "role": role,
+        "actor": {"you": role, "other": others}.get(by, ""),
+        "status": "requested" if appointment.status is Status.REQUESTED else "confirmed",
+        "lapsed": bool(details.get("lapsed")),
+        "late": bool(details.get("late")),
+        "automatic": bool(details.get("automatic")),
+    }
+
+
+def _when(reader: Reader, other: Person, starts_at: datetime, ends_at: datetime) -> dict[str, Any]:
+    return {
+        "day": reader.long_day(starts_at),
+        "clocks": _clocks(reader, starts_at, ends_at),
+        "city": reader.city(),
+        "theirs": _theirs(reader, Reader(reader.language, other.time_zone), starts_at, ends_at),
+    }
+
+
+def _where(appointment: Appointment, reader: Reader) -> dict[str, Any]:
+    """A place is told only of what takes place."""
+    place = "" if appointment.status in GONE else calendars.place(appointment, reader)
+    is_link = place.startswith("https://") and not any(map(str.isspace, place))
+    return {"place": place, "place_url": place if is_link else None}
+
+
+def _rows(letter: Letter, appointment: Appointment, reader: Reader) -> list[tuple[str, str]]:
+    """What else the box tells of time: a label and a value each."""
+    details, kind = letter.notification.details, letter.notification.kind
+    rows: list[tuple[str, str]] = []
+    if kind == "appointment.rescheduled":
+        rows.append(("mail.was", reader.show(Moment(datetime.fromisoformat(details["was"])))))
+    if kind == "move.proposed" and appointment.proposal is not None:
+        rows.append(("mail.now", reader.show(Span(appointment.starts_at, appointment.ends_at))))
+        rows.append(("mail.by", reader.show(Moment(appointment.proposal.answer_by))))
+    elif kind.startswith("move."):
+        rows.append(("mail.proposed", reader.show(Span(*_range(details["proposed"])))))
+    elif appointment.status is Status.REQUESTED and appointment.answer_by is not None:
+        rows.append(("mail.by", reader.show(Moment(appointment.answer_by))))
+    return [(reader.say(key), value) for key, value in rows]
+
+
+def _times(of: Appointment | Proposal | Offer) -> tuple[datetime, datetime]:
+    return of.starts_at, of.ends_at
+
+
+def _range(values: Sequence[str]) -> tuple[datetime, datetime]:
+    starts_at, ends_at = map(datetime.fromisoformat, values)
+    return starts_at, ends_at
+
+
+def _clocks(reader: Reader, starts_at: datetime, ends_at: datetime) -> str:
+    return f"{reader.clock(starts_at)}–{reader.clock(ends_at)}"
+
+
+def _theirs(own: Reader, other: Reader, starts_at: datetime, ends_at: datetime) -> str | None:
     """The other's local time where their clock or date differs."""
-    starts_at = appointment.starts_at
     same_day = own.day(starts_at) == other.day(starts_at)
     if same_day and own.clock(starts_at) == other.clock(starts_at):
         return None
-    clocks = _clocks(other, appointment) if same_day else f"{other.day(starts_at)}, {_clocks(other, appointment)}"
-    return f"{clocks} {own.say('time.in_city', city=other.city())}"
+    clocks = _clocks(other, starts_at, ends_at)
+    told = clocks if same_day else f"{other.day(starts_at)}, {clocks}"
+    return f"{told} {own.say('time.in_city', city=other.city())}"
+
+
+def _supervises(letter: Letter, appointment: Appointment) -> bool:
+    return letter.recipient.id == appointment.supervisor_id
 
 
 def _by(letter: Letter) -> str:
@@ -223,8 +472,7 @@ def _by(letter: Letter) -> str:
     return "you" if by == str(letter.recipient.id) else "other"
 
 
-def _organizer(letter: Letter, booking: Booking, config: Config) -> Organizer:
-    supervises = letter.recipient.id == booking.appointment.supervisor_id
+def _organizer(config: Config, *, supervises: bool) -> Organizer:
     page = "supervisor" if supervises else "appointments"
     return Organizer(config.mail.sender_name, to_ascii(config.mail.sender), f"{config.web.base_url}/{page}")
 
