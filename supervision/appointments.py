@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import or_, select, text
+from sqlalchemy import bindparam, or_, select, text
 
 from supervision import audit, availability, holds, notifications, pairs, policies, reminders
 from supervision.audit import SYSTEM, Actor
 from supervision.availability import Availability, Slot
-from supervision.db import Transaction, lock_people
-from supervision.errors import AlreadyAnswered, NotAllowed, NotFound, NotUnderstood, Stale, TooLate
+from supervision.db import Ready, Transaction, lock_people
+from supervision.errors import AlreadyAnswered, NotAllowed, NotFound, NotUnderstood, SlotTaken, Stale, TooLate
 from supervision.models import Approval, Channel, Mode, Status, appointments
 from supervision.notifications import HIGH, NORMAL, Notice
 from supervision.pairs import Pair
@@ -156,10 +156,15 @@ async def book(
     """
     pair.require_active()
     pair.member(actor.person_id)
+    await lock_people(tx, [person.id for person in pair.people])  # before the rules: days off come with this lock too
     rules = await availability.load(tx, pair.supervisor.id)
     slot = check_slot(actor, pair, rules, starts_at, _length(starts_at, ends_at, length), now=now)
-    await lock_people(tx, [person.id for person in pair.people])
-    await check_room(tx, actor, pair, rules, slot, now=now)
+    try:
+        await check_room(tx, actor, pair, rules, slot, now=now)
+    except SlotTaken:
+        if not await _take_own_offer(tx, actor, pair, slot, now=now):
+            raise
+        await check_room(tx, actor, pair, rules, slot, now=now)
     appointment = make(actor, pair, rules, slot, now=now)
     await insert(tx, appointment, now=now)
     await notifications.enqueue(
@@ -169,6 +174,14 @@ async def book(
         audited=audit.entry(actor, "appointment.book", "appointment", appointment.id, now=now),
     )
     return appointment
+
+
+async def _take_own_offer(tx: Transaction, actor: Actor, pair: Pair, slot: Slot, *, now: datetime) -> bool:
+    """Whether that very slot is kept for this pair by the waiting list; then the waiting is over."""
+    wait_id = await holds.take_offer(tx, pair.id, slot, now=now)
+    if wait_id is not None:
+        await audit.record(tx, actor, "wait.accept", "wait", wait_id, now=now)
+    return wait_id is not None
 
 
 def news_of_booking(appointment: Appointment, actor: Actor, *, now: datetime) -> list[Notice]:
@@ -332,7 +345,7 @@ async def mark(
 async def finish(tx: Transaction, appointment: Appointment, status: Status, *, now: datetime) -> Appointment:
     """Write how it ended. No calendar shows that, so the revision stays."""
     finished = replace(appointment, status=status, proposal=None)
-    await tx.execute(WRITE, _values(finished, now=now))
+    await WRITE.fetch(tx, _values(finished, now=now))
     return finished
 
 
@@ -371,12 +384,16 @@ async def close_past(tx: Transaction, *, now: datetime) -> int:
     return len(due)
 
 
+ONE = select(*COLUMNS).where(appointments.c.id == bindparam("id"))
+BY_ID, BY_ID_LOCKED = Ready(ONE), Ready(ONE.with_for_update())
+
+
 async def get(tx: Transaction, actor: Actor, appointment_id: uuid.UUID) -> Appointment:
     """An appointment of the actor's own. Anybody else's is as little found as one that never was."""
-    row = (await tx.execute(select(*COLUMNS).where(appointments.c.id == appointment_id))).one_or_none()
-    if row is None or actor.person_id not in (row.supervisor_id, row.supervisee_id):
+    found = [from_row(row) for row in await BY_ID.fetch(tx, {"id": appointment_id})]
+    if not found or actor.person_id not in found[0].people:
         raise NotFound("refused.appointment_not_found")
-    return from_row(row)
+    return found[0]
 
 
 async def get_locked(
@@ -384,8 +401,8 @@ async def get_locked(
 ) -> Appointment:
     """An appointment of the actor's own, that nobody else changes until this transaction ends."""
     await lock_people(tx, (await get(tx, actor, appointment_id)).people)
-    query = select(*COLUMNS).where(appointments.c.id == appointment_id).with_for_update()
-    appointment = from_row((await tx.execute(query)).one())
+    [row] = await BY_ID_LOCKED.fetch(tx, {"id": appointment_id})
+    appointment = from_row(row)
     if if_revision is not None and if_revision != appointment.revision:
         raise Stale
     return appointment
@@ -454,8 +471,9 @@ def answer_by(rules: Availability, *instants: datetime, now: datetime) -> dateti
     return min(now + timedelta(minutes=rules.answer), *instants)
 
 
-INSERT = text(
-    f"""
+INSERT = Ready(
+    text(
+        f"""
     WITH booked AS (
         INSERT INTO appointments (id, pair_id, supervisor_id, supervisee_id, starts_at, ends_at, status, revision,
             mode, place, buffer_before_minutes, buffer_after_minutes, booked_by, answer_by, series_id, series_at,
@@ -465,9 +483,11 @@ INSERT = text(
     )
     {holds.INSERT}
     """  # noqa: S608 - both parts are constants
+    )
 )
-WRITE = text(
-    """
+WRITE = Ready(
+    text(
+        """
     UPDATE appointments SET starts_at = :starts_at, ends_at = :ends_at, status = :status, revision = :revision,
         buffer_before_minutes = :buffer_before, buffer_after_minutes = :buffer_after, answer_by = :answer_by,
         late = :late, proposal_id = :proposal_id, proposed_by = :proposed_by,
@@ -476,6 +496,7 @@ WRITE = text(
         proposed_answer_by = :proposed_answer_by, updated_at = :now
     WHERE id = :id
     """
+    )
 )
 NO_PROPOSAL = dict.fromkeys(
     (
@@ -501,7 +522,7 @@ async def change(tx: Transaction, appointment: Appointment, *, now: datetime, **
     The outbox's unsent news of earlier revisions is superseded. Raises SlotTaken.
     """
     changed = replace(appointment, revision=appointment.revision + 1, **values)
-    await tx.execute(WRITE, _values(changed, now=now))
+    await WRITE.fetch(tx, _values(changed, now=now))
     await _rehold(tx, appointment, changed)
     await notifications.supersede_older(tx, changed.id, changed.revision, now=now)
     return changed
@@ -512,7 +533,7 @@ async def set_proposal(
 ) -> Appointment:
     """Write what is proposed, and hold its time. The calendar does not show it: the revision stays."""
     changed = replace(appointment, proposal=proposal)
-    await tx.execute(WRITE, _values(changed, now=now))
+    await WRITE.fetch(tx, _values(changed, now=now))
     await _rehold(tx, appointment, changed)
     return changed
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from sqlalchemy import text
 
-from supervision.db import Transaction
+from supervision.db import Ready, Transaction
 
 Via = Literal["matrix", "reaction", "web", "api", "cli", "system", "demo"]
 
@@ -32,6 +32,8 @@ INSERT = """
         (at, actor_id, via, action, resource, resource_id, success, reason, ip, user_agent, device)
     VALUES (:at, :actor_id, :via, :action, :resource, :resource_id, :success, :reason, :ip, :user_agent, :device)
 """
+
+INSERT_ALONE = Ready(text(INSERT))
 
 
 def entry(
@@ -73,4 +75,4 @@ async def record(
 ) -> None:
     """Add an entry, in the transaction of what it tells."""
     values = entry(actor, action, resource, resource_id, now=now, success=success, reason=reason)
-    await tx.execute(text(INSERT), values)
+    await INSERT_ALONE.fetch(tx, values)

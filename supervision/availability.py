@@ -21,7 +21,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from supervision import audit
 from supervision.audit import Actor
-from supervision.db import Transaction
+from supervision.db import Ready, Transaction
 from supervision.errors import NotAllowed, NotFound, NotUnderstood, SlotTaken, TooLate, TooSoon
 from supervision.models import Approval, Exceptional, Mode, availabilities, dated_exceptions, weekly_hours
 from supervision.pairs import Pair
@@ -387,17 +387,19 @@ EXCEPTIONS_AS_JSON = """(
     SELECT json_agg(json_build_array(id, kind, first_on, last_on, starts, ends, yearly) ORDER BY first_on, starts, id)
     FROM dated_exceptions WHERE dated_exceptions.supervisor_id = availabilities.supervisor_id
 )"""
-LOAD = select(*COLUMNS.values(), literal_column(HOURS_AS_JSON, JSON), literal_column(EXCEPTIONS_AS_JSON, JSON)).where(
-    availabilities.c.supervisor_id == bindparam("supervisor_id")
+LOAD = Ready(
+    select(*COLUMNS.values(), literal_column(HOURS_AS_JSON, JSON), literal_column(EXCEPTIONS_AS_JSON, JSON)).where(
+        availabilities.c.supervisor_id == bindparam("supervisor_id")
+    )
 )
 
 
 async def load(tx: Transaction, supervisor_id: uuid.UUID) -> Availability:
     """A supervisor's rules, weekly hours and exceptions. Raises NotFound if she has not set any."""
-    row = (await tx.execute(LOAD, {"supervisor_id": supervisor_id})).one_or_none()
-    if row is None:
+    rows = await LOAD.fetch(tx, {"supervisor_id": supervisor_id})
+    if not rows:
         raise NotFound("refused.no_availability")
-    *rules, hours, exceptions = row
+    *rules, hours, exceptions = rows[0]
     values = dict(zip(COLUMNS, rules, strict=True))
     values |= {"mode": Mode(values["mode"]), "approval": Approval(values["approval"])}
     if values["country"] is not None:
@@ -585,13 +587,15 @@ def merge(ranges: Iterable[Range]) -> list[Range]:
     return merged
 
 
-BUSY = text(
-    """
+BUSY = Ready(
+    text(
+        """
     SELECT person_id, array_agg(lower(during) ORDER BY during), array_agg(upper(during) ORDER BY during) FROM holds
     WHERE person_id = ANY(CAST(:people AS uuid[])) AND during && tstzrange(:since, :until, '[)')
         AND (CAST(:moving AS uuid) IS NULL OR appointment_id IS DISTINCT FROM :moving)
     GROUP BY person_id
     """
+    )
 )
 
 
@@ -605,7 +609,7 @@ async def busy_times(
 ) -> dict[uuid.UUID, Busy]:
     """What is held of each person's time around `[since, until)`, a day more on either side."""
     around = {"since": since - ONE_DAY, "until": until + ONE_DAY}
-    rows = await tx.execute(BUSY, {"people": list(person_ids), "moving": moving, **around})
+    rows = await BUSY.fetch(tx, {"people": list(person_ids), "moving": moving, **around})
     found = {person_id: Busy(tuple(zip(starts, ends, strict=True))) for person_id, starts, ends in rows}
     return {person: found.get(person, Busy()) for person in person_ids}
 
@@ -665,6 +669,10 @@ COUNTED = text(
         AND proposed_starts_at >= :since AND proposed_starts_at < :until
         AND status IN ('requested', 'confirmed')
         AND id IS DISTINCT FROM CAST(:moving AS uuid)
+    UNION ALL
+    SELECT id, offered_starts_at FROM waits
+    WHERE supervisor_id = :supervisor_id AND ended_at IS NULL
+        AND offered_starts_at >= :since AND offered_starts_at < :until
     """
 )
 

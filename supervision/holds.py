@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import TextClause, text
-from sqlalchemy.exc import IntegrityError
+import asyncpg
+from sqlalchemy import text
 
 from supervision import availability
 from supervision.availability import Availability, Slot
-from supervision.db import Transaction
+from supervision.db import Ready, Transaction
 from supervision.errors import SlotTaken
 from supervision.pairs import Pair
 
@@ -29,21 +29,36 @@ INSERT = """
     FROM unnest(CAST(:people AS uuid[]), CAST(:held_since AS timestamptz[]), CAST(:held_until AS timestamptz[]))
         AS held (person_id, since, until)
 """
-INSERT_ALONE = text(INSERT)
+INSERT_ALONE = Ready(text(INSERT))
 
 # Whoever waits for a time of that supervisor's is thought of anew when one is given back.
 WAKE = "SELECT pg_notify('visavis_waits', '') WHERE EXISTS"
 WAKE += " (SELECT FROM waits WHERE supervisor_id = :supervisor_id AND ended_at IS NULL)"
-RELEASE = text(f"WITH gone AS (DELETE FROM holds WHERE appointment_id = :id) {WAKE}")  # noqa: S608 - a constant
+RELEASE = Ready(text(f"WITH gone AS (DELETE FROM holds WHERE appointment_id = :id) {WAKE}"))  # noqa: S608 - a constant
 
-KEEP_OFFER = text(
-    """
+KEEP_OFFER = Ready(
+    text(
+        """
     INSERT INTO holds (wait_id, person_id, during)
     VALUES (:wait_id, :supervisor_id, tstzrange(:held_from, :held_until, '[)')),
         (:wait_id, :supervisee_id, tstzrange(:starts_at, :ends_at, '[)'))
     """
+    )
 )
-RELEASE_OFFER = text(f"WITH gone AS (DELETE FROM holds WHERE wait_id = :wait_id) {WAKE}")  # noqa: S608 - a constant
+RELEASE_OFFER = Ready(text(f"WITH gone AS (DELETE FROM holds WHERE wait_id = :wait_id) {WAKE}"))  # noqa: S608 - a constant
+
+
+TAKE_OFFER = text(
+    """
+    WITH over AS (
+        UPDATE waits SET ended_at = :now, offered_starts_at = NULL, offered_ends_at = NULL, offer_until = NULL
+        WHERE pair_id = :pair_id AND ended_at IS NULL
+            AND offered_starts_at = :starts_at AND offered_ends_at = :ends_at AND offer_until > :now
+        RETURNING id
+    ), gone AS (DELETE FROM holds USING over WHERE wait_id = over.id)
+    SELECT id FROM over
+    """
+)
 
 
 async def take(tx: Transaction, appointment: "Appointment") -> None:
@@ -58,7 +73,7 @@ async def retake(tx: Transaction, appointment: "Appointment") -> None:
 
 
 async def release(tx: Transaction, appointment: "Appointment") -> None:
-    await tx.execute(RELEASE, {"id": appointment.id, "supervisor_id": appointment.supervisor_id})
+    await RELEASE.fetch(tx, {"id": appointment.id, "supervisor_id": appointment.supervisor_id})
 
 
 def parameters(appointment: "Appointment") -> dict[str, Any]:
@@ -106,16 +121,20 @@ async def keep_offer(
 
 
 async def release_offer(tx: Transaction, wait_id: uuid.UUID, supervisor_id: uuid.UUID) -> None:
-    await tx.execute(RELEASE_OFFER, {"wait_id": wait_id, "supervisor_id": supervisor_id})
+    await RELEASE_OFFER.fetch(tx, {"wait_id": wait_id, "supervisor_id": supervisor_id})
 
 
-async def execute(tx: Transaction, statement: TextClause, values: dict[str, Any]) -> None:
+async def take_offer(tx: Transaction, pair_id: uuid.UUID, slot: Slot, *, now: datetime) -> uuid.UUID | None:
+    """End the wait for which just this slot is kept, and give it back; None if there is no such wait of the pair."""
+    wait_id: uuid.UUID | None = await tx.scalar(TAKE_OFFER, {"pair_id": pair_id, "now": now, **vars(slot)})
+    return wait_id
+
+
+async def execute(tx: Transaction, statement: Ready, values: dict[str, Any]) -> None:
     """Run a statement that takes time. Raises SlotTaken where the exclusion constraint says so."""
     try:
-        await tx.execute(statement, values)
-    except IntegrityError as error:
-        if getattr(error.orig, "sqlstate", None) != "23P01":  # exclusion_violation, PostgreSQL, appendix A
-            raise
+        await statement.fetch(tx, values)
+    except asyncpg.ExclusionViolationError as error:
         raise SlotTaken(alternatives=[]) from error
 
 

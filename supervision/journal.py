@@ -26,7 +26,7 @@ NOTED = (
     .returning(journal.c.event_id)
     .cte("noted")
 )
-HEAR = pairs.BY_ROOM.add_columns(select(func.count()).select_from(NOTED).scalar_subquery())
+HEAR = pairs.IN_ROOM.add_columns(select(func.count()).select_from(NOTED).scalar_subquery())
 
 
 async def hear(

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ARRAY, Row, Text, literal, select, text, update
+from sqlalchemy import ARRAY, Row, Text, bindparam, literal, literal_column, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from supervision import audit
-from supervision.db import Transaction
+from supervision.db import Ready, Transaction
 from supervision.errors import NotFound
 from supervision.models import Channel, State, notifications
 
@@ -119,8 +119,8 @@ ENQUEUE = """
     SELECT pg_notify('visavis_' || channel, '')
     FROM (SELECT DISTINCT channel FROM added WHERE claimed_until IS NULL AND send_at <= :now) AS woken
 """
-ENQUEUE_ALONE = text(f"WITH {ENQUEUE}")
-ENQUEUE_AUDITED = text(f"WITH audited AS ({audit.INSERT}), {ENQUEUE}")
+ENQUEUE_ALONE = Ready(text(f"WITH {ENQUEUE}"))
+ENQUEUE_AUDITED = Ready(text(f"WITH audited AS ({audit.INSERT}), {ENQUEUE}"))
 
 
 async def enqueue(
@@ -152,21 +152,28 @@ async def enqueue(
         for notice in notices
     ]
     statement = ENQUEUE_ALONE if audited is None else ENQUEUE_AUDITED
-    await tx.execute(statement, {"rows": json.dumps(rows), "now": now} | (audited or {}))
+    await statement.fetch(tx, {"rows": json.dumps(rows), "now": now} | (audited or {}))
+
+
+SUPERSEDE_OLDER = Ready(
+    update(notifications)
+    .where(
+        notifications.c.appointment_id == bindparam("appointment"),
+        notifications.c.revision < bindparam("before"),
+        notifications.c.state == literal_column("'pending'"),
+        notifications.c.attempts == literal_column("0"),
+    )
+    .values(
+        state=literal_column("'superseded'"),
+        settled_at=bindparam("now"),
+        details=literal_column("details - ARRAY['lines', 'reason']"),
+    )
+)
 
 
 async def supersede_older(tx: Transaction, appointment_id: uuid.UUID, revision: int, *, now: datetime) -> None:
     """Settle what nobody has tried to send yet of an appointment's earlier revisions, reminders among it."""
-    await tx.execute(
-        update(notifications)
-        .where(
-            notifications.c.appointment_id == appointment_id,
-            notifications.c.revision < revision,
-            notifications.c.state == State.PENDING,
-            notifications.c.attempts == 0,
-        )
-        .values(state=State.SUPERSEDED, settled_at=now, details=SCRUBBED)
-    )
+    await SUPERSEDE_OLDER.fetch(tx, {"appointment": appointment_id, "before": revision, "now": now})
 
 
 # `send_at <= now` in the lane: a reminder of next week does not hold up today's news, a retried mail does.

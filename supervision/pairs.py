@@ -1,18 +1,18 @@
 """Pairs: one supervisor, one supervisee, one room."""
 
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, func, or_, select, update
+from sqlalchemy import bindparam, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
 from supervision import audit, notifications, people
 from supervision.audit import Actor
-from supervision.db import Transaction
+from supervision.db import Ready, Transaction
 from supervision.errors import NotAllowed, NotFound, NotUnderstood, PairArchived
 from supervision.models import Approval, Channel, PairStatus, Role, audit_entries, bots, pairs
 from supervision.models import people as people_table
@@ -82,7 +82,9 @@ SELECT = (
     .join(SUPERVISEE, SUPERVISEE.c.id == pairs.c.supervisee_id)
 )
 
-BY_ROOM = SELECT.where(pairs.c.room_id == bindparam("room_id"))  # made once: every message in a room asks it
+BY_ID = Ready(SELECT.where(pairs.c.id == bindparam("id")))
+IN_ROOM = SELECT.where(pairs.c.room_id == bindparam("room_id"))
+BY_ROOM = Ready(IN_ROOM)
 
 
 def from_row(row: Iterable[Any]) -> Pair:
@@ -147,14 +149,11 @@ async def archive(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: dat
 
 
 async def get(tx: Transaction, pair_id: uuid.UUID) -> Pair:
-    return await _find(tx, pairs.c.id == pair_id)
+    return _only(await BY_ID.fetch(tx, {"id": pair_id}))
 
 
 async def by_room(tx: Transaction, room_id: str) -> Pair:
-    row = (await tx.execute(BY_ROOM, {"room_id": room_id})).one_or_none()
-    if row is None:
-        raise NotFound("refused.pair_not_found")
-    return from_row(row)
+    return _only(await BY_ROOM.fetch(tx, {"room_id": room_id}))
 
 
 async def list_of(tx: Transaction, person_id: uuid.UUID, *, archived: bool = False) -> list[Pair]:
@@ -227,11 +226,10 @@ async def alarm_stranger(tx: Transaction, pair: Pair, *, now: datetime) -> bool:
     return True
 
 
-async def _find(tx: Transaction, condition: ColumnElement[bool]) -> Pair:
-    row = (await tx.execute(SELECT.where(condition))).one_or_none()
-    if row is None:
-        raise NotFound("refused.pair_not_found")
-    return from_row(row)
+def _only(rows: Sequence[Iterable[Any]]) -> Pair:
+    for row in rows:
+        return from_row(row)
+    raise NotFound("refused.pair_not_found")
 
 
 async def _least_busy_bot(tx: Transaction) -> str | None:

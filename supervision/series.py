@@ -179,13 +179,13 @@ async def book(
     first = wall_clock(starts_at, zone)
     read = read_rule(rule, zone)
     clocks = read.starts(first)
+    await lock_people(tx, [person.id for person in pair.people])
     rules = await availability.load(tx, pair.supervisor.id)
     minutes = availability.check_length(pair, rules, length)
     if availability.to_instant(first.date(), first.time(), zone) != starts_at:
         raise NotFound("refused.slot_not_offered")  # the second reading of a clock that repeats: no rule can say it
     with suppress(NotFound):  # a first that is not offered is a clash like any other
         appointments.check_slot(actor, pair, rules, starts_at, minutes, now=now)
-    await lock_people(tx, [person.id for person in pair.people])
     bound = actor.person_id != pair.supervisor.id
     placed = [(local, _place(local, zone, rules, minutes, bound=bound)) for local in clocks]
     slots, clashes = await _sift(tx, actor, pair, rules, placed)

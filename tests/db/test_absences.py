@@ -1,5 +1,6 @@
 """Being away: all appointments of those days are dealt with, or nothing is changed."""
 
+import asyncio
 import uuid
 from collections import Counter
 from dataclasses import replace
@@ -313,3 +314,34 @@ async def test_only_she_herself_goes_away(database: Database, now: datetime) -> 
         with pytest.raises(NotAllowed):
             async with database.transaction() as tx:
                 await absences.go(tx, acts(person), one.supervisor, FIRST, LAST, then="cancel", expected=[], now=now)
+
+
+BOTH_RIGHT = {("stale", "booked"), ("away", "refused.slot_not_offered")}
+
+
+@pytest.mark.faults
+async def test_a_booking_at_the_same_moment_is_seen_or_refused(database: Database, now: datetime) -> None:
+    """Either it was there when she went, so that she has to look again, or it comes too late for those days."""
+    one, other = await two_pairs(database, now)
+    for place in range(7):
+        day = TUESDAY + (place + 1) * A_WEEK
+        seen = (day.date(), day.date())
+
+        async def away(seen: tuple[date, date] = seen) -> str:
+            try:
+                async with database.transaction() as tx:
+                    await absences.go(
+                        tx, acts(one.supervisor), one.supervisor, *seen, then="cancel", expected=[], now=now
+                    )
+            except Stale:
+                return "stale"
+            return "away"
+
+        async def ask(day: datetime = day) -> str:
+            try:
+                await book(database, other, day, now, by="supervisee")
+            except Refused as refusal:
+                return refusal.key
+            return "booked"
+
+        assert tuple(await asyncio.gather(away(), ask())) in BOTH_RIGHT

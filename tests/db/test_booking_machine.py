@@ -178,13 +178,31 @@ class Bookings(RuleBasedStateMachine):
         actor = acts(pair.supervisor if on_behalf else pair.supervisee)
         starts_at = self.now + minutes * MINUTE
         starts_at -= timedelta(minutes=starts_at.minute % 30, seconds=starts_at.second)
-        free = self.is_free(pair, starts_at, self.hours[pair.supervisor.id].length)
+        own = self.own_offer(pair, starts_at)
+        free = self.is_free(pair, starts_at, self.hours[pair.supervisor.id].length, own.id if own else None)
         booked = self.attempt(lambda tx: appointments.book(tx, actor, pair, starts_at, now=self.now))
         if on_behalf:
             assert (booked is not None) == (free and starts_at > self.now)
         if booked is not None:
             assert free
+            if own is not None:
+                over = replace(own, ended_at=self.now, offer=None)
+                self.world.put_wait(over, ["wait.accept"], [], self.hours[pair.supervisor.id])
             self.note_booked(pair, actor, booked)
+
+    def own_offer(self, pair: Pair, starts_at: datetime) -> Wait | None:
+        """Who is offered an hour can also book it as any other."""
+        return next(
+            (
+                one
+                for one in self.world.waits.values()
+                if one.pair_id == pair.id
+                and one.offer
+                and one.offer.starts_at == starts_at
+                and one.offer.until > self.now
+            ),
+            None,
+        )
 
     def note_booked(self, pair: Pair, actor: Actor, booked: Appointment) -> None:
         asks, behalf = self.require_booked(pair, actor, booked)
