@@ -22,7 +22,8 @@ JUNK: list[Any] = [
     None, True, False, 0, -1, 1.5, 2**31, 10**40, "", " ", "x", "\x00", "\ud800", "é" * 300, [], [[]], [None], {},
     {"a": 1}, "2026-11-24", "2026-11-24T13:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59Z",
     "2026-02-30T10:00:00Z", "2026-11-24T25:00:00Z", "1764000000", "00000000-0000-0000-0000-000000000000", "24:00",
-    "FREQ=WEEKLY;COUNT=-1", "FREQ=WEEKLY;UNTIL=00000000", "RRULE:FREQ=SECONDLY", "one", "all", "following", "ask", "cancel", "no_show", "BR",
+    "FREQ=WEEKLY;COUNT=-1", "FREQ=WEEKLY;UNTIL=00000000", "RRULE:FREQ=SECONDLY", "one", "all", "following", "ask",
+    "cancel", "no_show", "BR",
 ]  # fmt: skip
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
