@@ -29,7 +29,7 @@ from supervision.config import load
 from supervision.db import Transaction
 from supervision.models import Channel, State, Status, appointments, audit_entries, holds, journal, notifications
 from supervision.pairs import Pair
-from supervision.texts import Span, reader
+from supervision.texts import Moments, Span, reader
 from tests.support.demo import Demo, Phone
 from tests.support.human import Message
 
@@ -39,6 +39,7 @@ SEED = int(os.environ.get("VISAVIS_SEED", secrets.randbelow(1_000_000)))
 BOOKERS = ("bruno", "clara", "daniel")
 SUPERVISORS = ("ana", "helena")
 ANSWERED_WITHIN = 240.0  # seconds, kills in a row included
+OPEN_FOR = timedelta(minutes=availability.Availability(()).answer)  # a request of the demo's
 COMMANDS_A_MINUTE = 18  # of a person; the bot takes 20
 
 pytestmark = pytest.mark.faults
@@ -337,8 +338,9 @@ def sentence(row: Row[Any], pair: Pair) -> str:
         "supervisee": pair.supervisee.name,
         "span": Span(row.starts_at, row.ends_at, pair.other(addressee.id).time_zone),
         "who": pair.member(uuid.UUID(row.details["by"])).name,
+        "until": Moments((min(row.created_at + OPEN_FOR, row.starts_at),)),
     }
-    key = row.kind.replace("appointment.", "news.")
+    key = row.kind.replace("appointment.", "news.") + ("_late" if row.details.get("late") else "")
     return reader(addressee.language, addressee.time_zone).say(key, **names)
 
 
