@@ -119,11 +119,13 @@ def read_wish(request: web.Request, me: Person) -> Wish:
 
 
 def read_repetition(request: web.Request) -> Repetition | None:
-    """How often and until when. Raises NotUnderstood where both ends are typed, or none."""
+    """How often and until when. Raises NotUnderstood where both ends are typed, or none, or an end of nothing."""
     frequency = FREQUENCIES.get(fields.text_of(request, "repeat"))
-    if frequency is None:
-        return None
     count, until = fields.read_optional_number(request, "count"), fields.read_optional_day(request, "until")
+    if frequency is None:
+        if count is not None or until is not None:
+            raise NotUnderstood("web.refused.series_frequency")
+        return None
     if (count is None) == (until is None):
         raise NotUnderstood("web.refused.series_end")
     return Repetition(frequency, count, until)

@@ -14,6 +14,7 @@ from supervision.db import Database
 from supervision.models import Approval, Exceptional, Status
 from supervision.models import appointments as table
 from supervision.pairs import Pair
+from supervision.series import Scope
 from tests.support.sample import acts, add_pair, add_person
 from tests.web.conftest import Browser, Open
 
@@ -337,6 +338,11 @@ async def test_a_supervisor_books_outside_her_hours(database: Database, now: dat
         ({"day": "2026-11-28", "clock": ""}, 422, "Falta uma hora, como 14:30. Nada foi alterado."),
         ({"day": "x", "clock": "10:00"}, 422, "Falta um dia, como 2026-11-24. Nada foi alterado."),
         (
+            {"day": "2026-11-28", "clock": "10:00", "repeat": "", "count": "5"},
+            422,
+            "Diga também com que frequência se repete. Nada foi marcado.",
+        ),
+        (
             {"day": "2026-11-28", "clock": "10:00", "repeat": "weekly"},
             422,
             "Diga quantas, ou até quando: um dos dois. Nada foi marcado.",
@@ -639,3 +645,42 @@ async def test_a_proposal_into_a_series_shows_on_both_sides(
     bruno = await open_browser(pair.supervisee)
     await bruno.get(f"/series/{first.series_id}")
     assert card(bruno.page, "this")[2].endswith("◌ requested ⇄ new time proposed")
+
+
+async def test_a_series_that_is_proposed_to_move_is_one_question_too(
+    database: Database, now: datetime, open_browser: Open
+) -> None:
+    pair = await add_pair(database, now=now)
+    first, *_ = await book_series(database, pair, now)
+    supervisor = acts(pair.supervisor)
+    async with database.transaction() as tx:
+        await series.confirm(tx, supervisor, first.id, Scope.ALL, now=now)
+        await series.reschedule(tx, supervisor, first.id, TEN + HOUR, Scope.ALL, skip=False, now=now)
+    bruno = await open_browser(pair.supervisee)
+    await bruno.get("/appointments")
+    assert card(bruno.page, "asks")[0] == "1 request waits for you"
+    link = f"/appointments/{first.id}?scope=all"
+    assert link in bruno.page
+    await bruno.get(link)
+    path = f"/appointments/{first.id}/accept"
+    form = inputs(bruno.page, path)
+    assert form["scope"] == "all"
+    answer = await bruno.post(path, form)
+    assert answer.headers["Location"] == "/appointments?done=accepted"
+    assert await stored(database) == [("confirmed", TEN + weeks * WEEK + HOUR) for weeks in range(3)]
+
+
+async def test_a_proposed_series_is_taken_back_as_one(database: Database, now: datetime, open_browser: Open) -> None:
+    pair = await add_pair(database, now=now)
+    first, *_ = await book_series(database, pair, now)
+    supervisor = acts(pair.supervisor)
+    async with database.transaction() as tx:
+        await series.confirm(tx, supervisor, first.id, Scope.ALL, now=now)
+        await series.reschedule(tx, supervisor, first.id, TEN + HOUR, Scope.ALL, skip=False, now=now)
+    ana = await open_browser(pair.supervisor)
+    await ana.get(f"/appointments/{first.id}?scope=all")
+    path = f"/appointments/{first.id}/withdraw"
+    await ana.post(path, inputs(ana.page, path))
+    async with database.transaction() as tx:
+        found = await series.occurrences(tx, first.series_id) if first.series_id else []
+    assert [(one.starts_at, one.proposal) for one in found] == [(TEN + weeks * WEEK, None) for weeks in range(3)]
