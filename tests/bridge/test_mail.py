@@ -11,12 +11,13 @@ from email.policy import SMTP
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 from icalendar import Calendar
 
 from bridge import mail
-from bridge.mail import KINDS, Booking, Letter
+from bridge.mail import KINDS, Booking, Group, Letter, Offering, Outdated
 from supervision import sign_ins
-from supervision.appointments import Appointment
+from supervision.appointments import Appointment, Proposal
 from supervision.errors import Permanent
 from supervision.models import Channel, Mode, Role, Status
 from supervision.notifications import Notification
@@ -52,6 +53,7 @@ def says(pt: tuple[str, str, str], en: tuple[str, str, str]) -> dict[str, tuple[
 
 HELD_PT = "Confirme ou recuse; até lá, o horário fica reservado."
 HELD_EN = "Confirm or decline it; the time is held until then."
+NO_LONGER_PT, NO_LONGER_EN = "O horário anterior não vale mais.", "The earlier time no longer holds."
 CHANGE_PT, CHANGE_EN = (
     "Se algo mudar, remarque ou cancele antes do início.",
     "If something changes, move or cancel it before it begins.",
@@ -114,14 +116,76 @@ CASES = [
              ("Supervision cancelled", "Your appointment with Ana was cancelled.", "You can ask for another time.")),
     ),
     Case(
+        "appointment.cancelled", "ana", Status.CANCELLED, "bruno",
+        says(("Supervisão cancelada", "Bruno cancelou a sua supervisão.",
+              "O seu prazo de cancelamento já tinha passado. O horário voltou a ficar livre."),
+             ("Supervision cancelled", "Bruno cancelled your appointment.",
+              "Your cancellation deadline had already passed. The time is free again.")),
+        (("late", True),),
+    ),
+    Case(
+        "appointment.cancelled", "bruno", Status.CANCELLED, "bruno",
+        says(("Supervisão cancelada", "Você cancelou a supervisão com Ana.",
+              "O prazo de cancelamento já tinha passado, e isso fica anotado. Você pode pedir outro horário."),
+             ("Supervision cancelled", "You cancelled the appointment with Ana.",
+              "The cancellation deadline had already passed, and that is noted. You can ask for another time.")),
+        (("late", True),),
+    ),
+    Case(
+        "appointment.booked", "ana", Status.CONFIRMED, "ana",
+        says(("Supervisão marcada", "Você marcou uma supervisão com Bruno.",
+              "Bruno já sabe e pode recusar até o início."),
+             ("Supervision booked", "You booked an appointment with Bruno.",
+              "Bruno has been told and can decline it until it begins.")),
+    ),
+    Case(
+        "appointment.booked", "bruno", Status.CONFIRMED, "ana",
+        says(("Supervisão marcada", "Ana marcou uma supervisão com você.", "Se não puder, recuse antes do início."),
+             ("Supervision booked", "Ana booked an appointment with you.",
+              "If you cannot come, decline it before it begins.")),
+    ),
+    Case(
+        "appointment.declined", "ana", Status.DECLINED, "bruno",
+        says(("Supervisão recusada", "Bruno recusou a supervisão que você marcou.", "O horário voltou a ficar livre."),
+             ("Supervision declined", "Bruno declined the appointment that you booked.", "The time is free again.")),
+    ),
+    Case(
+        "appointment.declined", "bruno", Status.DECLINED, "bruno",
+        says(("Supervisão recusada", "Você recusou a supervisão que Ana marcou.", "Você pode pedir outro horário."),
+             ("Supervision declined", "You declined the appointment that Ana booked.",
+              "You can ask for another time.")),
+    ),
+    Case(
+        "appointment.confirmed", "ana", Status.CONFIRMED, "bruno",
+        says(("Supervisão confirmada", "Bruno marcou uma supervisão com você, e ela já está confirmada.", CHANGE_PT),
+             ("Supervision confirmed", "Bruno booked an appointment with you, and it is confirmed.", CHANGE_EN)),
+        (("automatic", True),),
+    ),
+    Case(
+        "appointment.confirmed", "bruno", Status.CONFIRMED, "bruno",
+        says(("Supervisão confirmada", "Sua supervisão com Ana está confirmada.", CHANGE_PT),
+             ("Supervision confirmed", "Your appointment with Ana is confirmed.", CHANGE_EN)),
+        (("automatic", True),),
+    ),
+    Case(
         "appointment.rescheduled", "ana", Status.CONFIRMED, "ana",
-        says(("Supervisão remarcada", "Você remarcou a supervisão com Bruno.", "O horário anterior não vale mais."),
-             ("Supervision moved", "You moved the appointment with Bruno.", "The earlier time no longer holds.")),
+        says(("Supervisão remarcada", "Você aceitou um novo horário para a supervisão com Bruno.", NO_LONGER_PT),
+             ("Supervision moved", "You accepted a new time for the appointment with Bruno.", NO_LONGER_EN)),
     ),
     Case(
         "appointment.rescheduled", "bruno", Status.CONFIRMED, "ana",
-        says(("Supervisão remarcada", "Ana remarcou a sua supervisão.", "O horário anterior não vale mais."),
-             ("Supervision moved", "Ana moved your appointment.", "The earlier time no longer holds.")),
+        says(("Supervisão remarcada", "Ana aceitou um novo horário para a sua supervisão.", NO_LONGER_PT),
+             ("Supervision moved", "Ana accepted a new time for your appointment.", NO_LONGER_EN)),
+    ),
+    Case(
+        "appointment.rescheduled", "ana", Status.CONFIRMED, "bruno",
+        says(("Supervisão remarcada", "A supervisão com Bruno tem um novo horário.", NO_LONGER_PT),
+             ("Supervision moved", "Your appointment with Bruno has a new time.", NO_LONGER_EN)),
+    ),
+    Case(
+        "appointment.rescheduled", "bruno", Status.CONFIRMED, "bruno",
+        says(("Supervisão remarcada", "A supervisão com Ana tem um novo horário.", NO_LONGER_PT),
+             ("Supervision moved", "Your appointment with Ana has a new time.", NO_LONGER_EN)),
     ),
     Case(
         "appointment.rescheduled", "ana", Status.REQUESTED, "bruno",
@@ -134,16 +198,6 @@ CASES = [
              ("New time to be confirmed", "You asked Ana for a new time.", "Ana has yet to confirm.")),
     ),
     Case(
-        "appointment.rescheduled", "ana", Status.REQUESTED, "ana",
-        says(("Novo horário a confirmar", "Você mudou o horário do pedido de Bruno.", HELD_PT),
-             ("New time to be confirmed", "You moved the request from Bruno.", HELD_EN)),
-    ),
-    Case(
-        "appointment.rescheduled", "bruno", Status.REQUESTED, "ana",
-        says(("Novo horário a confirmar", "Ana propõe outro horário para o seu pedido.", "Falta Ana confirmar."),
-             ("New time to be confirmed", "Ana proposes another time for your request.", "Ana has yet to confirm.")),
-    ),
-    Case(
         "appointment.reminder", "bruno", Status.CONFIRMED, None,
         says(("Lembrete de supervisão", "Sua supervisão com Ana está chegando.",
               "Se não puder comparecer, remarque ou cancele antes."),
@@ -151,7 +205,16 @@ CASES = [
               "If you cannot come, move or cancel it before then.")),
     ),
 ]  # fmt: skip
-NAMED = [pytest.param(case, id=f"{case.kind}-{case.to}-{case.status}-by-{case.by}") for case in CASES]
+
+
+def named(cases: list[Case]) -> list[ParameterSet]:
+    return [
+        pytest.param(case, id="-".join([case.kind, case.to, case.status, f"by-{case.by}", *dict(case.details)]))
+        for case in cases
+    ]
+
+
+NAMED = named(CASES)
 
 
 def letter(case: Case, language: str = "pt-BR", *, place: str = "") -> Letter:
@@ -236,7 +299,9 @@ def test_its_calendar_entry_says_the_same(case: Case) -> None:
         ("appointment.requested", "ana", Status.REQUESTED, "bruno", "NEEDS-ACTION"),
         ("appointment.confirmed", "bruno", Status.CONFIRMED, "ana", "ACCEPTED"),
         ("appointment.rescheduled", "ana", Status.CONFIRMED, "ana", "ACCEPTED"),
-        ("appointment.rescheduled", "bruno", Status.CONFIRMED, "ana", "NEEDS-ACTION"),
+        ("appointment.rescheduled", "bruno", Status.CONFIRMED, "ana", "ACCEPTED"),
+        ("appointment.booked", "ana", Status.CONFIRMED, "ana", "ACCEPTED"),
+        ("appointment.booked", "bruno", Status.CONFIRMED, "ana", "NEEDS-ACTION"),
         ("appointment.rescheduled", "bruno", Status.REQUESTED, "bruno", "ACCEPTED"),
         ("appointment.reminder", "ana", Status.CONFIRMED, None, "ACCEPTED"),
     ],
@@ -387,15 +452,15 @@ def test_a_page_needs_nothing_from_elsewhere(case: Case, language: str) -> None:
 @pytest.mark.parametrize("zone", ["America/Sao_Paulo", "America/Bahia", "America/Argentina/Buenos_Aires"])
 def test_the_other_s_time_is_left_out_where_the_clocks_agree(zone: str) -> None:
     written = letter(CASES[1])
-    assert written.booking is not None
-    same = replace(written, booking=replace(written.booking, other=replace(BRUNO, time_zone=zone)))
+    assert isinstance(written.subject, Booking)
+    same = replace(written, subject=replace(written.subject, other=replace(BRUNO, time_zone=zone)))
     assert text(read(same))[4] == "Horário: 10:00–10:50 (São Paulo)"
 
 
 def test_the_other_s_day_is_told_where_it_differs() -> None:
     written = letter(CASES[1])
-    assert written.booking is not None
-    far = replace(written, booking=replace(written.booking, other=replace(BRUNO, time_zone="Pacific/Auckland")))
+    assert isinstance(written.subject, Booking)
+    far = replace(written, subject=replace(written.subject, other=replace(BRUNO, time_zone="Pacific/Auckland")))
     assert text(read(far))[4] == "Horário: 10:00–10:50 (São Paulo; qua., 25/11, 02:00–02:50 em Auckland)"
 
 
@@ -431,8 +496,8 @@ def test_a_strange_name_stays_a_name(name: str) -> None:
     (address,) = message["To"].addresses
     assert (address.display_name, address.addr_spec) == (name, "ana@example.org")
     written = letter(CASES[1])
-    assert written.booking is not None
-    other = replace(written, booking=replace(written.booking, other=replace(BRUNO, name=name)))
+    assert isinstance(written.subject, Booking)
+    other = replace(written, subject=replace(written.subject, other=replace(BRUNO, name=name)))
     message = read(other)
     assert text(message)[0] == f"Você confirmou a supervisão com {name}."
     escaped = name.replace("<", "&lt;").replace(">", "&gt;").replace('"', "&#34;")
