@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from supervision import queries
 from supervision.models import Status
 from supervision.pairs import Pair
-from supervision.texts import Span, reader
+from supervision.texts import Moments, Span, reader
 from tests.interop.driver import Engine
 from tests.support.human import Identity
 from tests.support.practice import PASSWORD, Practice
@@ -45,7 +45,8 @@ async def test_engine_books(practice: Practice) -> None:
     assert judged == [(True, None, None)] * 3
     assert appointment.status == Status.REQUESTED
     assert slots.body.splitlines()[0] == english.say("slots.head", supervisor="Ana", city="Lisbon")
-    assert booked.body == english.say("book.done", span=span, supervisor="Ana")
+    until = Moments((appointment.answer_by or appointment.starts_at,))
+    assert booked.body == english.say("book.done", span=span, supervisor="Ana", until=until)
 
 
 async def test_engine_hears_nothing_of_unsigned_bot(practice: Practice) -> None:
