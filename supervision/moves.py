@@ -113,7 +113,7 @@ def check_move(
     appointments.require_ahead(appointment, now=now)
     pair.require_active()
     own = appointment.proposal if appointment.proposal and appointment.proposal.by == actor.person_id else None
-    length = appointment.length if ends_at is None else (ends_at - starts_at) // timedelta(minutes=1)
+    length = appointments.asked_length(starts_at, ends_at, None) or appointment.length
     slot = Slot(starts_at, starts_at + timedelta(minutes=length))
     if slot in [Slot(one.starts_at, one.ends_at) for one in (appointment, own) if one is not None]:
         raise NotUnderstood("refused.move_onto_itself")
@@ -121,7 +121,7 @@ def check_move(
         notice_needed = timedelta(minutes=rules.move_notice)
         if appointment.starts_at - now < notice_needed:
             raise TooLate("refused.move_notice", minutes=rules.move_notice)
-    kept = replace(pair, lengths=(*availability.lengths_of(pair, rules), appointment.length))
+    kept = replace(pair, lengths=tuple(dict.fromkeys((*availability.lengths_of(pair, rules), appointment.length))))
     return appointments.check_slot(actor, kept, rules, starts_at, length, now=now)
 
 

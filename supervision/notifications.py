@@ -103,7 +103,8 @@ class Notification:
     matrix_event_id: str | None
 
 
-# One statement for any number of rows; NOTIFY reaches listeners at the commit.
+# One statement for any number of rows; NOTIFY reaches listeners at the commit. Also the last part of the one that
+# books: see appointments.BOOK.
 ENQUEUE = """
     added AS (
         INSERT INTO notifications (id, person_id, pair_id, appointment_id, revision, channel, kind, details,
@@ -132,6 +133,12 @@ async def enqueue(
     """
     if not notices and audited is None:
         return
+    statement = ENQUEUE_ALONE if audited is None else ENQUEUE_AUDITED
+    await statement.fetch(tx, parameters(notices, now=now) | (audited or {}))
+
+
+def parameters(notices: Sequence[Notice], *, now: datetime) -> dict[str, object]:
+    """The parameters of `ENQUEUE`."""
     rows = [
         {
             "id": str(notice.id),
@@ -151,8 +158,7 @@ async def enqueue(
         }
         for notice in notices
     ]
-    statement = ENQUEUE_ALONE if audited is None else ENQUEUE_AUDITED
-    await statement.fetch(tx, {"rows": json.dumps(rows), "now": now} | (audited or {}))
+    return {"rows": json.dumps(rows), "now": now}
 
 
 SUPERSEDE_OLDER = Ready(

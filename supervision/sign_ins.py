@@ -16,7 +16,7 @@ from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from supervision import audit, notifications, people
 from supervision.audit import Actor
-from supervision.db import Transaction
+from supervision.db import Ready, Transaction
 from supervision.errors import NotFound, NotUnderstood
 from supervision.models import Channel, audit_entries, sessions, sign_ins
 from supervision.models import people as people_table
@@ -186,7 +186,7 @@ async def open_session(tx: Transaction, actor: Actor, person_id: uuid.UUID, *, n
     return token
 
 
-FIND_SESSION = (  # made once: every request asks it
+FIND_SESSION = Ready(
     select(sessions.c.token_hash, sessions.c.seen_at, *people.COLUMNS)
     .join(people_table, people_table.c.id == sessions.c.person_id)
     .where(
@@ -200,15 +200,16 @@ FIND_SESSION = (  # made once: every request asks it
 async def find_session(tx: Transaction, token: str, *, now: datetime) -> Session | None:
     """The session of that token, if it lives and its person is not disabled."""
     known = {"token_hash": digest(token), "now": now, "idle_since": now - SESSION_IDLE}
-    row = (await tx.execute(FIND_SESSION, known)).one_or_none()
-    if row is None:
+    rows = await FIND_SESSION.fetch(tx, known)
+    if not rows:
         return None
-    person = people.from_row(tuple(row)[2:])
+    token_hash, seen_at, *someone = rows[0]
+    person = people.from_row(someone)
     if person.disabled_at is not None:
         return None
-    if now - row.seen_at > timedelta(minutes=5):
-        await tx.execute(update(sessions).where(sessions.c.token_hash == row.token_hash).values(seen_at=now))
-    return Session(person, row.token_hash)
+    if now - seen_at > timedelta(minutes=5):
+        await tx.execute(update(sessions).where(sessions.c.token_hash == token_hash).values(seen_at=now))
+    return Session(person, token_hash)
 
 
 async def close_session(tx: Transaction, actor: Actor, session: Session, *, now: datetime) -> None:
