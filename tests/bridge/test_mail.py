@@ -22,7 +22,9 @@ from supervision.errors import Permanent
 from supervision.models import Channel, Mode, Role, Status
 from supervision.notifications import Notification
 from supervision.people import Person
+from supervision.series import Series
 from supervision.texts import Reader
+from supervision.waits import Offer
 from tests.bridge.conftest import BASE_URL, SECRET, make_config
 
 CONFIG = make_config(25)
@@ -544,3 +546,501 @@ def test_the_sentences_of_both_languages_are_the_same_ones() -> None:
         catalogue = (Path(mail.MAILS).parent.parent / "locales" / language / "mail.po").read_text(encoding="utf-8")
         found[language] = re.findall(r'^msgid "(.+)"$', catalogue, flags=re.M)
     assert found["pt_BR"] == found["en"]
+
+
+# Proposals and offers: none of them changes a calendar.
+
+LATER_AT = datetime(2026, 11, 26, 18, 0, tzinfo=UTC)
+LATER = ["2026-11-26T18:00:00+00:00", "2026-11-26T18:50:00+00:00"]
+ANSWER_BY = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
+STAYS_PT, STAYS_EN = "A supervisão continua no horário de antes.", "The appointment stays at its time."
+MOVES = [
+    Case(
+        "move.proposed", "bruno", Status.CONFIRMED, "ana",
+        says(("Novo horário proposto", "Ana propõe um novo horário.", "O horário de agora vale até você aceitar."),
+             ("New time proposed", "Ana proposes a new time.", "The present time holds until you accept.")),
+    ),
+    Case(
+        "move.proposed", "bruno", Status.REQUESTED, "ana",
+        says(("Novo horário proposto", "Ana propõe um novo horário.",
+              "Seu pedido fica no horário de agora até você aceitar."),
+             ("New time proposed", "Ana proposes a new time.",
+              "Your request stays at the present time until you accept.")),
+    ),
+    Case(
+        "move.refused", "bruno", Status.CONFIRMED, "ana",
+        says(("Novo horário recusado", "Ana recusou o novo horário.", STAYS_PT),
+             ("New time declined", "Ana declined the new time.", STAYS_EN)),
+    ),
+    Case(
+        "move.refused", "ana", Status.REQUESTED, "bruno",
+        says(("Novo horário recusado", "Bruno recusou o novo horário.", "O pedido continua no horário de antes."),
+             ("New time declined", "Bruno declined the new time.", "The request stays at its time.")),
+    ),
+    Case(
+        "move.withdrawn", "ana", Status.CONFIRMED, "bruno",
+        says(("Proposta retirada", "Bruno retirou a proposta de um novo horário.", STAYS_PT),
+             ("Proposal withdrawn", "Bruno withdrew the proposal of a new time.", STAYS_EN)),
+    ),
+    Case(
+        "move.lapsed", "ana", Status.CONFIRMED, None,
+        says(("Proposta sem resposta", "A proposta de um novo horário para a supervisão com Bruno ficou sem resposta.",
+              STAYS_PT),
+             ("Proposal unanswered", "The proposal of a new time for the appointment with Bruno went unanswered.",
+              STAYS_EN)),
+    ),
+]  # fmt: skip
+
+
+def move(case: Case, language: str = "pt-BR") -> Letter:
+    written = letter(case, language, place="Rua A, 5")
+    assert isinstance(written.subject, Booking)
+    by = ANA.id if case.by == "ana" else BRUNO.id
+    proposal = Proposal(uuid.UUID(int=5), by, LATER_AT, LATER_AT + timedelta(minutes=50), 0, 0, ANSWER_BY)
+    proposed = case.kind == "move.proposed"
+    details: dict[str, object] = {"proposal": str(proposal.id)} if proposed else {"proposed": LATER}
+    row = replace(written.notification, details=written.notification.details | details)
+    about = replace(written.subject.appointment, proposal=proposal if proposed else None)
+    return replace(written, notification=row, subject=replace(written.subject, appointment=about))
+
+
+@pytest.mark.parametrize("language", ["pt-BR", "en"])
+@pytest.mark.parametrize("case", named(MOVES))
+def test_a_mail_about_a_proposal_names_both_times(case: Case, language: str) -> None:
+    message = read(move(case, language))
+    title, lead, then = case.says[language]
+    day = "qui., 26/11" if language == "pt-BR" else "Thu 26 Nov"
+    assert message["Subject"] == f"{title}: {day}, {'15:00' if case.to == 'ana' else '18:00'}"
+    assert text(message)[:2] == [lead, then]
+    assert shown(part(message, "text/html"))[:3] == ["Visavis", lead, then]
+    assert [part.get_content_type() for part in message.walk()] == [
+        "multipart/alternative",
+        "text/plain",
+        "text/html",
+    ]
+
+
+def test_the_whole_text_of_a_proposal() -> None:
+    assert text(read(move(MOVES[0])))[2:11] == [
+        "",
+        "Data: quinta-feira, 26 de novembro",
+        "Horário: 18:00–18:50 (Lisboa; 15:00–15:50 em São Paulo)",
+        "Agora: ter., 24/11, 13:00–13:50 (Lisboa)",
+        "Resposta até: ter., 24/11, 09:00 (Lisboa)",
+        "Com: Ana",
+        "Onde: Rua A, 5",
+        "",
+        "Responder:",
+    ]
+
+
+def test_the_whole_text_of_what_stays() -> None:
+    assert text(read(move(MOVES[2], "en")))[2:10] == [
+        "",
+        "Date: Tuesday, 24 November",
+        "Time: 13:00–13:50 (Lisbon; 10:00–10:50 in Sao Paulo)",
+        "Proposed: Thu 26 Nov, 18:00–18:50 (Lisbon)",
+        "With: Ana",
+        "Where: Rua A, 5",
+        "",
+        "See the appointment:",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["appointment.requested", "appointment.rescheduled"])
+def test_a_request_says_until_when_it_is_open(kind: str) -> None:
+    written = letter(Case(kind, "ana", Status.REQUESTED, "bruno", {}))
+    assert isinstance(written.subject, Booking)
+    about = replace(written.subject.appointment, answer_by=ANSWER_BY)
+    message = read(replace(written, subject=replace(written.subject, appointment=about)))
+    assert [line for line in text(message) if line.startswith("Resposta")] == [
+        "Resposta até: ter., 24/11, 06:00 (São Paulo)"
+    ]
+    assert "ter., 24/11, 06:00 (São Paulo)" in shown(part(message, "text/html"))
+
+
+def offer(language: str = "pt-BR") -> Letter:
+    recipient = replace(BRUNO, language=language)
+    kept = Offer(LATER_AT, LATER_AT + timedelta(minutes=50), ANSWER_BY)
+    row = notification("wait.offered", recipient, {"by": None, "slot": LATER, "until": ANSWER_BY.isoformat()}, None)
+    return Letter(row, recipient, Offering(kept, ANA))
+
+
+@pytest.mark.parametrize(
+    ("language", "subject", "expected"),
+    [
+        ("pt-BR", "Horário livre para você: qui., 26/11, 18:00", [
+            "Um horário com Ana ficou livre.",
+            "Ele espera por você até o fim do prazo; depois é oferecido a outra pessoa.", "",
+            "Data: quinta-feira, 26 de novembro", "Horário: 18:00–18:50 (Lisboa; 15:00–15:50 em São Paulo)",
+            "Reservado para você até: ter., 24/11, 09:00 (Lisboa)", "Com: Ana", "",
+            "Responder:", f"{BASE_URL}/appointments", "",
+        ]),
+        ("en", "A time for you: Thu 26 Nov, 18:00", [
+            "A time with Ana has become free.",
+            "It waits for you until the deadline; then it is offered to somebody else.", "",
+            "Date: Thursday, 26 November", "Time: 18:00–18:50 (Lisbon; 15:00–15:50 in Sao Paulo)",
+            "Kept for you until: Tue 24 Nov, 09:00 (Lisbon)", "With: Ana", "",
+            "Answer:", f"{BASE_URL}/appointments", "",
+        ]),
+    ],
+)  # fmt: skip
+def test_an_offer_says_until_when_the_time_is_kept(language: str, subject: str, expected: list[str]) -> None:
+    message = read(offer(language))
+    assert message["Subject"] == subject
+    assert text(message)[:-3] == expected
+    assert shown(part(message, "text/html"))[1:3] == expected[:2]
+    assert "text/calendar" not in [part.get_content_type() for part in message.walk()]
+
+
+# Series.
+
+SERIES = Series(
+    uuid.UUID(int=20), uuid.UUID(int=8), "FREQ=WEEKLY;BYDAY=TU;COUNT=4", STARTS_AT, STARTS_AT + timedelta(minutes=50),
+    "America/Sao_Paulo", 1,
+)  # fmt: skip
+TIMES_PT = [
+    "  ter., 24/11, 10:00–10:50 (13:00–13:50 em Lisboa)",
+    "  ter., 01/12, 10:00–10:50 (13:00–13:50 em Lisboa)",
+    "  ter., 15/12, 10:00–10:50 (13:00–13:50 em Lisboa)",
+]
+GROUPS = [
+    Case(
+        "series.requested", "ana", Status.REQUESTED, "bruno",
+        says(("Pedido de série de supervisão", "Bruno pede uma série de supervisões.",
+              "Confirme ou recuse; até lá, os horários ficam reservados."),
+             ("Supervision series requested", "Bruno asks for a series of appointments.",
+              "Confirm or decline them; the times are held until then.")),
+    ),
+    Case(
+        "series.booked", "ana", Status.CONFIRMED, "ana",
+        says(("Série de supervisão marcada", "Você marcou uma série de supervisões com Bruno.",
+              "Bruno já sabe e pode recusar cada uma até o início."),
+             ("Supervision series booked", "You booked a series of appointments with Bruno.",
+              "Bruno has been told and can decline each of them until it begins.")),
+    ),
+    Case(
+        "series.booked", "bruno", Status.CONFIRMED, "ana",
+        says(("Série de supervisão marcada", "Ana marcou uma série de supervisões com você.",
+              "Se não puder, recuse todas ou algumas antes do início."),
+             ("Supervision series booked", "Ana booked a series of appointments with you.",
+              "If you cannot come, decline all or some of them before they begin.")),
+    ),
+    Case(
+        "series.confirmed", "bruno", Status.CONFIRMED, "ana",
+        says(("Série de supervisão confirmada", "Ana confirmou estas supervisões da série.", CHANGE_PT),
+             ("Supervision series confirmed", "Ana confirmed these appointments of the series.", CHANGE_EN)),
+    ),
+    Case(
+        "series.confirmed", "ana", Status.CONFIRMED, "ana",
+        says(("Série de supervisão confirmada", "Você confirmou estas supervisões da série com Bruno.", CHANGE_PT),
+             ("Supervision series confirmed", "You confirmed these appointments of the series with Bruno.",
+              CHANGE_EN)),
+    ),
+    Case(
+        "series.confirmed", "ana", Status.CONFIRMED, "bruno",
+        says(("Série de supervisão confirmada",
+              "Bruno marcou uma série de supervisões com você, e ela já está confirmada.", CHANGE_PT),
+             ("Supervision series confirmed", "Bruno booked a series of appointments with you, and it is confirmed.",
+              CHANGE_EN)),
+        (("automatic", True),),
+    ),
+    Case(
+        "series.confirmed", "bruno", Status.CONFIRMED, "bruno",
+        says(("Série de supervisão confirmada", "Sua série de supervisões com Ana está confirmada.", CHANGE_PT),
+             ("Supervision series confirmed", "Your series of appointments with Ana is confirmed.", CHANGE_EN)),
+        (("automatic", True),),
+    ),
+    Case(
+        "series.declined", "bruno", Status.DECLINED, "ana",
+        says(("Supervisões da série recusadas", "Ana recusou estas supervisões da série.",
+              "Você pode pedir outros horários."),
+             ("Supervision series declined", "Ana declined these appointments of the series.",
+              "You can ask for other times.")),
+    ),
+    Case(
+        "series.declined", "ana", Status.DECLINED, "ana",
+        says(("Supervisões da série recusadas", "Você recusou estas supervisões da série com Bruno.",
+              "Os horários voltaram a ficar livres."),
+             ("Supervision series declined", "You declined these appointments of the series with Bruno.",
+              "The times are free again.")),
+    ),
+    Case(
+        "series.declined", "ana", Status.DECLINED, None,
+        says(("Pedido de série sem resposta", "Estes pedidos de Bruno ficaram sem resposta.",
+              "Eles não valem mais. Bruno pode pedir outros horários."),
+             ("Series request unanswered", "These requests from Bruno went unanswered.",
+              "They are no longer valid. Bruno can ask for other times.")),
+        (("lapsed", True),),
+    ),
+    Case(
+        "series.declined", "bruno", Status.DECLINED, None,
+        says(("Pedido de série sem resposta", "Estes seus pedidos a Ana ficaram sem resposta.",
+              "Eles não valem mais. Você pode pedir outros horários."),
+             ("Series request unanswered", "These requests of yours to Ana went unanswered.",
+              "They are no longer valid. You can ask for other times.")),
+        (("lapsed", True),),
+    ),
+    Case(
+        "series.cancelled", "ana", Status.CANCELLED, "bruno",
+        says(("Supervisões da série canceladas", "Bruno cancelou estas supervisões da série.",
+              "Os horários voltaram a ficar livres."),
+             ("Supervision series cancelled", "Bruno cancelled these appointments of the series.",
+              "The times are free again.")),
+    ),
+    Case(
+        "series.cancelled", "bruno", Status.CANCELLED, "bruno",
+        says(("Supervisões da série canceladas", "Você cancelou estas supervisões da série com Ana.",
+              "Você pode pedir outros horários."),
+             ("Supervision series cancelled", "You cancelled these appointments of the series with Ana.",
+              "You can ask for other times.")),
+    ),
+    Case(
+        "series.rescheduled", "bruno", Status.CONFIRMED, "ana",
+        says(("Supervisões da série remarcadas", "Ana aceitou novos horários para estas supervisões da série.",
+              "Os horários anteriores não valem mais."),
+             ("Supervision series moved", "Ana accepted new times for these appointments of the series.",
+              "The earlier times no longer hold.")),
+    ),
+    Case(
+        "series.rescheduled", "ana", Status.CONFIRMED, "ana",
+        says(("Supervisões da série remarcadas",
+              "Você aceitou novos horários para estas supervisões da série com Bruno.",
+              "Os horários anteriores não valem mais."),
+             ("Supervision series moved", "You accepted new times for these appointments of the series with Bruno.",
+              "The earlier times no longer hold.")),
+    ),
+    Case(
+        "series.rescheduled", "ana", Status.CONFIRMED, "bruno",
+        says(("Supervisões da série remarcadas", "Estas supervisões da série com Bruno mudaram de horário.",
+              "Os horários anteriores não valem mais."),
+             ("Supervision series moved", "These appointments of the series with Bruno have new times.",
+              "The earlier times no longer hold.")),
+    ),
+    Case(
+        "series.rescheduled", "ana", Status.REQUESTED, "bruno",
+        says(("Novos horários a confirmar", "Bruno pede novos horários para a série.",
+              "Confirme ou recuse; até lá, os horários ficam reservados."),
+             ("New times to be confirmed", "Bruno asks for new times for the series.",
+              "Confirm or decline them; the times are held until then.")),
+    ),
+    Case(
+        "series.rescheduled", "bruno", Status.REQUESTED, "bruno",
+        says(("Novos horários a confirmar", "Você pediu a Ana novos horários para a série.", "Falta Ana confirmar."),
+             ("New times to be confirmed", "You asked Ana for new times for the series.",
+              "Ana has yet to confirm.")),
+    ),
+    Case(
+        "series.proposed", "bruno", Status.CONFIRMED, "ana",
+        says(("Novos horários propostos", "Ana propõe novos horários para estas supervisões da série.",
+              "Os horários de agora valem até você aceitar."),
+             ("New times proposed", "Ana proposes new times for these appointments of the series.",
+              "The present times hold until you accept.")),
+    ),
+    Case(
+        "series.refused", "ana", Status.CONFIRMED, "bruno",
+        says(("Novos horários recusados", "Bruno recusou mudar a série para estes horários.",
+              "Os horários de antes continuam valendo."),
+             ("New times declined", "Bruno declined to move the series to these times.",
+              "The times from before still hold.")),
+    ),
+    Case(
+        "series.withdrawn", "bruno", Status.CONFIRMED, "ana",
+        says(("Proposta retirada", "Ana retirou a proposta de mudar a série para estes horários.",
+              "Os horários de antes continuam valendo."),
+             ("Proposal withdrawn", "Ana withdrew the proposal to move the series to these times.",
+              "The times from before still hold.")),
+    ),
+    Case(
+        "series.lapsed", "bruno", Status.CONFIRMED, None,
+        says(("Proposta sem resposta", "A proposta de mudar a série com Ana para estes horários ficou sem resposta.",
+              "Os horários de antes continuam valendo."),
+             ("Proposal unanswered", "The proposal to move the series with Ana to these times went unanswered.",
+              "The times from before still hold.")),
+    ),
+]  # fmt: skip
+ABOUT_PROPOSALS = ("series.proposed", "series.refused", "series.withdrawn", "series.lapsed")
+WEEKS = (0, 1, 3)  # the third start of the rule was never booked
+
+
+def group(case: Case, language: str = "pt-BR", *, standing: int = 0, count: int = 3) -> Letter:
+    """Some of a series. `standing` of its occurrences are confirmed and not told of."""
+    people = {"ana": replace(ANA, language=language), "bruno": replace(BRUNO, language=language)}
+    recipient, other = people[case.to], people["bruno" if case.to == "ana" else "ana"]
+    weeks = WEEKS if count == 3 else range(count)
+    occurrences = []
+    for number, week in enumerate(weeks):
+        at = STARTS_AT + timedelta(weeks=week)
+        shift = timedelta(hours=3 if case.kind == "series.rescheduled" else 0)
+        proposal = Proposal(
+            uuid.UUID(int=50 + number), ANA.id, at + timedelta(days=1), at + timedelta(days=1, minutes=50), 0, 0,
+            ANSWER_BY + timedelta(hours=number),
+        )  # fmt: skip
+        occurrences.append(
+            Appointment(
+                uuid.UUID(int=30 + number), SERIES.pair_id, ANA.id, BRUNO.id, at + shift,
+                at + shift + timedelta(minutes=50), Status.CONFIRMED if number < standing else case.status, 2,
+                Mode.ONLINE, "", answer_by=ANSWER_BY if case.status is Status.REQUESTED else None,
+                series_id=SERIES.id, series_at=at, proposal=proposal if case.kind == "series.proposed" else None,
+            )
+        )  # fmt: skip
+    told = occurrences[standing:]
+    details: dict[str, object] = {
+        "series": str(SERIES.id), "by": case.by and str(people[case.by].id), "skipped": [],
+        "appointments": [str(one.id) for one in told], "revisions": [one.revision for one in told],
+        **dict(case.details),
+    }  # fmt: skip
+    if case.kind == "series.rescheduled":
+        details["was"] = [one.series_at.isoformat() for one in told if one.series_at]
+    elif case.kind == "series.proposed":
+        details["proposals"] = [str(one.proposal.id) for one in told if one.proposal]
+    elif case.kind in ABOUT_PROPOSALS:
+        details["proposed"] = [LATER]
+    row = replace(notification(case.kind, recipient, details, None), pair_id=SERIES.pair_id)
+    series = replace(SERIES, rule=f"FREQ=WEEKLY;BYDAY=TU;COUNT={max(4, count)}")
+    return Letter(row, recipient, Group(series, tuple(told), tuple(occurrences), other))
+
+
+@pytest.mark.parametrize("language", ["pt-BR", "en"])
+@pytest.mark.parametrize("case", named(GROUPS))
+def test_a_mail_about_a_series_says_what_happened_and_what_one_can_do(case: Case, language: str) -> None:
+    message = read(group(case, language))
+    title, lead, then = case.says[language]
+    moved, proposed, dropped = (
+        case.kind == kind for kind in ("series.rescheduled", "series.proposed", "series.refused")
+    )
+    dropped |= case.kind in ("series.withdrawn", "series.lapsed")
+    hour = (13 if case.to == "bruno" else 10) + (3 if moved else 5 if dropped else 0)
+    weekday, day = (3, 26) if dropped else (2, 25) if proposed else (1, 24)
+    if language == "pt-BR":
+        when = f"{('ter', 'qua', 'qui')[weekday - 1]}., {day}/11, {hour}:00"
+        assert message["Subject"] == f"{title}: {when if dropped else f'3 horários desde {when}'}"
+    else:
+        when = f"{('Tue', 'Wed', 'Thu')[weekday - 1]} {day} Nov, {hour}:00"
+        assert message["Subject"] == f"{title}: {when if dropped else f'3 times from {when}'}"
+    assert text(message)[:2] == [lead, then]
+    html = part(message, "text/html")
+    assert shown(html)[:3] == ["Visavis", lead, then]
+    assert set(re.findall(r'class="([a-z]+)"(?![^>]*style=)', html)) == set()
+    assert [part.get_content_type() for part in message.walk()] == (
+        ["multipart/alternative", "text/plain", "text/html"]
+        if case.kind in ABOUT_PROPOSALS
+        else ["multipart/mixed", "multipart/alternative", "text/plain", "text/html", "text/calendar", "application/ics"]
+    )
+
+
+def test_the_whole_text_of_a_series() -> None:
+    details = (("skipped", ["2026-12-08T13:00:00+00:00"]),)
+    case = replace(GROUPS[0], details=details)
+    assert text(read(group(case))) == [
+        "Bruno pede uma série de supervisões.",
+        "Confirme ou recuse; até lá, os horários ficam reservados.",
+        "",
+        "Horários (São Paulo):",
+        *TIMES_PT,
+        "Ficaram de fora: ter., 08/12, 10:00",
+        "Resposta até: ter., 24/11, 06:00 (São Paulo)",
+        "Repetição: toda semana",
+        "Com: Bruno",
+        "Onde: Online",
+        "",
+        "Responder ao pedido:",
+        f"{BASE_URL}/supervisor",
+        "",
+        "-- ",
+        "Você recebe este aviso porque faz supervisão pelo Visavis em visavis.example.org.",
+        "Para não receber mais, fale com quem administra esse endereço. Ninguém lê respostas a esta mensagem.",
+    ]
+
+
+def test_the_whole_page_of_a_late_cancellation_in_a_series() -> None:
+    case = next(case for case in GROUPS if (case.kind, case.to) == ("series.cancelled", "bruno"))
+    late = replace(case, details=(("late", [str(uuid.UUID(int=30))]),))
+    assert shown(part(read(group(late, "en")), "text/html"))[1:-2] == [
+        "You cancelled these appointments of the series with Ana.",
+        "You can ask for other times.",
+        "The cancellation deadline had passed for one of them.",
+        "Times (Lisbon)",
+        "Tue 24 Nov, 13:00–13:50 (10:00–10:50 in Sao Paulo)",
+        "Tue 1 Dec, 13:00–13:50 (10:00–10:50 in Sao Paulo)",
+        "Tue 15 Dec, 13:00–13:50 (10:00–10:50 in Sao Paulo)",
+        "Repeats",
+        "every week",
+        "With",
+        "Ana",
+        "Choose another time",
+    ]
+
+
+def test_moves_of_a_series_are_told_from_when_to_when() -> None:
+    case = next(case for case in GROUPS if case.kind == "series.proposed")
+    skipped = replace(case, details=(("skipped", ["2026-12-09T13:00:00+00:00"]),))
+    assert text(read(group(skipped)))[3:10] == [
+        "Horários (Lisboa):",
+        "  ter., 24/11, 13:00–13:50 → qua., 25/11, 13:00–13:50 (10:00–10:50 em São Paulo)",
+        "  ter., 01/12, 13:00–13:50 → qua., 02/12, 13:00–13:50 (10:00–10:50 em São Paulo)",
+        "  ter., 15/12, 13:00–13:50 → qua., 16/12, 13:00–13:50 (10:00–10:50 em São Paulo)",
+        "Sem lugar nestes horários; as outras ficaram onde estavam: qua., 09/12, 13:00",
+        "Resposta até: ter., 24/11, 09:00 (Lisboa)",
+        "Repetição: toda semana",
+    ]
+
+
+def test_of_a_long_series_the_first_times_are_told() -> None:
+    lines = text(read(group(GROUPS[0], "en", count=30)))
+    assert len([line for line in lines if line.startswith("  ")]) == 13
+    assert lines[4 + 12] == "  and 18 more"
+
+
+@pytest.mark.parametrize("case", named([case for case in GROUPS if case.kind not in ABOUT_PROPOSALS]))
+def test_the_calendar_of_a_series_says_the_same(case: Case) -> None:
+    message = read(group(case))
+    invitation = part(message, "text/calendar")
+    assert invitation.replace("\r\n", "\n") == part(message, "application/ics").replace("\r\n", "\n")
+    calendar = Calendar.from_ical(invitation)
+    gone = case.status in (Status.DECLINED, Status.CANCELLED)
+    master, *changed = calendar.events
+    assert (str(calendar["METHOD"]), str(master["STATUS"])) == (
+        "CANCEL" if gone else "REQUEST",
+        "CANCELLED" if gone else "TENTATIVE" if case.status is Status.REQUESTED else "CONFIRMED",
+    )
+    (calendar_part,) = (part for part in message.walk() if part.get_content_type() == "text/calendar")
+    assert calendar_part["Content-Type"].params["method"] == str(calendar["METHOD"])
+    assert {str(one["UID"]) for one in calendar.events} == {f"{SERIES.id}@clinic.example.org"}
+    assert (master.start, master["SEQUENCE"], master.DTSTAMP) == (STARTS_AT, 1, NOW - timedelta(seconds=5))
+    assert ("RRULE" in master, "EXDATE" in master) == (not gone, not gone)
+    assert len(changed) == (3 if case.kind == "series.rescheduled" else 0)
+
+
+def test_what_is_left_of_a_series_stays_in_the_calendar() -> None:
+    case = next(case for case in GROUPS if (case.kind, case.to) == ("series.cancelled", "ana"))
+    calendar = Calendar.from_ical(part(read(group(case, standing=1)), "text/calendar"))
+    assert [(str(one["STATUS"]), one.decoded("RECURRENCE-ID")) for one in calendar.events] == [
+        ("CANCELLED", STARTS_AT + timedelta(weeks=week)) for week in WEEKS[1:]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "to", "status", "by", "answer"),
+    [
+        ("series.requested", "ana", Status.REQUESTED, "bruno", "NEEDS-ACTION"),
+        ("series.booked", "bruno", Status.CONFIRMED, "ana", "NEEDS-ACTION"),
+        ("series.booked", "ana", Status.CONFIRMED, "ana", "ACCEPTED"),
+        ("series.confirmed", "bruno", Status.CONFIRMED, "ana", "ACCEPTED"),
+        ("series.rescheduled", "bruno", Status.REQUESTED, "bruno", "ACCEPTED"),
+    ],
+)
+def test_who_asked_for_a_series_has_accepted(kind: str, to: str, status: Status, by: str, answer: str) -> None:
+    entries = Calendar.from_ical(part(read(group(Case(kind, to, status, by, {}))), "text/calendar")).events
+    assert {str(entry["ATTENDEE"].params["PARTSTAT"]) for entry in entries} == {answer}
+
+
+def test_an_occurrence_alone_is_mailed_as_a_part_of_its_series() -> None:
+    written = letter(CASES[2])
+    assert isinstance(written.subject, Booking)
+    about = replace(written.subject.appointment, series_id=SERIES.id, series_at=STARTS_AT)
+    message = read(replace(written, subject=Booking(about, ANA, SERIES)))
+    (entry,) = Calendar.from_ical(part(message, "text/calendar")).events
+    assert (str(entry["UID"]), entry["SEQUENCE"]) == (f"{SERIES.id}@clinic.example.org", 3)
+    assert entry.decoded("RECURRENCE-ID") == STARTS_AT
+    assert re.findall(r'href="([^"]*)"', part(message, "text/html")) == [f"{BASE_URL}/appointments"]
