@@ -51,7 +51,7 @@ class Bot:
         )
         self.client = Client(account, pin=self._pin)
         self.notices = Notices(database, self.client, clock)
-        self.handlers = Handlers(database, self.notices, clock, config.web.base_url)
+        self.handlers = Handlers(database, self.notices, clock, config.web.base_url, config.calls.template)
         self.ready = asyncio.Event()
 
     async def run(self) -> None:

@@ -73,14 +73,22 @@ class _NothingAsked(Exception):
 class Handlers:
     """Handles the events of one bot account's rooms; each room's come one at a time.
 
-    `dashboard` is the address of the web application.
+    `dashboard` is the address of the web application, `template` the configuration's `calls.template`.
     """
 
-    def __init__(self, database: Database, notices: Notices, clock: Callable[[], datetime], dashboard: str) -> None:
+    def __init__(
+        self,
+        database: Database,
+        notices: Notices,
+        clock: Callable[[], datetime],
+        dashboard: str,
+        template: str | None = None,
+    ) -> None:
         self.database = database
         self.notices = notices
         self.clock = clock
         self.dashboard = dashboard
+        self.template = template
         self._buckets: dict[uuid.UUID, tuple[float, datetime]] = {}
         self._taps: OrderedDict[str, datetime] = OrderedDict()  # those that wait -> when they were first heard
         self._complaints: OrderedDict[tuple[str, str | None, str], datetime] = OrderedDict()
@@ -175,7 +183,7 @@ class Handlers:
 
     async def _answer(self, heard: Heard, tx: Transaction, command: Command) -> Reply:
         self._spend(heard)
-        talk = Talk(tx, heard.pair, heard.person, heard.actor, heard.now, self.dashboard)
+        talk = Talk(tx, heard.pair, heard.person, heard.actor, heard.now, self.dashboard, self.template)
         return await answer(talk, command)
 
     async def _answer_tap(self, heard: Heard, tx: Transaction) -> Reply:
@@ -186,7 +194,7 @@ class Handlers:
             raise _NothingAsked
         self._spend(heard)
         key = event.key or ""
-        talk = Talk(tx, heard.pair, heard.person, heard.actor, heard.now, self.dashboard)
+        talk = Talk(tx, heard.pair, heard.person, heard.actor, heard.now, self.dashboard, self.template)
         reply = await answer_tap(
             talk,
             asked,

@@ -127,7 +127,7 @@ def _of_appointment(news: News, one: Appointment) -> Message | None:
             times = {"was": news.span(was, was + (one.ends_at - one.starts_at)), "span": span}
             if one.status is Status.REQUESTED and news.row.person_id == one.supervisor_id:
                 return _request(news, one, news.told("news.rescheduled_ask", **times, until=_until(one)))
-            return news.told("news.rescheduled", **times)
+            return news.told("news.move_accepted" if details.get("accepted") else "news.rescheduled", **times)
         case "appointment.marked":
             return news.told(f"news.marked_{one.status}", span=span) if details["status"] == one.status else None
     raise NotFound("refused.not_found")
@@ -268,7 +268,8 @@ def _series_rescheduled(news: News, found: Sequence[Appointment]) -> Message | N
     lines = _moved(news, moved)
     if found[0].status is Status.REQUESTED and news.row.person_id == found[0].supervisor_id:
         return _series_request(news, found, "news.series_rescheduled_ask", lines)
-    return _grouped(news, "news.series_rescheduled", lines)
+    accepted = news.row.details.get("accepted")
+    return _grouped(news, "news.series_move_accepted" if accepted else "news.series_rescheduled", lines)
 
 
 def _series_question(

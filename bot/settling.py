@@ -143,7 +143,9 @@ async def _apply(talk: Talk, details: Mapping[str, Any]) -> None:
         case "pair":
             await _settle_pair(talk, details)
         case "rules":
-            await policies.set_rules(talk.tx, talk.actor, talk.person.id, details["changes"], now=talk.now)
+            await policies.set_rules(
+                talk.tx, talk.actor, talk.person.id, details["changes"], now=talk.now, template=talk.template
+            )
         case "weekly":
             await _settle_week(talk, details)
         case "except":
@@ -176,7 +178,7 @@ async def _settle_week(talk: Talk, details: Mapping[str, Any]) -> None:
     for weekday in details["weekdays"]:
         changed += [WeeklyRange(weekday, *_clocks(one)) for one in details["hours"]]
     rules = {"hours": tuple(sorted(changed))}
-    await policies.set_rules(talk.tx, talk.actor, talk.person.id, rules, now=talk.now)
+    await policies.set_rules(talk.tx, talk.actor, talk.person.id, rules, now=talk.now, template=talk.template)
 
 
 def _exceptions_of(details: Mapping[str, Any]) -> list[DatedException]:

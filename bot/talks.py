@@ -20,6 +20,7 @@ class Talk:
     actor: Actor
     now: datetime
     dashboard: str
+    template: str | None = None  # of the places to meet on-line, for a supervisor's first rules
 
     @property
     def other(self) -> Person:

@@ -157,7 +157,7 @@ async def accept(
     moved = await carry_out(tx, actor, appointment, now=now, if_proposal=if_proposal)
     await notifications.enqueue(
         tx,
-        news_of_move(appointment, moved, actor, now=now),
+        news_of_move(appointment, moved, actor, now=now, accepted=True),
         now=now,
         audited=audit.entry(actor, "appointment.accept", "appointment", moved.id, now=now),
     )
@@ -251,15 +251,17 @@ def require_proposal(appointment: Appointment, if_proposal: uuid.UUID | None) ->
     return appointment.proposal
 
 
-def news_of_move(before: Appointment, after: Appointment, actor: Actor, *, now: datetime) -> list[Notice]:
-    """Of a proposal to whoever is asked; of a change of the time to both."""
+def news_of_move(
+    before: Appointment, after: Appointment, actor: Actor, *, now: datetime, accepted: bool = False
+) -> list[Notice]:
+    """Of a proposal to whoever is asked; of a change of the time to both, `accepted` if the other had proposed it."""
     if after.proposal is not None:
         asked, proposed = after.other(actor.person_id), {"proposal": str(after.proposal.id)}
         return [
             notice(after, asked, channel, "move.proposed", actor, NORMAL, proposed)
             for channel in (Channel.MATRIX, Channel.MAIL)
         ]
-    kind, details = "appointment.rescheduled", {"was": before.starts_at.isoformat()}
+    kind, details = "appointment.rescheduled", {"was": before.starts_at.isoformat(), "accepted": accepted}
     return [
         notice(after, after.other(actor.person_id), Channel.MATRIX, kind, actor, NORMAL, details),
         *appointments.mails(after, kind, actor, NORMAL, details),

@@ -399,7 +399,8 @@ async def accept(
         return [await moves.accept(tx, actor, appointment_id, now=now, if_proposal=if_proposal)]
     group = await _group(tx, actor, appointment_id, scope, if_proposal=if_proposal, if_proposals=if_proposals)
     done = await _each(group, lambda one: moves.carry_out(tx, actor, one, now=now))
-    news = _news("series.rescheduled", actor, done.after, [done.other(actor)], done.people, done.was)
+    details = done.was | {"accepted": True}
+    news = _news("series.rescheduled", actor, done.after, [done.other(actor)], done.people, details)
     await _settle(tx, actor, "appointment.accept", done, [*news, *_reminders(done.after, now=now)], now=now)
     return done.after
 

@@ -22,7 +22,7 @@ from sqlalchemy import Row, select, update
 from bridge import delivery
 from bridge.delivery import Delivery
 from embedded.postgresql import PostgreSQL
-from supervision import appointments, notifications, sign_ins
+from supervision import appointments, moves, notifications, sign_ins
 from supervision.appointments import Appointment
 from supervision.config import Config
 from supervision.db import Database
@@ -101,7 +101,10 @@ async def test_the_mails_of_an_appointment_s_life(
         confirmed = await inbox.take(2)
         async with database.transaction() as tx:
             later = TEN + timedelta(hours=1)
-            await appointments.reschedule(tx, acts(pair.supervisor), appointment.id, later, now=now)
+            await moves.reschedule(tx, acts(pair.supervisor), appointment.id, later, now=now)
+        [proposed] = await inbox.take(1)
+        async with database.transaction() as tx:
+            await moves.accept(tx, acts(pair.supervisee), appointment.id, now=now)
         moved = await inbox.take(2)
         clock.forward(timedelta(hours=26))
         reminders = await inbox.take(2)
@@ -114,6 +117,8 @@ async def test_the_mails_of_an_appointment_s_life(
         ("Ana", "Supervisão confirmada: qua., 25/11, 10:00"): ("REQUEST", 1, "CONFIRMED", "25/11 10:00"),
         ("Bruno", "Supervision confirmed: Wed 25 Nov, 13:00"): ("REQUEST", 1, "CONFIRMED", "25/11 13:00"),
     }
+    assert gist(proposed)[0] == "Bruno"
+    assert [part.get_content_type() for part in proposed.walk()].count("text/calendar") == 0  # the old time stands
     assert {gist(mail): entry(mail) for mail in moved} == {
         ("Ana", "Supervisão remarcada: qua., 25/11, 11:00"): ("REQUEST", 2, "CONFIRMED", "25/11 11:00"),
         ("Bruno", "Supervision moved: Wed 25 Nov, 14:00"): ("REQUEST", 2, "CONFIRMED", "25/11 14:00"),
