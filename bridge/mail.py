@@ -306,7 +306,9 @@ def _booking(letter: Letter, booking: Booking, reader: Reader, config: Config) -
         "rows": _rows(letter, appointment, reader),
         **_where(appointment, reader),
         "url": organizer.url,
-        "links": calendars.calendar_links(appointment, letter.recipient, other, organizer) if not proposal else (),
+        "links": ()
+        if kind.startswith("move.")
+        else calendars.calendar_links(appointment, letter.recipient, other, organizer),
     }
 
 
@@ -344,28 +346,31 @@ def _group(letter: Letter, group: Group, reader: Reader, config: Config) -> dict
     }
 
 
-def _lines(letter: Letter, group: Group, reader: Reader) -> tuple[list[datetime], list[str]]:
-    """What the mail is about, in order: each start, and the line that tells it."""
+def _lines(letter: Letter, group: Group, reader: Reader) -> tuple[list[datetime], list[tuple[str, str]]]:
+    """What the mail is about, in order: each start, and what tells it: its time, and what is to be said beside it."""
     details, kind = letter.notification.details, letter.notification.kind
-    zone = group.other.time_zone
+    before: dict[tuple[datetime, datetime], tuple[datetime, datetime]] = {}
     if "proposed" in details:
-        spans = sorted(_range(one) for one in details["proposed"])
-        return [starts_at for starts_at, _ in spans], [reader.show(Span(*span, zone, brief=True)) for span in spans]
-    if kind == "series.rescheduled":
-        before = dict(zip(details["appointments"], map(datetime.fromisoformat, details["was"]), strict=True))
-        moves = [(before[str(one.id)], one.ends_at - one.starts_at, _times(one)) for one in group.told]
+        spans = [_range(one) for one in details["proposed"]]
     elif kind == "series.proposed":
-        moves = [
-            (one.starts_at, one.ends_at - one.starts_at, _times(one.proposal)) for one in group.told if one.proposal
-        ]
+        before = {_times(one.proposal): _times(one) for one in group.told if one.proposal}
+        spans = list(before)
     else:
-        spans = sorted(map(_times, group.told))
-        return [starts_at for starts_at, _ in spans], [reader.show(Span(*span, zone, brief=True)) for span in spans]
-    lines = [
-        reader.say("mail.series.moved", was=Span(was, was + length, brief=True), span=Span(*to, zone, brief=True))
-        for was, length, to in sorted(moves)
-    ]
-    return [to[0] for _, _, to in moves], lines
+        spans = [_times(one) for one in group.told]
+    if kind == "series.rescheduled":
+        was = dict(zip(details["appointments"], map(datetime.fromisoformat, details["was"]), strict=True))
+        starts = [was[str(one.id)] for one in group.told]
+        before = {span: (at, at + (span[1] - span[0])) for span, at in zip(spans, starts, strict=True)}
+    lines = [_line(span, before.get(span), reader, group.other) for span in sorted(spans)]
+    return [starts_at for starts_at, _ in spans], lines
+
+
+def _line(
+    span: tuple[datetime, datetime], before: tuple[datetime, datetime] | None, reader: Reader, other: Person
+) -> tuple[str, str]:
+    instead = reader.say("mail.series.instead", was=Span(*before, brief=True)) if before else None
+    theirs = _theirs(reader, Reader(reader.language, other.time_zone), *span)
+    return reader.show(Span(*span, brief=True)), "; ".join(filter(None, (instead, theirs)))
 
 
 def _repeats(found: Series, reader: Reader) -> str:
