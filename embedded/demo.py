@@ -3,7 +3,8 @@
 import json
 import secrets
 import uuid
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
@@ -11,14 +12,16 @@ from sqlalchemy import update
 
 from embedded.processes import read_kept, write_kept
 from embedded.synapse import Synapse
-from supervision import appointments, availability, pairs, people
+from supervision import appointments, availability, moves, pairs, people, policies, series, waits
+from supervision.appointments import Appointment
 from supervision.audit import SYSTEM, Actor
-from supervision.availability import Availability, WeeklyRange
+from supervision.availability import Availability, DatedException, Slot, WeeklyRange
 from supervision.db import Database, Transaction
 from supervision.errors import NotFound
-from supervision.models import State, notifications
+from supervision.models import Exceptional, State, notifications
 from supervision.pairs import Pair
 from supervision.people import Person
+from supervision.series import Repetition, Scope
 
 WORKING_DAYS = range(5)
 
@@ -36,11 +39,13 @@ SAMPLES = (
     Sample("Ana Ribeiro", "ana", ("supervisor",)),
     Sample("Bruno Teixeira", "bruno", ("supervisee",)),
     Sample("Clara Nunes", "clara", ("supervisee",), time_zone="Europe/Lisbon"),
+    Sample("Elisa Rocha", "elisa", ("supervisee",)),
     Sample("Helena Costa", "helena", ("supervisor",), time_zone="Europe/Lisbon"),
     Sample("Daniel Moore", "daniel", ("supervisee",), language="en", time_zone="Europe/London"),
     Sample("Rita Prado", "rita", ("admin",)),
 )
-PAIRS = (("ana", "bruno"), ("ana", "clara"), ("helena", "daniel"))
+# The first and the last share nobody, and have nothing to come: room for what people and scripts try out there.
+PAIRS = (("ana", "bruno"), ("ana", "clara"), ("ana", "elisa"), ("helena", "daniel"))
 
 MORNINGS_AND_AFTERNOONS = Availability(
     tuple(
@@ -54,6 +59,10 @@ MORNINGS_AND_AFTERNOONS = Availability(
     notice=120,
     horizon=90,
 )
+IN_SAO_PAULO = replace(
+    MORNINGS_AND_AFTERNOONS, country="BR", subdivision="SP", place="https://calls.visavis.example/{room}"
+)
+A_WEEK = timedelta(weeks=1)
 
 
 @dataclass(frozen=True)
@@ -105,25 +114,64 @@ async def find_or_add(tx: Transaction, sample: Sample, server_name: str, now: da
 
 
 async def add_bookings(tx: Transaction, found: dict[str, Person], now: datetime) -> None:
-    """Two supervisors' hours, three pairs; the first has a past, the second an appointment and a request to come."""
-    for supervisor in ("ana", "helena"):
-        await availability.save(tx, SYSTEM, found[supervisor].id, MORNINGS_AND_AFTERNOONS, now=now)
-    first, second, _ = [
+    """Two supervisors' hours, and four pairs: the first has a past, the second an appointment and a request to come,
+    the third a bit of everything.
+    """
+    await availability.save(tx, SYSTEM, found["ana"].id, IN_SAO_PAULO, now=now)
+    await availability.save(tx, SYSTEM, found["helena"].id, MORNINGS_AND_AFTERNOONS, now=now)
+    first, second, third, _ = [
         await pairs.add(tx, SYSTEM, found[supervisor], found[supervisee], now=now + timedelta(microseconds=place))
         for place, (supervisor, supervisee) in enumerate(PAIRS)
     ]
     for weeks in (6, 4, 2):
-        await add_past(tx, first, now - timedelta(weeks=weeks), cancelled=weeks == 6)
-    free = await availability.slots(tx, second, since=now + timedelta(days=2), until=now + timedelta(days=12), now=now)
-    booked = await appointments.book(tx, acts(second.supervisee), second, free[0].starts_at, now=now)
-    await appointments.confirm(tx, acts(second.supervisor), booked.id, now=now)
-    await appointments.book(tx, acts(second.supervisee), second, free[-1].starts_at, now=now)
+        await add_past(tx, first, now - timedelta(weeks=weeks), cancelled=weeks == 6, now=now)
+    await take_a_day_off(tx, found["ana"], now)
+    confirmed = await add_appointment_and_request(tx, second, now)
+    await add_series_and_proposal(tx, third, now)
+    await waits.join(
+        tx, acts(third.supervisee), third, [(confirmed.starts_at, confirmed.starts_at + timedelta(minutes=1))], now=now
+    )
 
 
-async def add_past(tx: Transaction, pair: Pair, around: datetime, *, cancelled: bool) -> None:
+async def take_a_day_off(tx: Transaction, supervisor: Person, now: datetime) -> None:
+    """The Friday after the coming seven days."""
+    today = now.astimezone(supervisor.zone).date()
+    day = today + timedelta(days=7 + (4 - today.weekday()) % 7)
+    off = DatedException(uuid.uuid4(), Exceptional.TIME_OFF, day, day)
+    await availability.add_exception(tx, acts(supervisor), supervisor.id, off, now=now)
+
+
+async def add_appointment_and_request(tx: Transaction, pair: Pair, now: datetime) -> Appointment:
+    """An appointment soon, and a request that waits for the supervisor."""
+    free = await free_slots(tx, pair, now)
+    booked = await appointments.book(tx, acts(pair.supervisee), pair, free[0].starts_at, now=now)
+    await appointments.book(tx, acts(pair.supervisee), pair, free[-1].starts_at, now=now)
+    return await appointments.confirm(tx, acts(pair.supervisor), booked.id, now=now)
+
+
+async def add_series_and_proposal(tx: Transaction, pair: Pair, now: datetime) -> None:
+    """A weekly series without the days that are taken, and a longer appointment that the supervisor wants to move."""
+    await policies.set_pair(tx, acts(pair.supervisor), pair.id, lengths=(50, 90), approval=None, now=now)
+    pair = await pairs.get(tx, pair.id)
+    first = (await free_slots(tx, pair, now))[1].starts_at
+    rule = series.rule_of(Repetition("weekly", count=8), series.wall_clock(first, pair.supervisor.zone))
+    asked = await series.book(tx, acts(pair.supervisee), pair, first, rule, skip=True, now=now)
+    await series.confirm(tx, acts(pair.supervisor), asked.booked[0].id, Scope.ALL, now=now)
+    long = await free_slots(tx, pair, now, length=90)
+    booked = await appointments.book(tx, acts(pair.supervisor), pair, long[-1].starts_at, length=90, now=now)
+    await moves.reschedule(tx, acts(pair.supervisor), booked.id, long[-4].starts_at, now=now)
+
+
+async def free_slots(tx: Transaction, pair: Pair, now: datetime, length: int | None = None) -> Sequence[Slot]:
+    """What is free from the day after tomorrow on, for ten days."""
+    since = now + timedelta(days=2)
+    return await availability.slots(tx, pair, since=since, until=since + timedelta(days=10), now=now, length=length)
+
+
+async def add_past(tx: Transaction, pair: Pair, around: datetime, *, cancelled: bool, now: datetime) -> None:
     """An appointment as it was made back then. Its news are old: nobody is told today."""
     asked_at = around - timedelta(days=3)
-    free = await availability.slots(tx, pair, since=around, until=around + timedelta(days=4), now=asked_at)
+    free = await availability.slots(tx, pair, since=around, until=around + A_WEEK, now=asked_at)
     booked = await appointments.book(tx, acts(pair.supervisee), pair, free[len(free) // 2].starts_at, now=asked_at)
     await appointments.confirm(tx, acts(pair.supervisor), booked.id, now=asked_at + timedelta(hours=2))
     if cancelled:
@@ -133,7 +181,7 @@ async def add_past(tx: Transaction, pair: Pair, around: datetime, *, cancelled: 
         .where(notifications.c.appointment_id == booked.id)
         .values(state=State.EXPIRED, settled_at=asked_at)
     )
-    await appointments.close_past(tx, now=datetime.now(UTC))
+    await appointments.close_past(tx, now=now)
 
 
 def acts(person: Person) -> Actor:
