@@ -370,7 +370,7 @@ def _line(
 ) -> tuple[str, str]:
     instead = reader.say("mail.series.instead", was=Span(*before, brief=True)) if before else None
     theirs = _theirs(reader, Reader(reader.language, other.time_zone), *span)
-    return reader.show(Span(*span, brief=True)), "; ".join(filter(None, (instead, theirs)))
+    return reader.show(Span(*span, brief=True)), "; ".join(filter(None, (theirs, instead)))
 
 
 def _repeats(found: Series, reader: Reader) -> str:

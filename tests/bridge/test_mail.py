@@ -13,19 +13,23 @@ from pathlib import Path
 import pytest
 from _pytest.mark import ParameterSet
 from icalendar import Calendar
+from sqlalchemy import select
 
 from bridge import mail
-from bridge.mail import KINDS, Booking, Group, Letter, Offering
-from supervision import sign_ins
+from bridge.mail import KINDS, Booking, Group, Letter, Offering, Outdated
+from supervision import appointments, moves, series, sign_ins, waits
 from supervision.appointments import Appointment, Proposal
+from supervision.db import Database
 from supervision.errors import Permanent
 from supervision.models import Channel, Mode, Role, Status
+from supervision.models import notifications as outbox
 from supervision.notifications import Notification
 from supervision.people import Person
-from supervision.series import Series
+from supervision.series import Scope, Series
 from supervision.texts import Reader
 from supervision.waits import Offer
 from tests.bridge.conftest import BASE_URL, SECRET, make_config
+from tests.support.sample import acts, add_pair
 
 CONFIG = make_config(25)
 NOW = datetime(2026, 11, 23, 12, 0, 5, tzinfo=UTC)
@@ -897,8 +901,8 @@ def group(case: Case, language: str = "pt-BR", *, standing: int = 0, count: int 
     elif case.kind in ABOUT_PROPOSALS:
         details["proposed"] = [LATER]
     row = replace(notification(case.kind, recipient, details, None), pair_id=SERIES.pair_id)
-    series = replace(SERIES, rule=f"FREQ=WEEKLY;BYDAY=TU;COUNT={max(4, count)}")
-    return Letter(row, recipient, Group(series, tuple(told), tuple(occurrences), other))
+    longer = replace(SERIES, rule=f"FREQ=WEEKLY;BYDAY=TU;COUNT={max(4, count)}")
+    return Letter(row, recipient, Group(longer, tuple(told), tuple(occurrences), other))
 
 
 @pytest.mark.parametrize("language", ["pt-BR", "en"])
@@ -980,9 +984,9 @@ def test_moves_of_a_series_are_told_with_what_they_replace() -> None:
     skipped = replace(case, details=(("skipped", ["2026-12-09T13:00:00+00:00"]),))
     assert text(read(group(skipped)))[3:10] == [
         "Horários (Lisboa):",
-        "  qua., 25/11, 13:00–13:50 (em vez de ter., 24/11, 13:00–13:50; 10:00–10:50 em São Paulo)",
-        "  qua., 02/12, 13:00–13:50 (em vez de ter., 01/12, 13:00–13:50; 10:00–10:50 em São Paulo)",
-        "  qua., 16/12, 13:00–13:50 (em vez de ter., 15/12, 13:00–13:50; 10:00–10:50 em São Paulo)",
+        "  qua., 25/11, 13:00–13:50 (10:00–10:50 em São Paulo; em vez de ter., 24/11, 13:00–13:50)",
+        "  qua., 02/12, 13:00–13:50 (10:00–10:50 em São Paulo; em vez de ter., 01/12, 13:00–13:50)",
+        "  qua., 16/12, 13:00–13:50 (10:00–10:50 em São Paulo; em vez de ter., 15/12, 13:00–13:50)",
         "Sem lugar nestes horários; as outras ficaram onde estavam: qua., 09/12, 13:00",
         "Resposta até: ter., 24/11, 09:00 (Lisboa)",
         "Repetição: toda semana",
@@ -1047,3 +1051,111 @@ def test_an_occurrence_alone_is_mailed_as_a_part_of_its_series() -> None:
     assert (str(entry["UID"]), entry["SEQUENCE"]) == (f"{SERIES.id}@clinic.example.org", 3)
     assert entry.decoded("RECURRENCE-ID") == STARTS_AT
     assert re.findall(r'href="([^"]*)"', part(message, "text/html")) == [f"{BASE_URL}/appointments"]
+
+
+# What is read for a mail, from what the domain wrote.
+
+TEN = datetime(2026, 12, 1, 13, 0, tzinfo=UTC)  # a Tuesday, 10:00 in São Paulo
+HOUR = timedelta(hours=1)
+
+
+async def outcomes(database: Database) -> list[tuple[str, str, str]]:
+    """Every mail of the outbox but reminders, as (kind, to, subject), or `outdated` in the place of its subject."""
+    found = []
+    async with database.transaction() as tx:
+        query = select(outbox).where(outbox.c.channel == "mail", outbox.c.kind != "appointment.reminder")
+        for row in await tx.execute(query.order_by(outbox.c.position)):
+            told = Notification(
+                row.id, row.person_id, row.pair_id, row.appointment_id, row.revision, Channel.MAIL, row.kind,
+                row.details, row.priority, row.created_at, 1, None,
+            )  # fmt: skip
+            try:
+                written = await mail.load(tx, told)
+            except Outdated:
+                found.append((row.kind, "", "outdated"))
+            else:
+                found.append((row.kind, written.recipient.name, str(read(written)["Subject"])))
+    return found
+
+
+async def test_a_proposal_that_is_not_open_any_more_is_not_mailed(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    ana, bruno = acts(pair.supervisor), acts(pair.supervisee)
+    async with database.transaction() as tx:
+        booked = await appointments.book(tx, ana, pair, TEN, now=now)
+        await tx.execute(outbox.delete())
+        await moves.reschedule(tx, ana, booked.id, TEN + HOUR, now=now)
+        await moves.reschedule(tx, bruno, booked.id, TEN + 2 * HOUR, now=now)
+    assert await outcomes(database) == [
+        ("move.proposed", "", "outdated"),
+        ("move.proposed", "Ana", "Novo horário proposto: ter., 01/12, 12:00"),
+    ]
+    async with database.transaction() as tx:
+        await moves.withdraw(tx, bruno, booked.id, now=now)
+    assert (await outcomes(database))[1:] == [
+        ("move.proposed", "", "outdated"),
+        ("move.withdrawn", "Ana", "Proposta retirada: ter., 01/12, 12:00"),
+    ]
+    async with database.transaction() as tx:
+        await appointments.cancel(tx, ana, booked.id, now=now)
+    assert (await outcomes(database))[2:] == [
+        ("move.withdrawn", "", "outdated"),
+        ("appointment.cancelled", "Ana", "Supervisão cancelada: ter., 01/12, 10:00"),
+        ("appointment.cancelled", "Bruno", "Supervision cancelled: Tue 1 Dec, 13:00"),
+    ]
+
+
+async def test_an_offer_is_mailed_while_it_stands(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    clara = await add_pair(database, now=now, supervisor=pair.supervisor)
+    async with database.transaction() as tx:
+        booked = await appointments.book(tx, acts(pair.supervisor), pair, TEN, now=now)
+        wait = await waits.join(tx, acts(clara.supervisee), clara, [(TEN, TEN + HOUR)], now=now)
+        await appointments.cancel(tx, acts(pair.supervisor), booked.id, now=now)
+        await tx.execute(outbox.delete())
+        assert await waits.offer_freed(tx, now) == 1
+    assert await outcomes(database) == [("wait.offered", "Bruno", "A time for you: Tue 1 Dec, 13:00")]
+    async with database.transaction() as tx:
+        await waits.pass_by(tx, acts(clara.supervisee), wait.id, now=now)
+    assert (await outcomes(database))[0] == ("wait.offered", "", "outdated")
+
+
+async def test_the_life_of_a_series_by_mail(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    ana, bruno = acts(pair.supervisor), acts(pair.supervisee)
+    async with database.transaction() as tx:
+        asked = await series.book(tx, bruno, pair, TEN, "FREQ=WEEKLY;COUNT=4", skip=False, now=now)
+    one, second, *_ = asked.booked
+    assert await outcomes(database) == [
+        ("series.requested", "Ana", "Pedido de série de supervisão: 4 horários desde ter., 01/12, 10:00")
+    ]
+    async with database.transaction() as tx:
+        await series.confirm(tx, ana, second.id, Scope.FOLLOWING, now=now)
+    assert await outcomes(database) == [
+        ("series.requested", "Ana", "Pedido de série de supervisão: ter., 01/12, 10:00"),
+        ("series.confirmed", "Ana", "Série de supervisão confirmada: 3 horários desde ter., 08/12, 10:00"),
+        ("series.confirmed", "Bruno", "Supervision series confirmed: 3 times from Tue 8 Dec, 13:00"),
+    ]
+    async with database.transaction() as tx:
+        await tx.execute(outbox.delete())
+        await appointments.decline(tx, ana, one.id, now=now)
+        await series.reschedule(tx, ana, second.id, second.starts_at + HOUR, Scope.FOLLOWING, skip=False, now=now)
+    assert (await outcomes(database))[2:] == [
+        ("series.proposed", "Bruno", "New times proposed: 3 times from Tue 8 Dec, 14:00")
+    ]
+    async with database.transaction() as tx:
+        await series.accept(tx, bruno, second.id, Scope.ALL, now=now)
+        await tx.execute(outbox.delete().where(outbox.c.kind == "appointment.declined"))
+    assert await outcomes(database) == [
+        ("series.proposed", "", "outdated"),
+        ("series.rescheduled", "Ana", "Supervisões da série remarcadas: 3 horários desde ter., 08/12, 11:00"),
+        ("series.rescheduled", "Bruno", "Supervision series moved: 3 times from Tue 8 Dec, 14:00"),
+    ]
+    async with database.transaction() as tx:
+        await series.cancel(tx, ana, second.id, Scope.ALL, now=now)
+    assert (await outcomes(database))[1:] == [
+        ("series.rescheduled", "", "outdated"),
+        ("series.rescheduled", "", "outdated"),
+        ("series.cancelled", "Ana", "Supervisões da série canceladas: 3 horários desde ter., 08/12, 11:00"),
+        ("series.cancelled", "Bruno", "Supervision series cancelled: 3 times from Tue 8 Dec, 14:00"),
+    ]
