@@ -1,5 +1,6 @@
 """The demo's people and their bookings: enough to look around, and free slots to try everything with."""
 
+import asyncio
 import json
 import secrets
 import uuid
@@ -77,8 +78,10 @@ async def fill(database: Database, synapse: Synapse, folder: Path) -> list[DemoP
     Passwords are made at the first start and kept in `folder`.
     """
     passwords = keep_passwords(folder / "passwords.json")
-    for sample in SAMPLES:
-        await synapse.register(sample.localpart, passwords[sample.localpart], sample.name)
+    async with asyncio.TaskGroup() as group:
+        for sample in SAMPLES:
+            group.create_task(synapse.register(sample.localpart, passwords[sample.localpart], sample.name))
+        group.create_task(availability.open_calendars())
     now = datetime.now(UTC)
     async with database.transaction() as tx:
         found = {sample.localpart: await find_or_add(tx, sample, synapse.server_name, now) for sample in SAMPLES}
