@@ -1,6 +1,7 @@
 """The whole way from the outbox to a mail server: who gets what, once, in order, whatever fails on the way."""
 
 import asyncio
+import contextlib
 import json
 import signal
 import sys
@@ -177,7 +178,7 @@ async def test_a_sign_in_s_link_and_code_work(
     link, code = lines[3], lines[6]
     sign_in_id = sign_ins.read_link_token(SECRET, link.removeprefix(f"{config.web.base_url}/sign-in/"))
     assert sign_in_id is not None
-    with pytest.raises(Undone):
+    with contextlib.suppress(Undone):
         async with database.transaction() as tx:
             assert await sign_ins.use_code(tx, SECRET, acts(ana), "browser", code, now=now) is not None
             raise Undone
