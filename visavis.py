@@ -21,12 +21,12 @@ import yaml
 from sqlalchemy.exc import DBAPIError
 
 import migrations
-from supervision import availability, identities, jobs, logs, notifications, pairs, people, policies, queries
+from supervision import availability, checks, identities, jobs, logs, notifications, pairs, people, policies, queries
 from supervision.audit import Actor
-from supervision.availability import DatedException
 from supervision.config import Config, load
 from supervision.db import Database, Transaction
 from supervision.errors import NotFound, Refused, SupervisionError
+from supervision.hours import Availability, DatedException
 from supervision.models import Approval, Exceptional, Mode, State
 from supervision.people import Person
 from supervision.texts import Reader, refusal
@@ -363,7 +363,7 @@ def set_availability(config_path: Path, /, supervisor: str, hours: Sequence[str]
     """
     changes = {name: None if value is NONE else value for name, value in rules.items() if value is not None}
     if hours:
-        changes["hours"] = availability.read_hours(hours)
+        changes["hours"] = checks.read_hours(hours)
 
     async def work(tx: Transaction) -> None:
         found = await find_person(tx, supervisor)
@@ -386,7 +386,7 @@ def add_exception(config_path: Path, supervisor: str, off: str | None, extra: st
     if (off is None) == (extra is None):
         raise click.UsageError("Give either --off or --extra.")
     kind = Exceptional.TIME_OFF if extra is None else Exceptional.EXTRA_HOURS
-    exception = availability.read_exception(kind, off or extra or "", yearly=yearly)
+    exception = checks.read_exception(kind, off or extra or "", yearly=yearly)
 
     async def work(tx: Transaction) -> None:
         found = await find_person(tx, supervisor)
@@ -424,9 +424,9 @@ def show_availability(config_path: Path, supervisor: str) -> None:
     in_transaction(config_path, work)
 
 
-def describe_rules(rules: availability.Availability) -> Iterator[str]:
+def describe_rules(rules: Availability) -> Iterator[str]:
     for one in sorted(rules.hours):
-        yield f"{availability.WEEKDAYS[one.weekday]} {one.starts:%H:%M}-{one.ends:%H:%M}"
+        yield f"{checks.WEEKDAYS[one.weekday]} {one.starts:%H:%M}-{one.ends:%H:%M}"
     yield f"valid from {rules.valid_from or 'the beginning'} to {rules.valid_until or 'the end of time'}"
     yield f"public holidays {' '.join(filter(None, (rules.country, rules.subdivision))) or 'none'}"
     yield f"length {rules.length}, grid {rules.grid}, buffers {rules.buffer_before} and {rules.buffer_after} minutes"

@@ -21,9 +21,9 @@ from benchmarks.practices import BUSY, NOW, make_practice, open_database, pairs_
 from benchmarks.replays import Bare, Recorder
 from supervision import availability, sign_ins
 from supervision.audit import Actor
-from supervision.availability import Slot
 from supervision.config import Config
 from supervision.db import Database
+from supervision.hours import Slot
 from supervision.pairs import Pair
 from web.app import make_app
 from web.serving import Site

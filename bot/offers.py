@@ -11,10 +11,10 @@ from bot import whens
 from bot.replies import DIGITS, Ask, Line, Reply, say
 from bot.talks import Talk
 from bot.whens import Ranges, When
-from supervision import availability, questions
+from supervision import availability, hours, questions
 from supervision.appointments import A_MINUTE, Appointment
-from supervision.availability import Availability, Slot
 from supervision.errors import NotFound, NotUnderstood, Refused
+from supervision.hours import Availability, Slot
 from supervision.models import Question, Status
 from supervision.pairs import Pair
 from supervision.texts import Moments
@@ -206,7 +206,7 @@ def _spread(talk: Talk, free: Sequence[Slot]) -> list[Slot]:
 async def _meant_range(talk: Talk, said: Ranges, rules: Availability, aim: Aim) -> Picked | Reply:
     """Where what was said is as long as an appointment can be, that time itself; else what is free of it."""
     lasting = {(until - since) // A_MINUTE for since, until in said.ranges}
-    if aim.minutes is None and len(lasting) == 1 and lasting <= set(availability.lengths_of(_kept(talk, aim), rules)):
+    if aim.minutes is None and len(lasting) == 1 and lasting <= set(hours.lengths_of(_kept(talk, aim), rules)):
         exact = replace(aim, minutes=lasting.pop())
         free = await _free(talk, said, exact)
         filled = [slot.starts_at for slot in free if (slot.starts_at, slot.ends_at) in said.ranges]
@@ -267,14 +267,12 @@ def _on_offer(talk: Talk, instants: Sequence[datetime], rules: Availability, aim
 
 
 def _check(talk: Talk, at: datetime, rules: Availability, aim: Aim) -> Slot:
-    return availability.check_bookable(
-        rules, talk.pair.supervisor.zone, at, now=talk.now, length=_length(talk, rules, aim)
-    )
+    return hours.check_bookable(rules, talk.pair.supervisor.zone, at, now=talk.now, length=_length(talk, rules, aim))
 
 
 def _length(talk: Talk, rules: Availability, aim: Aim) -> int:
     """In minutes. Raises NotUnderstood for one that is not the pair's."""
-    return availability.check_length(_kept(talk, aim), rules, aim.minutes)
+    return hours.check_length(_kept(talk, aim), rules, aim.minutes)
 
 
 def _kept(talk: Talk, aim: Aim) -> Pair:

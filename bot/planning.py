@@ -12,11 +12,11 @@ from bot.offers import Aim, Picked
 from bot.replies import Line, Reply, say
 from bot.talks import Talk
 from bot.whens import Period, Ranges
-from supervision import absences, availability, holds, series, waits
+from supervision import absences, availability, series, waits
 from supervision.appointments import Appointment
 from supervision.errors import NotAllowed, NotUnderstood, SlotTaken, Stale
-from supervision.holds import Range
 from supervision.models import Question, Status
+from supervision.ranges import Range, merge
 from supervision.series import Booked, Clash, Repetition
 from supervision.texts import Minutes, Moment, Moments, reader
 from supervision.waits import Wait
@@ -126,7 +126,7 @@ async def _waited_for(talk: Talk, command: Waitlist) -> tuple[Range, ...]:
     if command.when is not None:
         meant = whens.resolve(command.when, talk.now, talk.person.zone, ahead=DAYS_WAITED)
         ranges = meant.ranges if isinstance(meant, Ranges) else tuple(map(whens.minute, meant.at))
-        return tuple(holds.merge(ranges))
+        return tuple(merge(ranges))
     rules = await availability.load(talk.tx, talk.pair.supervisor.id)
     return ((talk.now, talk.now + timedelta(days=rules.horizon)),)
 

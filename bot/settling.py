@@ -18,8 +18,8 @@ from bot.measures import DAY, Change, Extra, Normal, Off, Weekly
 from bot.replies import Line, Reply, say
 from bot.talks import Talk
 from supervision import availability, pairs, policies
-from supervision.availability import Availability, DatedException, WeeklyRange
 from supervision.errors import NotAllowed, NotFound, NotUnderstood
+from supervision.hours import Availability, DatedException, WeeklyRange
 from supervision.models import Approval, Exceptional, Mode, Question
 from supervision.policies import Policies
 from supervision.texts import Key, Minutes, Reader, reader

@@ -13,12 +13,12 @@ from sqlalchemy import update
 
 from embedded.processes import read_kept, write_kept
 from embedded.synapse import Synapse
-from supervision import appointments, availability, moves, pairs, people, policies, series, waits
+from supervision import appointments, availability, moves, pairs, people, policies, public_holidays, series, waits
 from supervision.appointments import Appointment
 from supervision.audit import SYSTEM, Actor
-from supervision.availability import Availability, DatedException, Slot, WeeklyRange
 from supervision.db import Database, Transaction
 from supervision.errors import NotFound
+from supervision.hours import Availability, DatedException, Slot, WeeklyRange
 from supervision.models import Exceptional, State, notifications
 from supervision.pairs import Pair
 from supervision.people import Person
@@ -81,7 +81,7 @@ async def fill(database: Database, synapse: Synapse, folder: Path) -> list[DemoP
     async with asyncio.TaskGroup() as group:
         for sample in SAMPLES:
             group.create_task(synapse.register(sample.localpart, passwords[sample.localpart], sample.name))
-        group.create_task(availability.open_calendars())
+        group.create_task(public_holidays.open_calendars())
     now = datetime.now(UTC)
     async with database.transaction() as tx:
         found = {sample.localpart: await find_or_add(tx, sample, synapse.server_name, now) for sample in SAMPLES}

@@ -8,17 +8,17 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import or_, select
 
-from supervision import appointments, availability, moves, pairs, people, waits
+from supervision import appointments, availability, hours, moves, pairs, people, waits
 from supervision.appointments import COLUMNS, FARTHEST, OPEN, Appointment, Proposal
 from supervision.audit import Actor
-from supervision.availability import Availability, DatedException
 from supervision.db import Transaction, lock_people
 from supervision.errors import NotAllowed, NotUnderstood, PairArchived, SlotTaken, Stale, TooLate
-from supervision.holds import Range
+from supervision.hours import Availability, DatedException
 from supervision.models import Exceptional
 from supervision.models import appointments as table
 from supervision.pairs import Pair
 from supervision.people import Person
+from supervision.ranges import Range
 
 Then = Literal["cancel", "propose"]
 SEARCHED = timedelta(days=60)  # after the absence, for another time
@@ -174,7 +174,7 @@ async def _next_free(
     busy = await availability.busy_times(tx, [person.id for person in pair.people], after, until, moving=one.id)
     free = [
         slot.starts_at
-        for slot in availability.offered(rules, zone, after, until, one.length)
+        for slot in hours.offered(rules, zone, after, until, one.length)
         if slot.starts_at > now
         and not busy[pair.supervisor.id].overlaps(*rules.held(slot.starts_at, slot.ends_at))
         and not busy[pair.supervisee.id].overlaps(slot.starts_at, slot.ends_at)

@@ -13,11 +13,11 @@ from typing import Any
 
 from sqlalchemy import bindparam, or_, select, text
 
-from supervision import audit, availability, holds, notifications, pairs, policies, reminders
+from supervision import audit, availability, holds, hours, notifications, pairs, policies, reminders
 from supervision.audit import SYSTEM, Actor
-from supervision.availability import Availability, Slot
 from supervision.db import Ready, Transaction, lock_people
 from supervision.errors import AlreadyAnswered, NotAllowed, NotFound, NotUnderstood, SlotTaken, Stale, TooLate
+from supervision.hours import Availability, Slot
 from supervision.models import Approval, Channel, Mode, Status, appointments
 from supervision.notifications import HIGH, NORMAL, Notice
 from supervision.pairs import Pair
@@ -412,9 +412,9 @@ def check_slot(
 
     The supervisor is bound by none but the pair's lengths: the hours are hers.
     """
-    minutes = availability.check_length(pair, rules, length)
+    minutes = hours.check_length(pair, rules, length)
     if actor.person_id != pair.supervisor.id:
-        return availability.check_bookable(rules, pair.supervisor.zone, starts_at, now=now, length=minutes)
+        return hours.check_bookable(rules, pair.supervisor.zone, starts_at, now=now, length=minutes)
     if starts_at <= now:
         raise TooLate("refused.slot_past")
     if starts_at >= now + FARTHEST:
@@ -455,7 +455,7 @@ def make(actor: Actor, pair: Pair, rules: Availability, slot: Slot, *, now: date
         Status.REQUESTED if asks else Status.CONFIRMED,
         0,
         rules.mode,
-        availability.place_for(rules),
+        hours.place_for(rules),
         rules.buffer_before,
         rules.buffer_after,
         actor.person_id,

@@ -16,8 +16,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from supervision import people
-from supervision.availability import MOST_PLACE, ROOM
+from supervision.checks import MOST_PLACE
 from supervision.errors import ConfigInvalid, NotUnderstood, Problem
+from supervision.hours import ROOM
 
 ENVIRONMENT_PREFIX = "VISAVIS_"
 UNREADABLE = "unreadable" * 4  # stands in for a secret whose file was complained of already

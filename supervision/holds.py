@@ -4,7 +4,7 @@ The exclusion constraint on the table is the last word: whatever was checked bef
 """
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +12,14 @@ import asyncpg
 from sqlalchemy import text
 
 from supervision import availability
-from supervision.availability import Availability, Slot
 from supervision.db import Ready, Transaction
 from supervision.errors import SlotTaken
+from supervision.hours import Availability, Slot
 from supervision.pairs import Pair
+from supervision.ranges import merge
 
 if TYPE_CHECKING:
     from supervision.appointments import Appointment
-
-Range = tuple[datetime, datetime]
 
 # Also the second half of a statement that adds the appointment with it: see appointments.insert.
 INSERT = """
@@ -94,17 +93,6 @@ def parameters(appointment: "Appointment") -> dict[str, Any]:
         "held_since": [since for _, (since, _) in ranges],
         "held_until": [until for _, (_, until) in ranges],
     }
-
-
-def merge(ranges: Iterable[Range]) -> list[Range]:
-    """The same time as ascending ranges that do not touch."""
-    merged: list[Range] = []
-    for since, until in sorted(ranges):
-        if merged and since <= merged[-1][1]:
-            merged[-1] = merged[-1][0], max(merged[-1][1], until)
-        else:
-            merged.append((since, until))
-    return merged
 
 
 async def keep_offer(

@@ -11,10 +11,10 @@ from sqlalchemy import text
 
 from supervision import availability
 from supervision.audit import Actor
-from supervision.availability import ONE_DAY, Availability, Busy, Slot
 from supervision.db import Transaction
-from supervision.holds import Range
+from supervision.hours import ONE_DAY, Availability, Slot
 from supervision.pairs import Pair
+from supervision.ranges import Busy, Range
 
 
 @dataclass

@@ -7,12 +7,12 @@ from typing import Any
 
 from sqlalchemy import select
 
-from supervision import appointments, audit, availability, notifications, pairs, policies
+from supervision import appointments, audit, availability, hours, notifications, pairs, policies
 from supervision.appointments import OPEN, Appointment, Proposal, notice
 from supervision.audit import SYSTEM, Actor
-from supervision.availability import Availability, Slot
 from supervision.db import Transaction
 from supervision.errors import AlreadyAnswered, NotAllowed, NotUnderstood, Stale, TooLate
+from supervision.hours import Availability, Slot
 from supervision.models import Approval, Channel, Status
 from supervision.models import appointments as table
 from supervision.notifications import NORMAL, Notice
@@ -121,7 +121,7 @@ def check_move(
         notice_needed = timedelta(minutes=rules.move_notice)
         if appointment.starts_at - now < notice_needed:
             raise TooLate("refused.move_notice", minutes=rules.move_notice)
-    kept = replace(pair, lengths=tuple(dict.fromkeys((*availability.lengths_of(pair, rules), appointment.length))))
+    kept = replace(pair, lengths=tuple(dict.fromkeys((*hours.lengths_of(pair, rules), appointment.length))))
     return appointments.check_slot(actor, kept, rules, starts_at, length, now=now)
 
 

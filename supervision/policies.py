@@ -8,11 +8,11 @@ from typing import Any
 
 from sqlalchemy import update
 
-from supervision import audit, availability, pairs, people
+from supervision import audit, availability, hours, pairs, people, public_holidays
 from supervision.audit import Actor
-from supervision.availability import Availability
 from supervision.db import Transaction
 from supervision.errors import NotAllowed, NotFound, NotUnderstood
+from supervision.hours import Availability
 from supervision.models import Approval, Mode, Role
 from supervision.models import pairs as pairs_table
 from supervision.pairs import Pair
@@ -43,7 +43,7 @@ async def of(tx: Transaction, pair: Pair) -> Policies:
     rules = await availability.load(tx, pair.supervisor.id)
     return Policies(
         approval_of(pair, rules),
-        availability.lengths_of(pair, rules),
+        hours.lengths_of(pair, rules),
         own_lengths=pair.lengths is not None,
         own_approval=pair.approval is not None,
         rules=rules,
@@ -110,7 +110,7 @@ async def set_rules(
     except NotFound:
         rules, new = Availability(()), True
     if changes.keys() & {"country", "subdivision"}:
-        await availability.open_calendars()
+        await public_holidays.open_calendars()
     changed = _change(rules, changes)
     if new and template is not None and changed.mode is Mode.ONLINE and not changed.place:
         changed = replace(changed, place=template)
@@ -132,5 +132,5 @@ def _change(rules: Availability, changes: Mapping[str, object]) -> Availability:
     if "country" in values and values["country"] != rules.country:
         values.setdefault("subdivision", None)
     changed = replace(rules, **values)
-    country, subdivision = availability.check_holidays(changed.country, changed.subdivision)
+    country, subdivision = public_holidays.check_codes(changed.country, changed.subdivision)
     return replace(changed, country=country, subdivision=subdivision)

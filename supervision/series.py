@@ -19,10 +19,9 @@ from typing import Any
 
 from sqlalchemy import insert, or_, select, text, update
 
-from supervision import appointments, audit, availability, ledgers, moves, notifications, pairs
+from supervision import appointments, audit, availability, hours, ledgers, moves, notifications, pairs
 from supervision.appointments import FARTHEST, OPEN, Appointment
 from supervision.audit import SYSTEM, Actor
-from supervision.availability import Availability, Slot
 from supervision.db import Transaction, lock_people
 from supervision.errors import (
     AlreadyAnswered,
@@ -34,6 +33,7 @@ from supervision.errors import (
     Stale,
     TooLate,
 )
+from supervision.hours import Availability, Slot
 from supervision.ledgers import Ledger
 from supervision.models import Channel, Status
 from supervision.models import appointments as appointments_table
@@ -133,10 +133,10 @@ class Series:
 
 def _place(local: datetime, zone: zoneinfo.ZoneInfo, rules: Availability, minutes: int, *, bound: bool) -> Slot | Clash:
     """The slot at a wall-clock time: the first where it repeats. `bound` says that the hours have to offer it."""
-    instant = availability.to_instant(local.date(), local.time(), zone)
+    instant = hours.to_instant(local.date(), local.time(), zone)
     if instant is None:
         return Clash(local.replace(tzinfo=zone).astimezone(UTC), "refused.clock_skips", local)
-    if bound and not any(availability.offered(rules, zone, instant, instant + timedelta(microseconds=1), minutes)):
+    if bound and not any(hours.offered(rules, zone, instant, instant + timedelta(microseconds=1), minutes)):
         return Clash(instant, "refused.slot_not_offered", local)
     return Slot(instant, instant + timedelta(minutes=minutes))
 
@@ -181,8 +181,8 @@ async def book(
     clocks = read.starts(first)
     await lock_people(tx, [person.id for person in pair.people])
     rules = await availability.load(tx, pair.supervisor.id)
-    minutes = availability.check_length(pair, rules, length)
-    if availability.to_instant(first.date(), first.time(), zone) != starts_at:
+    minutes = hours.check_length(pair, rules, length)
+    if hours.to_instant(first.date(), first.time(), zone) != starts_at:
         raise NotFound("refused.slot_not_offered")  # the second reading of a clock that repeats: no rule can say it
     with suppress(NotFound):  # a first that is not offered is a clash like any other
         appointments.check_slot(actor, pair, rules, starts_at, minutes, now=now)
@@ -508,7 +508,7 @@ def _target(
     if one.id == anchor.id:
         return starts_at, True
     local = wall_clock(one.starts_at, zone) + shift
-    instant = availability.to_instant(local.date(), local.time(), zone)
+    instant = hours.to_instant(local.date(), local.time(), zone)
     return (local.replace(tzinfo=zone).astimezone(UTC), False) if instant is None else (instant, True)
 
 

@@ -14,13 +14,12 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from supervision import appointments, audit, availability, holds, notifications, pairs, people
+from supervision import appointments, audit, availability, holds, hours, notifications, pairs, people
 from supervision.appointments import A_MINUTE, Appointment
 from supervision.audit import SYSTEM, Actor
-from supervision.availability import Availability, Slot
 from supervision.db import Transaction, lock_key, lock_people
 from supervision.errors import AlreadyAnswered, NotAllowed, NotFound, NotUnderstood, SlotTaken, Stale, TooLate
-from supervision.holds import Range
+from supervision.hours import Availability, Slot
 from supervision.models import Channel, PairStatus
 from supervision.models import pairs as pairs_table
 from supervision.models import people as people_table
@@ -28,6 +27,7 @@ from supervision.models import waits as table
 from supervision.notifications import NORMAL, Notice
 from supervision.pairs import Pair
 from supervision.people import Person
+from supervision.ranges import Range, merge
 
 MOST_WAITS = 5  # of a pair, open at a time
 MOST_RANGES = 20  # of a wait
@@ -129,7 +129,7 @@ async def join(
     if pair.member(actor.person_id).id != pair.supervisee.id:
         raise NotAllowed("refused.supervisee_waits")
     rules = await availability.load(tx, pair.supervisor.id)
-    minutes = availability.check_length(pair, rules, length)
+    minutes = hours.check_length(pair, rules, length)
     meant = check_ranges(ranges, rules, now=now)
     await lock_people(tx, [person.id for person in pair.people])
     _require_new(await list_of(tx, pair.id), meant, minutes)
@@ -167,7 +167,7 @@ def check_ranges(ranges: Sequence[Range], rules: Availability, *, now: datetime)
     ahead = [(max(since, now), min(until, horizon)) for since, until in ranges if until > now]
     if not ahead:
         raise NotUnderstood("refused.wait_ranges", most=MOST_RANGES)
-    return tuple(holds.merge(ahead))
+    return tuple(merge(ahead))
 
 
 def _require_new(known: Sequence[Wait], ranges: Sequence[Range], length: int) -> None:
@@ -347,7 +347,7 @@ class _Line:
         free = {
             length: [
                 slot
-                for slot in availability.offered(rules, supervisor.zone, since, until, length)
+                for slot in hours.offered(rules, supervisor.zone, since, until, length)
                 if not busy[supervisor_id].overlaps(*rules.held(slot.starts_at, slot.ends_at))
             ]
             for length in {wait.length for wait in waiting}
@@ -392,7 +392,7 @@ class _Line:
                 continue
             if pair is None:
                 pair = await pairs.get(self.tx, wait.pair_id)
-                if wait.length not in availability.lengths_of(pair, rules):
+                if wait.length not in hours.lengths_of(pair, rules):
                     return
                 if not await self._may_change(wait, rules):
                     self.taken.append(held)  # it stays this one's turn
@@ -449,7 +449,7 @@ def is_offered(rules: Availability, zone: ZoneInfo, slot: Slot) -> bool:
     """Whether the supervisor's hours have that slot, be it near or far."""
     length = (slot.ends_at - slot.starts_at) // A_MINUTE
     instant = timedelta(microseconds=1)
-    return any(availability.offered(rules, zone, slot.starts_at, slot.starts_at + instant, length))
+    return any(hours.offered(rules, zone, slot.starts_at, slot.starts_at + instant, length))
 
 
 async def _lapse(tx: Transaction, wait: Wait, *, now: datetime) -> Wait:

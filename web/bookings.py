@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from aiohttp import web
 
-from supervision import appointments, availability, pairs, repetitions, series
+from supervision import appointments, hours, pairs, repetitions, series
 from supervision.appointments import Appointment
 from supervision.db import Transaction
 from supervision.errors import NotFound, NotUnderstood, Refused
@@ -158,7 +158,7 @@ def left_out(found: Series, booked: list[Appointment]) -> list[tuple[datetime, d
     lasts = found.ends_at - found.starts_at
     known = {one.series_at for one in booked}
     clocks = repetitions.expand(found.rule, repetitions.wall_clock(found.starts_at, zone))
-    instants = [availability.to_instant(local.date(), local.time(), zone) for local in clocks]
+    instants = [hours.to_instant(local.date(), local.time(), zone) for local in clocks]
     return [(at, at + lasts) for at in instants if at is not None and at not in known]
 
 

@@ -9,9 +9,9 @@ from datetime import date, datetime, time
 from aiohttp import web
 from pydantic import ValidationError
 
-from supervision import availability
-from supervision.availability import WeeklyRange
+from supervision import hours
 from supervision.errors import NotUnderstood
+from supervision.hours import WeeklyRange
 from supervision.people import Person
 from web import repeats, schemas
 from web.middleware import FORM
@@ -125,7 +125,7 @@ def read_typed_time(request: web.Request, me: Person) -> datetime:
     day, clock = read_day(request, "day"), read_optional_clock(request, "clock")
     if clock is None:
         raise NotUnderstood("web.refused.clock")
-    instant = availability.to_instant(day, clock, me.zone)
+    instant = hours.to_instant(day, clock, me.zone)
     if instant is None:
         raise NotUnderstood("web.refused.clock_skips")
     return instant

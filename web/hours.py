@@ -10,11 +10,11 @@ from itertools import islice
 from aiohttp import web
 from babel.dates import get_day_names
 
-from supervision import availability, policies
+from supervision import availability, policies, public_holidays
 from supervision.audit import Actor
-from supervision.availability import Availability, DatedException
 from supervision.db import Transaction
 from supervision.errors import NotFound, NotUnderstood, Refused
+from supervision.hours import Availability, DatedException
 from supervision.models import Exceptional, Role
 from supervision.texts import Reader
 from web import fields, pages, problems
@@ -209,7 +209,7 @@ def _coming_holidays(rules: Availability, today: date) -> Iterator[date]:
     if rules.country is None:
         return
     for year in (today.year, today.year + 1):
-        for day in sorted(availability.public_holidays(rules.country, rules.subdivision, year)):
+        for day in sorted(public_holidays.of_year(rules.country, rules.subdivision, year)):
             if day >= today:
                 yield day
 

@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
-from supervision import appointments, availability, pairs, series, waits
-from supervision.availability import BOUNDS
+from supervision import appointments, checks, pairs, series, waits
+from supervision.checks import BOUNDS
+from supervision.hours import Availability as KeptRules
+from supervision.hours import DatedException as KeptException
 from supervision.models import Approval, Exceptional, Mode, PairStatus, Role, Status
 from supervision.pairs import Pair as TwoPeople
 from supervision.people import Person as Someone
@@ -369,7 +371,7 @@ class DatedException(BaseModel):
     yearly: bool
 
     @classmethod
-    def of(cls, exception: availability.DatedException) -> Self:
+    def of(cls, exception: KeptException) -> Self:
         return cls(
             id=exception.id,
             kind=exception.kind,
@@ -414,7 +416,7 @@ class Availability(Rules):
     exceptions: list[DatedException]
 
     @classmethod
-    def of(cls, supervisor: Someone, rules: availability.Availability) -> Self:
+    def of(cls, supervisor: Someone, rules: KeptRules) -> Self:
         values = {name: getattr(rules, name) for name in cls.model_fields if hasattr(rules, name)}
         hours = [
             WeeklyRange(weekday=one.weekday, starts=f"{one.starts:%H:%M}", ends=f"{one.ends:%H:%M}")
@@ -436,7 +438,7 @@ class AvailabilityChanges(Given):
     notice: int = left_out("notice")
     horizon: int = left_out("horizon")
     mode: Mode = left_out()
-    place: Annotated[str, Field(max_length=availability.MOST_PLACE)] = left_out()
+    place: Annotated[str, Field(max_length=checks.MOST_PLACE)] = left_out()
     cancel_notice: int = left_out("cancel_notice")
     move_notice: int = left_out("move_notice")
     day_limit: int | None = left_out("day_limit")

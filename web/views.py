@@ -8,11 +8,11 @@ from itertools import groupby
 from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo
 
-from supervision import availability, policies
+from supervision import availability, hours, policies
 from supervision.appointments import OPEN, OVER, Appointment, Proposal
-from supervision.availability import Slot
 from supervision.db import Transaction
 from supervision.errors import Refused
+from supervision.hours import Slot
 from supervision.models import Approval, Mode, PairStatus, Status
 from supervision.pairs import Pair
 from supervision.people import Person
@@ -250,7 +250,7 @@ async def choices(
         rules = await availability.load(tx, pair.supervisor.id)
     except Refused as refused:
         return Choice(pair, None, today, refused=refused)
-    lengths = (moving.length,) if moving else availability.lengths_of(pair, rules)
+    lengths = (moving.length,) if moving else hours.lengths_of(pair, rules)
     minutes = length if length in lengths else lengths[0]
     last = today + timedelta(days=rules.horizon)
     first = min(max(first or today, today), last)
@@ -263,7 +263,7 @@ async def choices(
         found = [slot for slot in found if slot.starts_at not in _own_starts(moving, me)]
     near, far = now + timedelta(minutes=rules.notice), now + timedelta(days=rules.horizon)
     bounds = max(since_at, near), min(until_at, far)
-    offered = availability.offered(rules, pair.supervisor.zone, *bounds, minutes) if bounds[0] < bounds[1] else ()
+    offered = hours.offered(rules, pair.supervisor.zone, *bounds, minutes) if bounds[0] < bounds[1] else ()
     differs = any(not same_clock(slot.starts_at, me.zone, other.zone) for slot in found)
     return Choice(
         pair,

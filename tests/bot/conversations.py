@@ -11,8 +11,8 @@ from bot.replies import Line, Reply
 from bot.talks import Talk
 from supervision import notifications, policies, questions
 from supervision.audit import Actor
-from supervision.availability import Availability
 from supervision.db import Database, Transaction
+from supervision.hours import Availability
 from supervision.models import Channel
 from supervision.notifications import Notice, Notification
 from supervision.pairs import Pair

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from sqlalchemy import text
 
 from supervision.appointments import Appointment, Proposal
-from supervision.availability import Availability
 from supervision.db import Database
+from supervision.hours import Availability
 from supervision.models import Status
 from supervision.pairs import Pair
 from supervision.people import Person

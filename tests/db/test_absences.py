@@ -14,9 +14,9 @@ from supervision import absences, appointments, availability, moves, pairs, wait
 from supervision.absences import Then
 from supervision.appointments import Appointment
 from supervision.audit import SYSTEM
-from supervision.availability import WeeklyRange
 from supervision.db import Database
 from supervision.errors import NotAllowed, NotUnderstood, Refused, SlotTaken, Stale, TooLate
+from supervision.hours import WeeklyRange
 from supervision.models import Exceptional, Status, audit_entries, dated_exceptions, holds, notifications
 from supervision.models import appointments as table
 from supervision.pairs import Pair

@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy import insert, select, update
 from sqlalchemy.dialects.postgresql import Range
 
-from supervision import availability
+from supervision import availability, checks, hours
 from supervision.audit import SYSTEM, Actor
-from supervision.availability import Availability, DatedException, Slot, WeeklyRange, offered
 from supervision.db import Database
 from supervision.errors import NotAllowed, NotFound, NotUnderstood, Refused, SlotTaken
+from supervision.hours import Availability, DatedException, Slot, WeeklyRange, offered
 from supervision.models import (
     Approval,
     Exceptional,
@@ -65,7 +65,7 @@ async def load(database: Database, supervisor: Person) -> Availability:
 async def add(
     database: Database, actor: Actor, supervisor: Person, said: str, *, now: datetime, extra: bool = False, **more: bool
 ) -> DatedException:
-    exception = availability.read_exception(EXTRA if extra else OFF, said, **more)
+    exception = checks.read_exception(EXTRA if extra else OFF, said, **more)
     async with database.transaction() as tx:
         return await availability.add_exception(tx, actor, supervisor.id, exception, now=now)
 
@@ -234,20 +234,20 @@ async def test_a_pair_s_own_lengths_are_what_it_can_book(database: Database, now
     pair = await add_pair(database, now=now)
     own = replace(pair, lengths=(50, 90))
     day = TUESDAY - timedelta(hours=1)
-    assert availability.lengths_of(pair, OPEN_HOURS) == (50,)
-    assert availability.lengths_of(own, OPEN_HOURS) == (50, 90)
+    assert hours.lengths_of(pair, OPEN_HOURS) == (50,)
+    assert hours.lengths_of(own, OPEN_HOURS) == (50, 90)
     assert len(await find(database, own, day, 1, now=now)) == 9
     assert len(await find(database, own, day, 1, now=now, length=90)) == 8  # what begins at 17:00 would end too late
     for one, length in ((own, 60), (pair, 90)):
         with pytest.raises(NotUnderstood) as error:
             await find(database, one, day, 1, now=now, length=length)
-        expected = ", ".join(map(str, availability.lengths_of(one, OPEN_HOURS)))
+        expected = ", ".join(map(str, hours.lengths_of(one, OPEN_HOURS)))
         assert (error.value.key, error.value.params) == ("refused.length", {"lengths": expected})
     zone = pair.supervisor.zone
-    slot = availability.check_bookable(OPEN_HOURS, zone, TUESDAY, now=now, length=90)
+    slot = hours.check_bookable(OPEN_HOURS, zone, TUESDAY, now=now, length=90)
     assert slot == Slot(TUESDAY, TUESDAY + timedelta(minutes=90))
     with pytest.raises(NotFound):
-        availability.check_bookable(OPEN_HOURS, zone, TUESDAY + timedelta(hours=8), now=now, length=90)
+        hours.check_bookable(OPEN_HOURS, zone, TUESDAY + timedelta(hours=8), now=now, length=90)
 
 
 async def limits(

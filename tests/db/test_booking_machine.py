@@ -33,9 +33,9 @@ from embedded.postgresql import PostgreSQL
 from supervision import absences, appointments, availability, jobs, moves, policies, series, waits
 from supervision.appointments import Appointment, Proposal
 from supervision.audit import Actor
-from supervision.availability import Availability, DatedException, WeeklyRange
 from supervision.db import Database, Transaction
 from supervision.errors import Refused
+from supervision.hours import Availability, DatedException, WeeklyRange
 from supervision.models import Approval, Exceptional, Status, audit_entries, holds, notifications
 from supervision.pairs import Pair
 from supervision.people import Person

@@ -8,8 +8,8 @@ from sqlalchemy import select
 from embedded import demo
 from supervision import appointments, availability, pairs, policies, series, waits
 from supervision.appointments import Appointment
-from supervision.availability import Slot
 from supervision.db import Database, Transaction
+from supervision.hours import Slot
 from supervision.models import Channel, Exceptional, State, Status, notifications
 from supervision.models import appointments as table
 from supervision.pairs import Pair

@@ -10,9 +10,9 @@ from sqlalchemy import select
 
 from supervision import availability, pairs, policies
 from supervision.audit import Actor
-from supervision.availability import Availability, WeeklyRange
 from supervision.db import Database
 from supervision.errors import NotAllowed, NotFound, NotUnderstood, PairArchived, Refused
+from supervision.hours import Availability, WeeklyRange
 from supervision.models import Approval, Mode, audit_entries
 from supervision.pairs import Pair
 from supervision.people import Person

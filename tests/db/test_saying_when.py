@@ -10,9 +10,9 @@ from bot.answers import answer
 from bot.commands import parse
 from bot.replies import Reply
 from bot.talks import Talk
-from supervision.availability import WeeklyRange
 from supervision.db import Database
 from supervision.errors import NotUnderstood, Refused, SlotTaken, TooLate
+from supervision.hours import WeeklyRange
 from supervision.models import Question
 from supervision.pairs import Pair
 from supervision.people import Person

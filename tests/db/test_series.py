@@ -14,10 +14,9 @@ from sqlalchemy import event, func, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from embedded.postgresql import PostgreSQL
-from supervision import appointments, availability, ledgers, moves, notifications, series, texts
+from supervision import appointments, availability, checks, ledgers, moves, notifications, series, texts
 from supervision.appointments import Appointment
 from supervision.audit import SYSTEM
-from supervision.availability import Availability, WeeklyRange
 from supervision.db import Database, Transaction
 from supervision.errors import (
     AlreadyAnswered,
@@ -31,6 +30,7 @@ from supervision.errors import (
     TooLate,
     TooSoon,
 )
+from supervision.hours import Availability, WeeklyRange
 from supervision.ledgers import Ledger
 from supervision.models import Approval, Channel, Exceptional, Status, audit_entries
 from supervision.models import holds as holds_table
@@ -285,7 +285,7 @@ async def test_clashes_are_named_and_skipped_or_all_refused(database: Database, 
     async with database.transaction() as tx:
         await appointments.book(tx, acts(other.supervisee), other, TEN + WEEK + timedelta(minutes=30), now=now)
         await availability.add_exception(
-            tx, acts(ana), ana.id, availability.read_exception(Exceptional.TIME_OFF, "2026-12-22"), now=now
+            tx, acts(ana), ana.id, checks.read_exception(Exceptional.TIME_OFF, "2026-12-22"), now=now
         )
     with pytest.raises(SlotTaken, match=r"refused\.series_clashes") as refused:
         await book(database, pair, now)

@@ -10,8 +10,8 @@ from sqlalchemy import func, select
 
 from supervision import availability, pairs, policies
 from supervision.audit import SYSTEM
-from supervision.availability import Availability, DatedException
 from supervision.db import Database
+from supervision.hours import Availability, DatedException
 from supervision.models import Approval, Exceptional, audit_entries
 from tests.support.sample import OPEN_HOURS, acts, add_pair, add_person
 from tests.support.talking import Room

@@ -16,7 +16,6 @@ from embedded.postgresql import PostgreSQL
 from supervision import appointments, availability, holds, pairs, people, waits
 from supervision.appointments import Appointment
 from supervision.audit import SYSTEM
-from supervision.availability import Availability, DatedException
 from supervision.db import Database, lock_people
 from supervision.errors import (
     AlreadyAnswered,
@@ -29,6 +28,7 @@ from supervision.errors import (
     Stale,
     TooLate,
 )
+from supervision.hours import Availability, DatedException
 from supervision.models import Approval, Exceptional, Status, audit_entries, notifications
 from supervision.models import holds as holds_table
 from supervision.models import waits as table

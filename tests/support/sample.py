@@ -1,12 +1,14 @@
 """Sample people and their bookings, for tests that need some."""
 
 import secrets
-from datetime import datetime, time
+import uuid
+from datetime import date, datetime, time
 
 from supervision import availability, pairs, people
 from supervision.audit import SYSTEM, Actor
-from supervision.availability import Availability, WeeklyRange
 from supervision.db import Database
+from supervision.hours import Availability, ClockRange, DatedException, WeeklyRange
+from supervision.models import Exceptional
 from supervision.pairs import Pair
 from supervision.people import Person
 
@@ -52,3 +54,10 @@ async def add_pair(
 def acts(person: Person) -> Actor:
     """This person at the web's door."""
     return Actor(person.id, "web", ip="127.0.0.1", user_agent="test")
+
+
+def exception(
+    kind: Exceptional, first: date, last: date, clocks: ClockRange | None = None, *, yearly: bool = False
+) -> DatedException:
+    starts, ends = clocks or (None, None)
+    return DatedException(uuid.uuid4(), kind, first, last, starts, ends, yearly)

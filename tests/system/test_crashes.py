@@ -24,7 +24,7 @@ from sqlalchemy import Row, or_, select, text
 
 from bridge.delivery import SETTLING
 from bridge.smtp import STEPS
-from supervision import availability, pairs
+from supervision import availability, hours, pairs
 from supervision.config import load
 from supervision.db import Transaction
 from supervision.models import Channel, State, Status, appointments, audit_entries, holds, journal, notifications
@@ -43,7 +43,7 @@ PEOPLE = (
     *SUPERVISORS,
 )  # the demo's others have no phone here, so what waits to be told to them goes on waiting
 ANSWERED_WITHIN = 240.0  # seconds, kills in a row included
-OPEN_FOR = timedelta(minutes=availability.Availability(()).answer)  # a request of the demo's
+OPEN_FOR = timedelta(minutes=hours.Availability(()).answer)  # a request of the demo's
 COMMANDS_A_MINUTE = 18  # of a person; the bot takes 20
 
 pytestmark = pytest.mark.faults

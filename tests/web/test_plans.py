@@ -9,8 +9,8 @@ from sqlalchemy import select
 
 from supervision import appointments, availability, moves, policies, series, waits
 from supervision.appointments import Appointment
-from supervision.availability import WeeklyRange
 from supervision.db import Database
+from supervision.hours import WeeklyRange
 from supervision.models import Approval, Exceptional, Status
 from supervision.models import appointments as table
 from supervision.pairs import Pair

@@ -11,9 +11,9 @@ from aiohttp import web
 from supervision import appointments, availability, moves, pairs, queries, series
 from supervision.appointments import Appointment
 from supervision.audit import Actor
-from supervision.availability import Slot
 from supervision.db import Transaction
 from supervision.errors import NotFound, NotUnderstood, Stale
+from supervision.hours import Slot
 from supervision.models import Role, Status
 from supervision.pairs import Pair
 from supervision.series import Moved, Scope

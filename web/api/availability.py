@@ -8,9 +8,9 @@ from typing import Any
 from aiohttp import web
 
 from supervision import availability, pairs, policies
-from supervision.availability import DatedException, WeeklyRange
 from supervision.db import Transaction, lock_people
 from supervision.errors import NotFound, Stale
+from supervision.hours import DatedException, WeeklyRange
 from supervision.models import Role
 from supervision.people import Person
 from web import schemas

@@ -1,7 +1,5 @@
 """The weekly hours and their exceptions, most of all on days when a clock changes."""
 
-import uuid
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
@@ -10,26 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervision.availability import (
+from supervision.hours import (
     Availability,
-    Busy,
     ClockRange,
     DatedException,
     WeeklyRange,
     careful_starts,
-    check_exception,
-    check_holidays,
-    check_hours,
-    check_rules,
     is_steady,
-    merge,
     offered,
     place_for,
-    public_holidays,
-    read_exception,
 )
-from supervision.errors import NotUnderstood
 from supervision.models import Exceptional
+from supervision.public_holidays import of_year
+from tests.support.sample import exception
 
 SAO_PAULO, LISBON = ZoneInfo("America/Sao_Paulo"), ZoneInfo("Europe/Lisbon")
 NEW_YORK, LORD_HOWE = ZoneInfo("America/New_York"), ZoneInfo("Australia/Lord_Howe")
@@ -101,13 +92,6 @@ CLOCKS = st.builds(time, st.integers(0, 23), st.sampled_from([0, 15, 30, 45, 59]
 RANGES = st.lists(CLOCKS, min_size=2, max_size=2, unique=True).map(lambda two: (min(two), max(two)))
 
 
-def exception(
-    kind: Exceptional, first: date, last: date, clocks: ClockRange | None = None, *, yearly: bool = False
-) -> DatedException:
-    starts, ends = clocks or (None, None)
-    return DatedException(uuid.uuid4(), kind, first, last, starts, ends, yearly)
-
-
 @st.composite
 def exceptions(draw: st.DrawFn) -> DatedException:
     kind = draw(st.sampled_from([OFF, EXTRA]))
@@ -160,7 +144,7 @@ def slow_ranges(rules: Availability, day: date) -> tuple[list[ClockRange], list[
         return [], []
     ranges = [(one.starts, one.ends) for one in taken if one.kind is EXTRA and one.starts and one.ends]
     valid = (rules.valid_from or date.min) <= day <= (rules.valid_until or date.max)
-    if valid and not (rules.country and day in public_holidays(rules.country, None, day.year)):
+    if valid and not (rules.country and day in of_year(rules.country, None, day.year)):
         ranges += [(one.starts, one.ends) for one in rules.hours if one.weekday == day.weekday()]
     return ranges, [(starts, ends) for starts, ends in off if ends is not None]
 
@@ -187,18 +171,6 @@ def test_only_days_with_a_change_take_the_careful_way() -> None:
         "America/New_York": ["2026-03-08", "2026-11-01", "2027-03-14", "2027-11-07"],
         "America/Sao_Paulo": [],
     }
-
-
-INSTANTS = st.integers(0, 400).map(lambda minutes: datetime(2026, 11, 23, 12, tzinfo=UTC) + timedelta(minutes=minutes))
-SPANS = st.lists(st.tuples(INSTANTS, INSTANTS).filter(lambda two: two[0] < two[1]))
-
-
-@given(SPANS, SPANS.filter(bool))
-def test_what_is_held_is_seen(held: list[tuple[datetime, datetime]], asked: list[tuple[datetime, datetime]]) -> None:
-    busy = Busy(merge(held))
-    assert all(one[1] < two[0] for one, two in zip(busy.ranges, busy.ranges[1:], strict=False))
-    for since, until in asked:
-        assert busy.overlaps(since, until) == any(start < until and since < end for start, end in held)
 
 
 def starts(rules: Availability, first: date, days: int = 1) -> list[str]:
@@ -275,87 +247,6 @@ def test_a_yearly_29_february_is_only_where_there_is_one() -> None:
     assert days_of(after, date(2027, 1, 1), date(2028, 12, 31)) == ["2027-03-01..03-01", "2028-02-29..03-01"]
 
 
-def refused(error: pytest.ExceptionInfo[NotUnderstood]) -> tuple[str, dict[str, object]]:
-    return error.value.key, error.value.params
-
-
-DAY = date(2026, 12, 1)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "key"),
-    [
-        (exception(OFF, DAY, date(2026, 11, 30)), "refused.days_backwards"),
-        (exception(OFF, DAY, DAY + timedelta(days=366)), "refused.days_too_many"),
-        (exception(OFF, date(1999, 12, 31), date(2000, 1, 1)), "refused.day"),
-        (exception(OFF, date(2899, 12, 31), date(2900, 1, 1)), "refused.day"),
-        (exception(EXTRA, DAY, DAY), "refused.extra_without_times"),
-        (replace(exception(OFF, DAY, DAY), starts=time(9)), "refused.extra_without_times"),
-        (exception(EXTRA, DAY, DAY, (time(12), time(9))), "refused.hours_backwards"),
-        (exception(EXTRA, DAY, DAY, (time(9), time(9))), "refused.hours_backwards"),
-        (exception(EXTRA, DAY, DAY, (time(9, 0, 1), time(10))), "refused.whole_minutes"),
-    ],
-)
-def test_an_exception_that_makes_no_sense_is_refused(wrong: DatedException, key: str) -> None:
-    with pytest.raises(NotUnderstood) as error:
-        check_exception(wrong)
-    assert refused(error)[0] == key
-
-
-def test_a_whole_leap_year_is_not_too_long() -> None:
-    check_exception(exception(OFF, date(2028, 1, 1), date(2028, 12, 31)))
-
-
-@pytest.mark.parametrize(
-    ("changes", "key"),
-    [
-        ({"cancel_notice": 43201}, "refused.out_of_range"),
-        ({"move_notice": -1}, "refused.out_of_range"),
-        ({"day_limit": 0}, "refused.out_of_range"),
-        ({"week_limit": 501}, "refused.out_of_range"),
-        ({"answer": 4}, "refused.out_of_range"),
-        ({"offer": 10081}, "refused.out_of_range"),
-        ({"length": "50"}, "refused.out_of_range"),
-        ({"place": "a\nb"}, "refused.place"),
-        ({"place": "a" * 501}, "refused.place_long"),
-        ({"valid_from": date(1999, 1, 1)}, "refused.day"),
-        ({"valid_from": DAY, "valid_until": DAY - timedelta(days=1)}, "refused.days_backwards"),
-        ({"country": "XX"}, "refused.holidays"),
-        ({"subdivision": "SP"}, "refused.holidays"),
-    ],
-)
-def test_rules_that_make_no_sense_are_refused(changes: dict[str, object], key: str) -> None:
-    with pytest.raises(NotUnderstood) as error:
-        check_rules(replace(HOURLY, **changes))  # type: ignore[arg-type]
-    assert refused(error)[0] == key
-
-
-def test_hours_with_seconds_are_refused() -> None:
-    with pytest.raises(NotUnderstood) as error:
-        check_hours([WeeklyRange(0, time(9, 0, 30), time(12))])
-    assert refused(error)[0] == "refused.whole_minutes"
-
-
-def test_codes_of_holidays_are_read_in_any_case_and_unknown_ones_told_with_some_that_exist() -> None:
-    assert check_holidays("br", "sp") == ("BR", "SP")
-    assert check_holidays("pt", None) == ("PT", None)
-    assert check_holidays(None, None) == (None, None)
-    some = "AR, BR, DE, ES, GB, PT, US"
-    for country, part, expected in (
-        ("XX", None, {"given": "XX", "known": some}),
-        ("Brazil", None, {"given": "Brazil", "known": some}),
-        (None, "SP", {"given": "SP", "known": some}),
-        ("BR", "ZZ", {"given": "BR ZZ", "known": "AC, AL, AM, AP, BA, CE, DF, ES"}),
-    ):
-        with pytest.raises(NotUnderstood) as error:
-            check_holidays(country, part)
-        assert refused(error) == ("refused.holidays", expected)
-
-
-def test_codes_that_the_installed_calendars_lost_give_no_holidays() -> None:
-    assert public_holidays("BR", "ZZ", 2026) == frozenset()
-
-
 def test_a_room_in_the_place_is_another_for_each_appointment() -> None:
     rules = replace(HOURLY, place="https://meet.example.org/{room}#x")
     one, two = place_for(rules), place_for(rules)
@@ -364,26 +255,3 @@ def test_a_room_in_the_place_is_another_for_each_appointment() -> None:
     for place in (one, two):
         assert (place[: len(head)], place[-len(tail) :], len(place)) == (head, tail, len(head) + 32 + len(tail))
     assert place_for(replace(HOURLY, place="Rua {1}")) == "Rua {1}"
-
-
-@pytest.mark.parametrize(
-    ("said", "expected"),
-    [
-        ("2026-12-24..2027-01-06", (date(2026, 12, 24), date(2027, 1, 6), None, None)),
-        (" 2026-12-05  09:00-12:00 ", (date(2026, 12, 5), date(2026, 12, 5), time(9), time(12))),
-        ("2026-12-05..2026-12-06 09:00-12:00", (date(2026, 12, 5), date(2026, 12, 6), time(9), time(12))),
-    ],
-)
-def test_an_exception_is_read(said: str, expected: Sequence[object]) -> None:
-    found = read_exception(OFF, said, yearly=True)
-    assert (found.first_on, found.last_on, found.starts, found.ends) == expected
-    assert (found.kind, found.yearly) == (OFF, True)
-
-
-@pytest.mark.parametrize(
-    "said", ["", "24/12/2026", "2026-02-30", "2026-12-05 9-12", "2026-12-05 25:00-26:00", "٢٠٢٦-12-05"]
-)
-def test_what_is_no_exception_is_refused(said: str) -> None:
-    with pytest.raises(NotUnderstood) as error:
-        read_exception(OFF, said)
-    assert refused(error) == ("refused.exception", {"text": said})
