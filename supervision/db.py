@@ -22,6 +22,9 @@ Transaction = AsyncConnection
 # What is raised while PostgreSQL is away or goes away: by raw connections, and by SQLAlchemy's.
 DATABASE_AWAY = (OSError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
+# An internal error of the client's is what a connection shows that ended while nobody looked.
+FROM_ASYNCPG = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
 DIALECT: Dialect = PGDialect_asyncpg()  # type: ignore[no-untyped-call]
 
 
@@ -47,6 +50,20 @@ def _driver(connection: AsyncConnection) -> Any:
     """asyncpg's connection below SQLAlchemy's."""
     sync = connection.sync_connection
     return None if sync is None else sync.connection.driver_connection
+
+
+async def _undo(connection: AsyncConnection, begun: Any) -> None:
+    """Roll back, without hiding what went wrong before: a cancellation, for example, stays one.
+
+    A connection on which that fails, or where the cancellation met BEGIN or COMMIT itself, is thrown away, and
+    PostgreSQL undoes what was begun on it.
+    """
+    if connection.invalidated:
+        return
+    try:
+        await begun.rollback()
+    except (OSError, *FROM_ASYNCPG):
+        await connection.invalidate()
 
 
 LOCK_PEOPLE = Ready(
@@ -90,13 +107,19 @@ class Database:
         async with self.engine.connect() as connection:
             raw = _driver(connection)
             try:
-                async with raw.transaction():
+                begun = raw.transaction()
+                try:
+                    await begun.start()
                     yield connection
-            except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                raise DBAPIError(None, None, error, connection_invalidated=raw.is_closed()) from error
-            finally:
-                if raw.is_closed() and not connection.invalidated:
+                    await begun.commit()
+                except BaseException:
+                    await _undo(connection, begun)
+                    raise
+            except FROM_ASYNCPG as error:
+                lost = raw.is_closed() or isinstance(error, asyncpg.InternalClientError)
+                if lost and not connection.invalidated:
                     await connection.invalidate()
+                raise DBAPIError(None, None, error, connection_invalidated=lost) from error
 
     async def close(self) -> None:
         await self.engine.dispose()
