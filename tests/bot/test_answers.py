@@ -74,7 +74,9 @@ async def test_a_proposal_a_counter_proposal_and_a_yes_in_words(room: Conversati
     assert (await room.say(room.bruno, "!appointments"))[1] == f"1. {TEN}, confirmed; Ana proposes {SIXTEEN}"
     accepted = f"Accepted: moved from {TEN} (Sao Paulo) to {SIXTEEN} (Sao Paulo). Ana has been told; "
     assert await room.say(room.bruno, "!accept 1") == [accepted + "the new invitation comes by mail."]
-    assert await room.told(room.ana) == [f"Bruno mudou a supervisão de {DEZ} (São Paulo) para {DEZESSEIS} (São Paulo)."]
+    assert await room.told(room.ana) == [
+        f"Bruno aceitou: a supervisão muda de {DEZ} (São Paulo) para {DEZESSEIS} (São Paulo)."
+    ]
     assert await room.told(room.bruno) == []
 
 

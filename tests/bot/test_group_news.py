@@ -107,7 +107,7 @@ async def test_a_series_moves_when_the_other_accepts(room: Conversation) -> None
     assert await room.tap(room.ana, asked, "✅") == []
     [told] = await room.told(room.bruno)
     assert told.split("\n") == [
-        "Ana moved these appointments of the series (Sao Paulo).",
+        "Ana agreed: these appointments of the series move (Sao Paulo).",
         "- Tue 1 Dec, 10:00–10:50 → Tue 1 Dec, 15:00–15:50",
         "- Tue 8 Dec, 10:00–10:50 → Tue 8 Dec, 15:00–15:50",
     ]

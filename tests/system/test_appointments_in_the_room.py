@@ -88,7 +88,7 @@ async def test_a_move_is_proposed_countered_and_accepted(practice: Practice) -> 
         await ana.react(room, first.event_id, "✅")  # of a proposal that is gone
         await ana.next_message(practice.bot, beginning("Isto mudou enquanto você olhava."))
         await bruno.react(room, counter.event_id, "✅")
-        moved = f"Bruno mudou a supervisão de {span(10, 'pt-BR')} para {span(16, 'pt-BR')}."
+        moved = f"Bruno aceitou: a supervisão muda de {span(10, 'pt-BR')} para {span(16, 'pt-BR')}."
         told = await ana.next_message(practice.bot, saying(moved))
         assert told.mentions == (pair.supervisor.matrix_id,)
         assert await states(practice, pair) == [(day + timedelta(hours=16), "confirmed", 2)]
