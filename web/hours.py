@@ -3,9 +3,8 @@
 import asyncio
 import functools
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import date
-from itertools import islice
 
 from aiohttp import web
 from babel.dates import get_day_names
@@ -67,10 +66,10 @@ async def page(request: web.Request, refused: Refused | None = None) -> web.Resp
         weekdays=[(f"day{number}", name, show_ranges(rules, number)) for number, name in name_days(reader)],
         durations=[(name, label, show_duration(rules, name, reader)) for name, label in DURATIONS.items()],
         limits=[(name, label, getattr(rules, name) or "") for name, label in LIMITS.items()],
-        exceptions=[one for one in rules.exceptions if one.yearly or one.last_on >= today],
+        exceptions=coming_exceptions(rules, today),
         countries=sorted((reader.locale.territories.get(code, code), code) for code in countries),
         subdivisions=await asyncio.to_thread(name_subdivisions, rules.country) if rules.country else {},
-        holidays=list(islice(_coming_holidays(rules, today), HOLIDAYS_SHOWN)),
+        holidays=coming_holidays(rules, today),
         given=_given(request),
     )
 
@@ -205,13 +204,17 @@ def _given(request: web.Request) -> Callable[[str, object], object]:
     return lambda name, stored: typed[name] if name in typed else stored
 
 
-def _coming_holidays(rules: Availability, today: date) -> Iterator[date]:
+def coming_exceptions(rules: Availability, today: date) -> list[DatedException]:
+    """Those that are not over for good."""
+    return [one for one in rules.exceptions if one.yearly or one.last_on >= today]
+
+
+def coming_holidays(rules: Availability, today: date) -> list[date]:
+    """The next few public holidays of this year and the next; none where no country is settled."""
     if rules.country is None:
-        return
-    for year in (today.year, today.year + 1):
-        for day in sorted(public_holidays.of_year(rules.country, rules.subdivision, year)):
-            if day >= today:
-                yield day
+        return []
+    years = (public_holidays.of_year(rules.country, rules.subdivision, today.year + ahead) for ahead in (0, 1))
+    return sorted(day for year in years for day in year if day >= today)[:HOLIDAYS_SHOWN]
 
 
 @functools.cache

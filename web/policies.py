@@ -2,15 +2,16 @@
 
 from aiohttp import web
 
-from supervision import pairs, policies
+from supervision import pairs, policies, public_holidays
 from supervision.db import Transaction
 from supervision.errors import NotFound, Refused
+from supervision.hours import Availability
 from supervision.models import Approval
 from supervision.pairs import Pair
 from web import fields, pages, problems
 from web.changes import Change, carry_out
 from web.dashboard import path_id
-from web.hours import name_rule
+from web.hours import LIMITS, coming_exceptions, coming_holidays, name_days, name_rule, show_ranges
 from web.state import database, now, person, visitor
 
 
@@ -27,6 +28,10 @@ async def page(request: web.Request, refused: Refused | None = None) -> web.Resp
             settled = await policies.of(tx, pair)
         except NotFound as error:
             settled, refused = None, refused or error
+    rules = settled.rules if settled else Availability(())
+    if rules.country is not None:
+        await public_holidays.open_calendars()
+    today = now(request).astimezone(pair.supervisor.zone).date()
     reader = visitor(request).reader
     typed = fields.typed_of(request)
     lengths = settled.lengths if settled and settled.own_lengths else ()
@@ -39,6 +44,10 @@ async def page(request: web.Request, refused: Refused | None = None) -> web.Resp
         other=pair.other(me.id),
         supervises=pair.supervisor.id == me.id,
         settled=settled,
+        limits=[(label, getattr(rules, name)) for name, label in LIMITS.items()],
+        weekdays=[(name, show_ranges(rules, number)) for number, name in name_days(reader)],
+        exceptions=coming_exceptions(rules, today),
+        holidays=coming_holidays(rules, today),
         lengths=typed["lengths"] if typed else ", ".join(str(minutes) for minutes in lengths),
         approval=typed["approval"] if typed else str(pair.approval or ""),
         home="/supervisor" if pair.supervisor.id == me.id else "/appointments",

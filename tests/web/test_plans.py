@@ -3,6 +3,7 @@
 import re
 from datetime import UTC, date, datetime, time, timedelta
 from html import unescape
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import select
@@ -10,7 +11,7 @@ from sqlalchemy import select
 from supervision import appointments, availability, moves, policies, series, waits
 from supervision.appointments import Appointment
 from supervision.db import Database
-from supervision.hours import WeeklyRange
+from supervision.hours import DatedException, WeeklyRange
 from supervision.models import Approval, Exceptional, Status
 from supervision.models import appointments as table
 from supervision.pairs import Pair
@@ -275,6 +276,61 @@ async def test_both_read_the_agreements_and_the_supervisor_changes_them(
     await ana.post(path, inputs(ana.page, path) | {"lengths": "", "approval": ""})
     await bruno.get(path)
     assert card(bruno.page, "this")[3:6:2] == ["It has to be confirmed", "50 minutes"]
+
+
+async def test_a_supervisee_reads_every_rule_and_the_hours(
+    database: Database, now: datetime, open_browser: Open
+) -> None:
+    pair = await add_pair(database, now=now)
+    ana = acts(pair.supervisor)
+    changes = {
+        "hours": (
+            WeeklyRange(1, time(9), time(12)),
+            WeeklyRange(1, time(14), time(18)),
+            WeeklyRange(3, time(8), time(9)),
+        ),
+        "buffer_after": 10,
+        "grid": 30,
+        "day_limit": 4,
+        "valid_until": date(2027, 6, 30),
+        "country": "BR",
+        "place": "https://meet.example.org/{room}",
+    }
+    off = DatedException(uuid4(), Exceptional.TIME_OFF, date(2026, 12, 24), date(2027, 1, 6))
+    async with database.transaction() as tx:
+        await policies.set_rules(tx, ana, pair.supervisor.id, changes, now=now)
+        await availability.add_exception(tx, ana, pair.supervisor.id, off, now=now)
+    bruno = await open_browser(pair.supervisee)
+    await bruno.get(f"/pairs/{pair.id}/settings")
+    told = card(bruno.page, "this")
+    assert told[told.index("Where") + 1] == "Online Each appointment or series has a link of its own."
+    assert told[told.index("Starts every") :] == [
+        "Starts every",
+        "30 minutes",
+        "Kept free before",
+        "0 minutes",
+        "Kept free after",
+        "10 minutes",
+        "Most appointments a day",
+        "4",
+        "Most appointments a week",
+        "no limit",
+    ]
+    assert card(bruno.page, "hours") == [
+        "Hours of Ana",
+        "To read only. Times of Sao Paulo.",
+        "Tuesday",
+        "09:00–12:00, 14:00–18:00",
+        "Thursday",
+        "08:00–09:00",
+        "Until (inclusive)",
+        "30 Jun 2027",
+        "24 Dec 2026 – 6 Jan 2027 time off",
+        "Fri 25 Dec; Fri 1 Jan; Fri 26 Mar; Wed 21 Apr",
+    ]
+    browser = await open_browser(pair.supervisor)
+    await browser.get(f"/pairs/{pair.id}/settings")
+    assert card(browser.page, "hours") == []
 
 
 async def test_agreements_of_others_are_not_found(database: Database, now: datetime, open_browser: Open) -> None:
