@@ -1,6 +1,5 @@
 """Being away: the days, what falls in them, and one press that settles all of it or nothing."""
 
-import uuid
 from datetime import date
 
 from aiohttp import web
@@ -51,7 +50,6 @@ async def page(request: web.Request, refused: Refused | None = None) -> web.Resp
         days=days,
         rows=rows,
         then=typed["then"] or "propose",
-        expected=" ".join(f"{row.appointment.id}:{row.appointment.revision}" for row in rows),
         coming=coming,
     )
 
@@ -63,9 +61,9 @@ async def go(request: web.Request) -> web.Response:
     async def act(tx: Transaction) -> object:
         first = fields.read_day(request, "first")
         last = fields.read_optional_day(request, "last") or first
-        then = CHOICES.get(fields.text_of(request, "then") or "cancel")
+        then = CHOICES.get(fields.text_of(request, "then"))
         if then is None:
-            raise NotUnderstood
+            raise NotUnderstood("web.refused.choose_then")
         return await absences.go(
             tx,
             visitor(request).actor,
@@ -73,7 +71,7 @@ async def go(request: web.Request) -> web.Response:
             first,
             last,
             then=then,
-            expected=_expected(fields.text_of(request, "expected")),
+            expected=list((fields.read_seen(request, "expected") or {}).items()),
             now=now(request),
         )
 
@@ -83,15 +81,6 @@ async def go(request: web.Request) -> web.Response:
     except Refused as refused:
         return await page(request, refused)
     return pages.respond(answer)
-
-
-def _expected(text: str) -> list[tuple[uuid.UUID, int]]:
-    """`id:revision` of each appointment that the page showed."""
-    try:
-        pieces = [one.split(":") for one in text.split()]
-        return [(uuid.UUID(identifier), int(revision)) for identifier, revision in pieces]
-    except ValueError as error:
-        raise NotUnderstood from error
 
 
 def _days(first: str, last: str) -> tuple[date, date] | None:

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 from aiohttp import web
 
-from supervision import appointments, availability, notifications, pairs, people, queries, waits
+from supervision import appointments, availability, notifications, pairs, people, queries, series, waits
 from supervision.appointments import OPEN, Appointment
 from supervision.db import Transaction
 from supervision.errors import NotFound, Refused
@@ -146,6 +146,7 @@ async def appointment_page(request: web.Request, template: str, refused: Refused
     async with database(request).transaction() as tx:
         appointment = await appointments.get(tx, visitor(request).actor, appointment_id)
         pair = await pairs.get(tx, appointment.pair_id)
+        group = await series.occurrences(tx, appointment.series_id) if appointment.series_id else []
         keys = await queries.bot_master_keys(tx)
         row = views.Row(appointment, me, pair.other(me.id), at)
         late = await _late(tx, row) if template == "cancel.html" else None
@@ -163,6 +164,7 @@ async def appointment_page(request: web.Request, template: str, refused: Refused
         status=problems.status_of(refused) if refused else 200,
         alert=refused,
         row=row,
+        rows=views.rows(me, [pair], group, at),
         member=views.members(me, [pair], [], keys)[0],
         when=pages.days_until(visitor(request).reader, appointment.starts_at, at) if row.changeable else "",
         choice=choice,

@@ -78,6 +78,27 @@ def read_proposal(request: web.Request) -> uuid.UUID | None:
         return None
 
 
+def read_seen(request: web.Request, name: str) -> dict[uuid.UUID, int] | None:
+    """`id:revision` of each appointment that the page showed; None where the form does not say."""
+    if name not in request[FORM]:
+        return None
+    try:
+        pieces = [one.split(":") for one in text_of(request, name).split()]
+        return {uuid.UUID(identifier): int(revision) for identifier, revision in pieces}
+    except ValueError as error:
+        raise NotUnderstood from error
+
+
+def read_proposals(request: web.Request) -> set[uuid.UUID] | None:
+    """The proposals of a series that the page showed; None where the form does not say."""
+    if "proposals" not in request[FORM]:
+        return None
+    try:
+        return {uuid.UUID(one) for one in text_of(request, "proposals").split()}
+    except ValueError as error:
+        raise NotUnderstood from error
+
+
 def read_reason(request: web.Request) -> str | None:
     try:
         return schemas.Reason(reason=text_of(request, "reason")).reason or None

@@ -50,21 +50,23 @@ async def book(request: web.Request) -> web.Response:
 async def confirm(request: web.Request) -> web.Response:
     at, actor = now(request), visitor(request).actor
     appointment_id, scope, revision = dashboard.path_id(request), read_scope(request), fields.read_revision(request)
-    return await _change(
-        request,
-        "confirm",
-        lambda tx: series.confirm(tx, actor, appointment_id, scope, now=at, if_revision=revision),
-    )
+
+    async def act(tx: Transaction) -> list[Appointment]:
+        seen = fields.read_seen(request, "seen")
+        return await series.confirm(tx, actor, appointment_id, scope, now=at, if_revision=revision, seen=seen)
+
+    return await _change(request, "confirm", act)
 
 
 async def decline(request: web.Request) -> web.Response:
     at, actor = now(request), visitor(request).actor
     appointment_id, scope, revision = dashboard.path_id(request), read_scope(request), fields.read_revision(request)
-    return await _change(
-        request,
-        "decline",
-        lambda tx: series.decline(tx, actor, appointment_id, scope, now=at, if_revision=revision),
-    )
+
+    async def act(tx: Transaction) -> list[Appointment]:
+        seen = fields.read_seen(request, "seen")
+        return await series.decline(tx, actor, appointment_id, scope, now=at, if_revision=revision, seen=seen)
+
+    return await _change(request, "decline", act)
 
 
 async def cancel(request: web.Request) -> web.Response:
@@ -102,25 +104,34 @@ async def reschedule(request: web.Request) -> web.Response:
 async def accept(request: web.Request) -> web.Response:
     at, actor = now(request), visitor(request).actor
     appointment_id, scope, proposal = dashboard.path_id(request), read_scope(request), fields.read_proposal(request)
-    return await _change(
-        request, "accept", lambda tx: series.accept(tx, actor, appointment_id, scope, now=at, if_proposal=proposal)
-    )
+
+    async def act(tx: Transaction) -> list[Appointment]:
+        shown = fields.read_proposals(request)
+        return await series.accept(tx, actor, appointment_id, scope, now=at, if_proposal=proposal, if_proposals=shown)
+
+    return await _change(request, "accept", act)
 
 
 async def refuse(request: web.Request) -> web.Response:
     at, actor = now(request), visitor(request).actor
     appointment_id, scope, proposal = dashboard.path_id(request), read_scope(request), fields.read_proposal(request)
-    return await _change(
-        request, "refuse", lambda tx: series.refuse(tx, actor, appointment_id, scope, now=at, if_proposal=proposal)
-    )
+
+    async def act(tx: Transaction) -> list[Appointment]:
+        shown = fields.read_proposals(request)
+        return await series.refuse(tx, actor, appointment_id, scope, now=at, if_proposal=proposal, if_proposals=shown)
+
+    return await _change(request, "refuse", act)
 
 
 async def withdraw(request: web.Request) -> web.Response:
     at, actor = now(request), visitor(request).actor
     appointment_id, scope, proposal = dashboard.path_id(request), read_scope(request), fields.read_proposal(request)
-    return await _change(
-        request, "withdraw", lambda tx: series.withdraw(tx, actor, appointment_id, scope, now=at, if_proposal=proposal)
-    )
+
+    async def act(tx: Transaction) -> list[Appointment]:
+        shown = fields.read_proposals(request)
+        return await series.withdraw(tx, actor, appointment_id, scope, now=at, if_proposal=proposal, if_proposals=shown)
+
+    return await _change(request, "withdraw", act)
 
 
 async def mark(request: web.Request) -> web.Response:

@@ -54,6 +54,10 @@ class Row:
         return self.proposal is not None and self.proposal.by != self.me.id
 
     @property
+    def proposed_by_me(self) -> bool:
+        return self.proposal is not None and self.proposal.by == self.me.id
+
+    @property
     def asked(self) -> bool:
         """Whether it waits for a word of this person: on a request, or on a new time."""
         return self.answerable or self.proposed_to_me

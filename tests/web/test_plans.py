@@ -700,7 +700,10 @@ async def test_a_proposal_into_a_series_shows_on_both_sides(
         await moves.reschedule(tx, acts(pair.supervisor), first.id, TEN + HOUR, now=now)
     bruno = await open_browser(pair.supervisee)
     await bruno.get(f"/series/{first.series_id}")
-    assert card(bruno.page, "this")[2].endswith("◌ requested ⇄ new time proposed")
+    assert card(bruno.page, "this")[2] == (
+        "Tue 24 Nov, 13:00–13:50 (Lisbon; 10:00–10:50 in Sao Paulo) ◌ requested ⇄ new time proposed"
+        " → new time proposed: Tue 24 Nov, 14:00–14:50 (Lisbon; 11:00–11:50 in Sao Paulo)"
+    )
 
 
 async def test_a_series_that_is_proposed_to_move_is_one_question_too(
@@ -740,3 +743,110 @@ async def test_a_proposed_series_is_taken_back_as_one(database: Database, now: d
     async with database.transaction() as tx:
         found = await series.occurrences(tx, first.series_id) if first.series_id else []
     assert [(one.starts_at, one.proposal) for one in found] == [(TEN + weeks * WEEK, None) for weeks in range(3)]
+
+
+async def propose_all(database: Database, pair: Pair, now: datetime) -> list[Appointment]:
+    """Three confirmed weeks, and the supervisor proposes each an hour later."""
+    found = await book_series(database, pair, now)
+    async with database.transaction() as tx:
+        await series.confirm(tx, acts(pair.supervisor), found[0].id, Scope.ALL, now=now)
+        await series.reschedule(tx, acts(pair.supervisor), found[0].id, TEN + HOUR, Scope.ALL, skip=False, now=now)
+    return found
+
+
+DAYS = ("Tue 24 Nov", "Tue 1 Dec", "Tue 8 Dec")
+
+
+async def test_each_proposed_time_of_a_series_is_shown_before_it_is_accepted(
+    database: Database, now: datetime, open_browser: Open
+) -> None:
+    pair = await add_pair(database, now=now)
+    first, *_ = await propose_all(database, pair, now)
+    bruno, ana = await open_browser(pair.supervisee), await open_browser(pair.supervisor)
+    arrows = [f"→ new time proposed: {day}, 14:00–14:50 (Lisbon; 11:00–11:50 in Sao Paulo)" for day in DAYS]
+    for path in (f"/series/{first.series_id}", f"/appointments/{first.id}?scope=all"):
+        await bruno.get(path)
+        assert shown(bruno.page, "→") == arrows
+    await ana.get("/away?first=2026-11-24&last=2026-11-24")
+    assert shown(ana.page, "→") == [
+        "→ novo horário proposto: ter., 24/11, 11:00–11:50 (São Paulo; 14:00–14:50 em Lisboa)"
+    ]
+
+
+def shown(page: str, begin: str) -> list[str]:
+    """The paragraphs that begin so."""
+    texts = [
+        " ".join(unescape(re.sub(r"<[^>]+>", "", one)).split()) for one in re.findall(r"<p[ >].*?</p>", page, re.S)
+    ]
+    return [text for text in texts if text.startswith(begin)]
+
+
+@pytest.mark.parametrize("answer", ["accept", "refuse"])
+async def test_a_proposal_that_came_after_the_page_is_not_answered_with_the_others(
+    database: Database, now: datetime, open_browser: Open, answer: str
+) -> None:
+    pair = await add_pair(database, now=now)
+    first, second, third = await propose_all(database, pair, now)
+    bruno = await open_browser(pair.supervisee)
+    await bruno.get(f"/appointments/{first.id}?scope=all")
+    form = inputs(bruno.page, f"/appointments/{first.id}/accept")
+    async with database.transaction() as tx:
+        await moves.reschedule(tx, acts(pair.supervisor), second.id, TEN + WEEK + 3 * HOUR, now=now)
+    sent = await bruno.post(f"/appointments/{first.id}/{answer}", form)
+    assert sent.status == 303
+    async with database.transaction() as tx:
+        found = await series.occurrences(tx, first.series_id) if first.series_id else []
+    shift = HOUR if answer == "accept" else 0 * HOUR
+    assert [(one.starts_at, one.proposal and one.proposal.starts_at) for one in found] == [
+        (TEN + shift, None),
+        (TEN + WEEK, TEN + WEEK + 3 * HOUR),
+        (TEN + 2 * WEEK + shift, None),
+    ]
+    assert third.series_id == first.series_id
+
+
+@pytest.mark.parametrize(("answer", "word"), [("confirm", "confirmed"), ("decline", "declined")])
+async def test_a_request_that_changed_after_the_page_is_not_answered_with_the_others(
+    database: Database, now: datetime, open_browser: Open, answer: str, word: str
+) -> None:
+    pair = await add_pair(database, now=now)
+    first, second, _ = await book_series(database, pair, now)
+    ana = await open_browser(pair.supervisor)
+    await ana.get(f"/appointments/{first.id}")
+    assert len(shown(ana.page, "ter., ")) == 3
+    form = inputs(ana.page, f"/appointments/{first.id}/confirm")
+    async with database.transaction() as tx:
+        await moves.reschedule(tx, acts(pair.supervisee), second.id, TEN + WEEK + HOUR, now=now)
+    await ana.post(f"/appointments/{first.id}/{answer}", form)
+    assert await stored(database) == [(word, TEN), ("requested", TEN + WEEK + HOUR), (word, TEN + 2 * WEEK)]
+
+
+@pytest.mark.parametrize("field", ["seen", "proposals"])
+async def test_what_a_page_cannot_have_shown_changes_nothing(
+    database: Database, now: datetime, open_browser: Open, field: str
+) -> None:
+    pair = await add_pair(database, now=now)
+    first, *_ = await propose_all(database, pair, now)
+    bruno = await open_browser(pair.supervisee)
+    await bruno.get(f"/appointments/{first.id}?scope=all")
+    act = "accept" if field == "proposals" else "decline"
+    form = inputs(bruno.page, f"/appointments/{first.id}/accept") | {field: "x"}
+    assert (await bruno.post(f"/appointments/{first.id}/{act}", form)).status == 422
+    assert await stored(database) == [("confirmed", TEN + weeks * WEEK) for weeks in range(3)]
+
+
+@pytest.mark.parametrize("then", ["", "nonsense"])
+async def test_time_off_without_a_choice_changes_nothing(
+    database: Database, now: datetime, open_browser: Open, then: str
+) -> None:
+    pair = await add_pair(database, now=now)
+    await booked(database, pair, TEN, now)
+    ana = await open_browser(pair.supervisor)
+    form = await look_away(ana, "2026-11-24", "2026-11-25")
+    assert (await ana.post("/away", form | {"then": then})).status == 422
+    assert "Escolha o que fazer com as supervisões desses dias. Nada foi alterado." in ana.page
+    del form["then"]
+    assert (await ana.post("/away", form)).status == 422
+    assert await stored(database) == [("confirmed", TEN)]
+    async with database.transaction() as tx:
+        assert (await availability.load(tx, pair.supervisor.id)).exceptions == ()
