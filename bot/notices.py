@@ -196,7 +196,7 @@ class Notices:
             event_id = notification.matrix_event_id or await self.client.send(
                 room_id,
                 "m.room.message",
-                render(message, person),
+                render(message, person, self.clock()),
                 transaction_id=str(notification.id),
                 expected=expected,
             )
@@ -219,7 +219,7 @@ class Notices:
             await self.client.send(
                 pair.room_id or "",
                 "m.room.message",
-                render(Message(lines), person),
+                render(Message(lines), person, self.clock()),
                 transaction_id=transaction_id,
                 expected=[one.matrix_id for one in pair.people if one.matrix_id],
             )
@@ -314,12 +314,12 @@ class Notices:
         return min(SAFETY_NET, max(0.05, (due - self.clock()).total_seconds()))
 
 
-def render(message: Message, person: Person) -> Json:
+def render(message: Message, person: Person, now: datetime) -> Json:
     """The content of an `m.room.message` (Matrix 1.18, m.text and m.notice).
 
     A mention makes it `m.text`, which rings; without one it is `m.notice`. A list gets a `formatted_body` too.
     """
-    speech = reader(person.language, person.time_zone)
+    speech = reader(person.language, person.time_zone).as_of(now)
     sentences = [speech.say(line.key, **line.params) for line in message.lines]
     content: Json = {"msgtype": "m.text" if message.mentions else "m.notice", "body": "\n".join(sentences)}
     if len(sentences) > 1:

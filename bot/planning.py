@@ -18,11 +18,12 @@ from supervision.errors import NotAllowed, NotUnderstood, SlotTaken, Stale
 from supervision.models import Question, Status
 from supervision.ranges import Range, merge
 from supervision.series import Booked, Clash, Repetition
-from supervision.texts import Minutes, Moment, Moments, reader
+from supervision.texts import Minutes, Moment, Moments
 from supervision.waits import Wait
 
 SHOWN_CLASHES = 10
 DAYS_WAITED = 19  # a time without a day is waited for today and on these days
+LONGEST_SERIES = timedelta(days=300)  # to a last day without a year; what seems longer was meant to lie before
 A_MINUTE, A_MOMENT = timedelta(minutes=1), timedelta(microseconds=1)
 
 
@@ -52,7 +53,7 @@ def _last_day(talk: Talk, command: Series, first: datetime) -> date | None:
         return None
     today = talk.now.astimezone(talk.person.zone).date()
     begins = whens.When(whens.Date(first.day, first.month, first.year))
-    return whens.days_of(Period(begins, command.until), today)[1]
+    return whens.days_of(Period(begins, command.until), today, longest=LONGEST_SERIES)[1]
 
 
 async def _book(talk: Talk, picked: Picked, rule: str, command: Series) -> Reply:
@@ -90,7 +91,7 @@ def _booked(talk: Talk, booked: Booked, rule: str) -> Reply:
     key = "series.asked" if asked else "series.booked_for" if talk.supervises else "series.booked"
     params: dict[str, object] = {
         "count": len(found),
-        "how": reader(talk.person.language, talk.person.time_zone).say(f"series.of_{lists.frequency(rule)}"),
+        "how": talk.says.say(f"series.of_{lists.frequency(rule)}"),
         "other": talk.other.name,
         "city": talk.city(),
     }
@@ -167,7 +168,7 @@ def _ranges(talk: Talk, waited: Wait) -> list[Line]:
 
 def _range(talk: Talk, since: datetime, until: datetime, asked_at: datetime) -> Line:
     """One range as people say it: a time, a part of a day, whole days, or from now on until a day."""
-    says = reader(talk.person.language, talk.person.time_zone)
+    says = talk.says
     first, last = since.astimezone(talk.person.zone), (until - A_MOMENT).astimezone(talk.person.zone)
     if until - since <= A_MINUTE:
         return Line("waitlist.time", {"day": says.day(since), "since": says.clock(since)})
@@ -222,7 +223,8 @@ async def _answer_offer(talk: Talk, known: Sequence[Wait], *, take: bool) -> Rep
 async def go_away(talk: Talk, command: Away) -> Reply:
     """Time off, agreed to by a code, with what falls into it: here only what is this pair's is ever named.
 
-    Both of the pair read the answer, so it is the same whether there are appointments with others or none.
+    Both of the pair read the answer, so it is the same whether there are appointments with others or none, and so is
+    what is said where it cannot be done.
     """
     if not talk.supervises:
         raise NotAllowed("away.supervisor")
@@ -248,7 +250,7 @@ async def go_away(talk: Talk, command: Away) -> Reply:
 def _in_the_way(talk: Talk, own: Sequence[Appointment], first_on: date, last_on: date) -> tuple[Line, ...]:
     period = _period(talk, first_on, last_on)
     names = {"supervisee": talk.pair.supervisee.name, "city": talk.city()}
-    others = Line("away.others", {"url": talk.dashboard})
+    others = Line("away.others", {"url": _page(talk, first_on, last_on)})
     if not own:
         return Line("away.head_none", {"period": period, **names}), others
     zone = talk.person.zone
@@ -276,24 +278,34 @@ async def _go(talk: Talk, command: Away) -> Reply:
             talk.tx, talk.actor, talk.person, first_on, last_on, then=then, expected=expected, now=talk.now
         )
     except Stale as stale:
-        raise Stale("away.changed") from stale
+        raise Stale("away.unfinished", url=_page(talk, first_on, last_on)) from stale
     except SlotTaken as taken:
-        raise await _nowhere(talk, taken, first_on, last_on) from taken
-    days = f"{first_on:%d/%m} - {last_on:%d/%m}" if first_on != last_on else f"{first_on:%d/%m}"
+        raise SlotTaken("away.unfinished", url=_page(talk, first_on, last_on)) from taken
+    days = _typed(talk, first_on, last_on)
     return say(f"away.done_{then}", period=_period(talk, first_on, last_on), days=days)
 
 
-async def _nowhere(talk: Talk, taken: SlotTaken, first_on: date, last_on: date) -> SlotTaken:
-    """The refusal as it is where it names a time of this pair's; another pair's is not told here."""
-    affected = await absences.affected(talk.tx, talk.person.id, first_on, last_on, talk.now)
-    own = [one.starts_at for one in affected if one.pair_id == talk.pair.id]
-    clashes = taken.params.get("clashes")
-    named = isinstance(clashes, list) and all(at in own for at in clashes)
-    return taken if named else SlotTaken("away.nowhere", url=talk.dashboard)
+def _page(talk: Talk, first_on: date, last_on: date) -> str:
+    """Where the dashboard shows what falls into these days, with everybody."""
+    return f"{talk.dashboard.rstrip('/')}/away?first={first_on}&last={last_on}"
 
 
 def _period(talk: Talk, first_on: date, last_on: date) -> str:
-    """`dom., 20/12 – dom., 10/01`."""
-    says = reader(talk.person.language, talk.person.time_zone)
-    noon = [datetime(day.year, day.month, day.day, 12, tzinfo=talk.person.zone) for day in (first_on, last_on)]
-    return says.day(noon[0]) if first_on == last_on else f"{says.day(noon[0])} – {says.day(noon[1])}"
+    """`dom., 20/12 – dom., 10/01/2027`: with the year where it is not this one."""
+    first, last = (_dated(talk, day) for day in (first_on, last_on))
+    return first if first_on == last_on else f"{first} – {last}"
+
+
+def _dated(talk: Talk, day: date) -> str:
+    noon = datetime(day.year, day.month, day.day, 12, tzinfo=talk.person.zone)
+    return talk.says.day(noon) if day.year == _this_year(talk) else talk.says.day_of_year(noon)
+
+
+def _typed(talk: Talk, first_on: date, last_on: date) -> str:
+    """The days as they can be typed again."""
+    days = [f"{day:%d/%m}" if day.year == _this_year(talk) else f"{day:%d/%m/%Y}" for day in (first_on, last_on)]
+    return days[0] if first_on == last_on else " - ".join(days)
+
+
+def _this_year(talk: Talk) -> int:
+    return talk.now.astimezone(talk.person.zone).year

@@ -295,10 +295,8 @@ def _exception(says: Reader, one: DatedException, today: date) -> Line:
 
 def _dated(says: Reader, day: date, today: date) -> str:
     """With the weekday, and with the year where it is not this one's."""
-    told = says.day(datetime(day.year, day.month, day.day, 12, tzinfo=says.zone))
-    if day.year == today.year:
-        return told
-    return f"{told}/{day.year}" if says.language == "pt-BR" else f"{told} {day.year}"
+    noon = datetime(day.year, day.month, day.day, 12, tzinfo=says.zone)
+    return says.day(noon) if day.year == today.year else says.day_of_year(noon)
 
 
 def _in_a_year(says: Reader, day: date) -> str:

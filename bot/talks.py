@@ -7,7 +7,7 @@ from supervision.audit import Actor
 from supervision.db import Transaction
 from supervision.pairs import Pair
 from supervision.people import Person
-from supervision.texts import Span, reader
+from supervision.texts import Reader, Span, reader
 
 
 @dataclass(frozen=True)
@@ -33,5 +33,10 @@ class Talk:
     def span(self, starts_at: datetime, ends_at: datetime, *, brief: bool = False) -> Span:
         return Span(starts_at, ends_at, self.other.time_zone, brief)
 
+    @property
+    def says(self) -> Reader:
+        """Speaks to this person, now."""
+        return reader(self.person.language, self.person.time_zone).as_of(self.now)
+
     def city(self) -> str:
-        return reader(self.person.language, self.person.time_zone).city()
+        return self.says.city()

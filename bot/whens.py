@@ -16,6 +16,7 @@ from supervision.errors import NotUnderstood, Refused, TooLate
 DAY = 24 * 60  # minutes
 A_DAY, A_MINUTE = timedelta(days=1), timedelta(minutes=1)
 LONG_PAST = timedelta(days=180)
+LONGEST_PERIOD = timedelta(days=120)  # from its first day to a last one whose year was not said
 
 
 class Which(StrEnum):
@@ -154,16 +155,18 @@ def minute(at: datetime) -> tuple[datetime, datetime]:
     return at, at + A_MINUTE
 
 
-def days_of(period: Period, today: date) -> tuple[date, date]:
+def days_of(period: Period, today: date, *, longest: timedelta = LONGEST_PERIOD) -> tuple[date, date]:
     """The first and the last day of a period, as of `today`.
 
+    A last day without a year comes after the first one, if need be in the next year; but where the nearest such day
+    lies before the first and the next one more than `longest` behind it, the two were swapped or mistyped.
     Raises NotUnderstood for days that do not exist, run backwards, or can be more than one; TooLate for past ones.
     """
     try:
         first, ends = _one_reading(period.first, today)
-        last = ends if period.last is None else _last_day(period.last, first, today)
+        last = ends if period.last is None else _last_day(period.last, first, today, longest)
     except (ValueError, OverflowError) as error:
-        raise NotUnderstood("book.no_such_time") from error
+        raise NotUnderstood("period.no_such_day") from error
     if last < first:
         raise NotUnderstood("period.backwards")
     if last < today:
@@ -182,23 +185,39 @@ def _one_reading(when: When, today: date) -> tuple[date, date]:
     return readings[0][0], readings[0][-1]
 
 
-def _last_day(when: When, first: date, today: date) -> date:
+def _last_day(when: When, first: date, today: date, longest: timedelta) -> date:
     """The last day of a period: where its year, month or week was not said, the first such from its first day on."""
     match when.day:
         case Date(_, month, None) if when.weekday is None and month <= 12:
-            years = (_existing(first.year + ahead, when.day) for ahead in range(9))
-            found = next((day for day in years if day and day >= first), None)
-            if found is None:
-                raise ValueError(when.day)
-            return found
+            return _plausible(_from_day_on(first, when.day), when, first, today, longest)
         case MonthDay(_, None):
             return _one_reading(when, first)[1]
         case Weekday(number, Which.any | Which.this) if when.weekday is None:
             return first + (number - first.weekday()) % 7 * A_DAY
         case Month():
-            return _one_reading(when, first)[1]
+            begins, ends = _one_reading(when, first)
+            _plausible(begins, when, first, today, longest)
+            return ends
         case _:
             return _one_reading(when, today)[1]
+
+
+def _from_day_on(first: date, day: Date) -> date:
+    """The first such day from another on, at most a year later. Raises ValueError where there is none."""
+    existing = [_existing(first.year + ahead, day) for ahead in range(2)]
+    if existing == [None, None]:
+        raise ValueError(day)
+    found = next((one for one in existing if one and one >= first), None)
+    if found is None:
+        raise NotUnderstood("period.backwards")
+    return found
+
+
+def _plausible(found: date, when: When, first: date, today: date, longest: timedelta) -> date:
+    """The same day. Raises NotUnderstood where it is far off only because the nearest such day is before the first."""
+    if found - first > longest and _one_reading(when, today)[1] < first:
+        raise NotUnderstood("period.backwards")
+    return found
 
 
 def _resolve(when: When, now: datetime, zone: zoneinfo.ZoneInfo, ahead: int) -> Times | Ranges:

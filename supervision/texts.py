@@ -4,6 +4,7 @@ A catalogue entry's `msgid` is a key such as `refused.slot_taken`; parameters st
 `Moment`, `Span` or `Day`, so that one stored notification can be read in any zone.
 """
 
+import copy
 import functools
 import gettext
 import io
@@ -11,7 +12,7 @@ import string
 import zoneinfo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -78,19 +79,43 @@ class Key:
 Param = str | int | Moment | Moments | Span | Clocks | Minutes | Key
 
 PATTERNS = {
-    "pt-BR": {"day": "EEE, dd/MM", "long": "EEEE, d 'de' MMMM", "dated": "dd/MM/yyyy"},
-    "en": {"day": "EEE d MMM", "long": "EEEE, d MMMM", "dated": "d MMM yyyy"},
+    "pt-BR": {
+        "day": "EEE, dd/MM",
+        "day_of_year": "EEE, dd/MM/yyyy",
+        "long": "EEEE, d 'de' MMMM",
+        "long_of_year": "EEEE, d 'de' MMMM 'de' yyyy",
+        "dated": "dd/MM/yyyy",
+    },
+    "en": {
+        "day": "EEE d MMM",
+        "day_of_year": "EEE d MMM yyyy",
+        "long": "EEEE, d MMMM",
+        "long_of_year": "EEEE, d MMMM yyyy",
+        "dated": "d MMM yyyy",
+    },
 }
+FAR = timedelta(days=60)  # a day so far ahead, in another year, is told with its year
 
 
 class Reader:
-    """Speaks to one person: `language` is `pt-BR` or `en`, `time_zone` an IANA name."""
+    """Speaks to one person: `language` is `pt-BR` or `en`, `time_zone` an IANA name.
+
+    Told `now`, it names the year of days that are far ahead in another one; without it, no day's.
+    """
+
+    now: datetime | None = None
 
     def __init__(self, language: str, time_zone: str) -> None:
         self.language = language
         self.time_zone = time_zone
         self.locale = babel.Locale.parse(language, sep="-")
         self.zone = zoneinfo.ZoneInfo(time_zone)
+
+    def as_of(self, now: datetime | None) -> "Reader":
+        """The same reader, who knows what year it is."""
+        knowing = copy.copy(self)
+        knowing.now = now
+        return knowing
 
     def say(self, key: str, **params: object) -> str:
         """The sentence of that key. Raises KeyError where the catalogue or a parameter lacks it."""
@@ -128,7 +153,7 @@ class Reader:
         named = [*([] if span.brief else [self.city()]), *self._which(span.starts_at)]
         behind = [", ".join(named)] if named else []
         if span.other_zone and not same_clock(span.starts_at, self.zone, zoneinfo.ZoneInfo(span.other_zone)):
-            other = Reader(self.language, span.other_zone)
+            other = reader(self.language, span.other_zone).as_of(self.now)
             theirs = f"{other.clock(span.starts_at)}–{other.clock(span.ends_at)}"
             if other.day(span.starts_at) != self.day(span.starts_at):
                 theirs = f"{other.day(span.starts_at)}, {theirs}"
@@ -143,10 +168,14 @@ class Reader:
         return [self.say("time.after_change" if local.fold else "time.before_change")]
 
     def day(self, at: datetime) -> str:
-        return self._format(at, PATTERNS[self.language]["day"])
+        return self._format(at, PATTERNS[self.language]["day_of_year" if self._is_far(at) else "day"])
 
     def long_day(self, at: datetime) -> str:
-        return self._format(at, PATTERNS[self.language]["long"])
+        return self._format(at, PATTERNS[self.language]["long_of_year" if self._is_far(at) else "long"])
+
+    def day_of_year(self, at: datetime) -> str:
+        """The weekday and the day, with the year however near that is."""
+        return self._format(at, PATTERNS[self.language]["day_of_year"])
 
     def dated(self, at: datetime) -> str:
         """With its year, for what is long ago."""
@@ -166,6 +195,12 @@ class Reader:
 
     def list_names(self, names: Sequence[str]) -> str:
         return format_list(names, locale=self.locale)
+
+    def _is_far(self, at: datetime) -> bool:
+        """Whether a day alone could be taken for that of this year. January seen from December cannot."""
+        if self.now is None or at - self.now <= FAR:
+            return False
+        return at.astimezone(self.zone).year != self.now.astimezone(self.zone).year
 
     def _format(self, at: datetime, pattern: str) -> str:
         return format_datetime(at, pattern, tzinfo=self.zone, locale=self.locale)

@@ -83,6 +83,13 @@ async def test_a_series_that_is_too_long_is_refused(room: Room, text: str) -> No
     assert await statuses(room.database, room.pair) == []
 
 
+async def test_a_series_does_not_end_before_it_begins(room: Room) -> None:
+    backwards = ["The last day lies before the first. Nothing was changed."]
+    assert await room.hear("!series 25/12 10:00 weekly until 1/12") == backwards
+    assert await statuses(room.database, room.pair) == []
+    assert len(await room.ana("!series 24/11 10:00 weekly until 30/6")) == 12
+
+
 async def test_what_clashes_is_named_and_left_out_as_asked(room: Room) -> None:
     clara = await beside(room)
     await clara.hear("!book 1/12 10:00")
@@ -195,8 +202,12 @@ async def offer(room: Room, other: Room, number: int) -> None:
 
 OTHERS = (
     "Appointments with others in that time would be treated alike; they are listed only on your dashboard: "
-    "http://localhost"
+    "http://localhost/away?first=2026-11-24&last=2026-11-27"
 )
+UNFINISHED = [
+    "That could not be finished here. Nothing was changed. Your dashboard shows how things stand: "
+    "http://localhost/away?first=2026-11-24&last=2026-11-27"
+]
 
 
 def question(code: str) -> str:
@@ -298,10 +309,7 @@ async def test_what_has_changed_since_the_question_is_not_called_off(room: Room)
     await room.hear("!book 24/11 10:00")
     await room.ana("!away 24/11 to 27/11")
     await clara.hear("!book 25/11 10:00")
-    assert await room.ana(f"!away {room.code} cancel") == [
-        "The appointments in that time have changed since my question. Nothing was done; "
-        "please send !away with the days again."
-    ]
+    assert await room.ana(f"!away {room.code} cancel") == UNFINISHED
     assert await statuses(room.database, room.pair) == ["requested"]
     assert await days_off(room.database) == []
 
@@ -312,11 +320,35 @@ async def test_a_time_of_another_pair_that_cannot_be_moved_is_not_named(room: Ro
     await room.ana("!availability weekdays off")
     await room.ana(f"!availability {room.code}")
     await room.ana("!away 24/11 to 27/11")
-    assert await room.ana(f"!away {room.code} move") == [
-        "Not everything that falls into it could be moved, for lack of a free time in the 60 days after. "
-        "Nothing was changed. Your dashboard shows what it is: http://localhost"
-    ]
+    assert await room.ana(f"!away {room.code} move") == UNFINISHED
     assert await statuses(room.database, clara.pair) == ["requested"]
+
+
+async def test_an_own_time_that_cannot_be_moved_is_told_in_the_same_words(room: Room) -> None:
+    await room.hear("!book 25/11 10:00")
+    await room.ana("!availability weekdays off")
+    await room.ana(f"!availability {room.code}")
+    await room.ana("!away 24/11 to 27/11")
+    assert await room.ana(f"!away {room.code} move") == UNFINISHED
+
+
+async def test_days_of_another_year_are_told_with_it(room: Room) -> None:
+    asked = await room.ana("!away 20/12 to 10/1")
+    assert asked[0] == "Away Sun 20 Dec – Sun 10 Jan 2027. With Bruno nothing falls into it (Sao Paulo)."
+    assert asked[1].endswith(": http://localhost/away?first=2026-12-20&last=2027-01-10")
+    done = await room.ana(f"!away {room.code} cancel")
+    assert done[0].endswith("!availability 20/12 - 10/01/2027 normal")
+    assert await room.ana("!availability 20/12 - 10/01/2027 normal") != ["There is no exception on those days."]
+
+
+async def test_times_far_ahead_are_told_with_their_year(room: Room) -> None:
+    for day in ("9/12", "12/1/2027", "9/6/2027"):
+        await room.ana(f"!book {day} 10:00")
+    assert [line.partition(", ")[0] for line in await room.hear("!appointments")][1:] == [
+        "1. Wed 9 Dec",
+        "2. Tue 12 Jan",
+        "3. Wed 9 Jun 2027",
+    ]
 
 
 async def test_only_the_supervisor_goes_away(room: Room) -> None:
@@ -331,7 +363,9 @@ SENSELESS = [
     ("!away soon", "I did not understand the days. This works: !away 20/12 to 10/1"),
     ("!away 20/11 to 22/11", "Those days are over. Nothing was changed."),
     ("!away 10/1/2027 to 20/12/2026", "The last day lies before the first. Nothing was changed."),
-    ("!away 31/2", "That day or time does not exist. This works: !book 24/11 10:00"),
+    ("!away 4/12 to 1/12", "The last day lies before the first. Nothing was changed."),
+    ("!ausencia 24/11 a 22/11", "The last day lies before the first. Nothing was changed."),
+    ("!away 31/2", "That day does not exist. Nothing was changed."),
     (
         "!away next week",
         "That can be more than one day. Name the first and the last by date, for example 20/12 to 10/1. "

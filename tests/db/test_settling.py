@@ -153,7 +153,8 @@ REFUSED = [
     ("!availability mon 18:00-9:00", "A range has to end after it begins. Nothing was changed."),
     ("!availability mon 9:00-12:00 11:00-13:00", "Two ranges of one day overlap. Nothing was changed."),
     ("!availability 24/12 normal", "There is no exception on those days. Nothing was changed."),
-    ("!availability 31/2 off", "That day or time does not exist. This works: !book 24/11 10:00"),
+    ("!availability 31/2 off", "That day does not exist. Nothing was changed."),
+    ("!disponibilidade 28/12 a 24/12 folga", "The last day lies before the first. Nothing was changed."),
     (
         "!availability mon maybe",
         "I did not understand the hours. This works: !availability mon-fri 9:00-12:00, or !availability 24/12 off",

@@ -43,9 +43,9 @@ class Room:
                 await self._note(tx, person, self.last)
         except Refused as refused:
             key, params = refusal_line(refused)
-            return [reader(person.language, person.time_zone).say(key, **from_json(to_json(params)))]
+            return [reader(person.language, person.time_zone).as_of(self.now).say(key, **from_json(to_json(params)))]
         return [
-            reader(person.language, person.time_zone).say(line.key, **from_json(to_json(line.params)))
+            reader(person.language, person.time_zone).as_of(self.now).say(line.key, **from_json(to_json(line.params)))
             for line in self.last.lines
         ]
 

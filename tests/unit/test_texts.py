@@ -57,6 +57,20 @@ def test_a_moment_has_weekday_date_time_and_zone(language: str, zone: str, said:
 
 
 @pytest.mark.parametrize(
+    ("at", "said"),
+    [
+        (datetime(2026, 12, 9, 13, tzinfo=UTC), "qua., 09/12, 10:00–10:50 (São Paulo)"),
+        (datetime(2027, 1, 12, 13, tzinfo=UTC), "ter., 12/01, 10:00–10:50 (São Paulo)"),
+        (datetime(2027, 6, 9, 13, tzinfo=UTC), "qua., 09/06/2027, 10:00–10:50 (São Paulo)"),
+        (datetime(2026, 1, 7, 13, tzinfo=UTC), "qua., 07/01, 10:00–10:50 (São Paulo)"),
+    ],
+)
+def test_a_day_far_ahead_in_another_year_has_its_year(at: datetime, said: str) -> None:
+    says = Reader("pt-BR", "America/Sao_Paulo").as_of(AFTERNOON)
+    assert says.show(Span(at, at + timedelta(minutes=50))) == said
+
+
+@pytest.mark.parametrize(
     ("other_zone", "said"),
     [
         (None, "ter., 24/11, 15:00–15:50 (São Paulo)"),

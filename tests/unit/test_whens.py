@@ -569,10 +569,29 @@ PERIODS = {
     "01/12/26-31/01/27": ["dezembro a janeiro", "december to january"],
     "01/11/26-30/11/26": ["novembro"],
     "29/02/28": ["29/02/2028"],
-    "period.backwards": ["10/1/2027 a 20/12/2026", "27/11/2026 to 24/11/2026", "depois de amanhã a amanhã"],
+    "01/11/26-31/03/27": ["novembro a março", "november to march"],
+    "24/11/26-24/03/27": ["24/11 a 24/3"],
+    "period.backwards": [
+        "10/1/2027 a 20/12/2026",
+        "27/11/2026 to 24/11/2026",
+        "depois de amanhã a amanhã",
+        "4/12 a 1/12",
+        "24/11 a 22/11",
+        "28/12 to 24/12",
+        "10/1 a 20/12",
+        "dezembro a novembro",
+        "1/3/2028 a 29/2",
+    ],
     "period.past": ["20/11/2026 to 22/11/2026", "20/11", "22/11/2026"],
     "period.unclear": ["semana que vem", "next week", "segunda", "next tue", "24/11 a terça que vem"],
-    "book.no_such_time": ["31/2", "20/12 a 32/12", "30/2 a 3/3", "9999-12-31 to 0000-01-01", "20/12 a 31/2"],
+    "period.no_such_day": [
+        "31/2",
+        "20/12 a 32/12",
+        "20/12 a 29/2",
+        "20/12 a 31/2",
+        "30/2 a 3/3",
+        "9999-12-31 to 0000-01-01",
+    ],
     "book.day_first": ["12/24"],
     "book.weekday_differs": ["ter 25/11", "seg 24/11 a sex 27/11"],
     "not understood": [
@@ -599,7 +618,7 @@ def test_a_period_without_years_is_the_next() -> None:
     december = datetime(2026, 12, 28, 12, tzinfo=UTC)
     assert days("20/12 to 10/1", december) == "20/12/26-10/01/27"
     assert days("2/1 to 10/1", december) == "02/01/27-10/01/27"
-    assert days("28/2 to 29/2", december) == "28/02/27-29/02/28"
+    assert days("28/2 to 29/2", december) == "period.no_such_day"
 
 
 VOCABULARY = sorted(
