@@ -10,12 +10,12 @@ from bot.offers import Aim, Picked
 from bot.replies import Line, Reply, say
 from bot.talks import Talk
 from bot.whens import When
-from supervision import appointments, availability, moves, pairs, people, questions, series, waits
+from supervision import appointments, availability, groups, moves, pairs, people, questions, shifts, waits
 from supervision.appointments import Appointment
 from supervision.errors import NotAllowed, NotUnderstood, Stale
+from supervision.groups import Scope
 from supervision.models import Question, Status
 from supervision.questions import Asked
-from supervision.series import Scope
 from supervision.texts import Minutes, Moments, Span
 
 
@@ -120,11 +120,11 @@ async def _tap_series(talk: Talk, asked: Asked, yes: bool) -> Reply:
     """Answer those of a group that are still as they were shown."""
     one, proposals = asked.choices[0], asked.details.get("proposals")
     if proposals:
-        answer_moves = series.accept if yes else series.refuse
+        answer_moves = groups.accept if yes else groups.refuse
         shown = [uuid.UUID(proposal) for proposal in proposals]
         await answer_moves(talk.tx, talk.actor, one, Scope.ALL, now=talk.now, if_proposals=shown)
     else:
-        answer_requests = series.confirm if yes else series.decline
+        answer_requests = groups.confirm if yes else groups.decline
         seen = dict(zip(asked.choices, asked.details["revisions"], strict=True))
         await answer_requests(talk.tx, talk.actor, one, Scope.ALL, now=talk.now, seen=seen)
     return Reply(())
@@ -211,11 +211,11 @@ async def _answer_series(talk: Talk, one: Appointment, scope: Scope, *, yes: boo
     """Answer several of a series: moves that are proposed, requests, or what one was booked."""
     told = "accepted" if yes else "declined"
     if one.proposal is None or (yes and one.proposal.by == talk.person.id):
-        answer_requests = series.confirm if yes else series.decline
+        answer_requests = groups.confirm if yes else groups.decline
         done = await answer_requests(talk.tx, talk.actor, one.id, scope, now=talk.now, if_revision=one.revision)
     else:
         own = one.proposal.by == talk.person.id
-        answer_moves = series.accept if yes else series.withdraw if own else series.refuse
+        answer_moves = groups.accept if yes else groups.withdraw if own else groups.refuse
         done = await answer_moves(talk.tx, talk.actor, one.id, scope, now=talk.now, if_proposal=one.proposal.id)
         told = "moved" if yes else "kept"
     return _told_together(talk, told, done)
@@ -226,7 +226,7 @@ async def _cancel(talk: Talk, number: int | None, reason: str | None, scope: Sco
     if isinstance(picked, Reply):
         return picked
     if scope is not None:
-        gone = await series.cancel(
+        gone = await groups.cancel(
             talk.tx, talk.actor, picked.id, scope, now=talk.now, reason=reason, if_revision=picked.revision
         )
         return _told_together(talk, "cancelled", gone)
@@ -274,7 +274,7 @@ async def _move(
 
 
 async def _move_series(talk: Talk, was: Appointment, starts_at: datetime, scope: Scope, *, skip: bool) -> Reply:
-    done = await series.reschedule(
+    done = await shifts.reschedule(
         talk.tx, talk.actor, was.id, starts_at, scope, skip=skip, now=talk.now, if_revision=was.revision
     )
     what = "proposed" if any(one.proposal is not None for one in done.moved) else "moved"

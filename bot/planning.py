@@ -12,12 +12,13 @@ from bot.offers import Aim, Picked
 from bot.replies import Line, Reply, say
 from bot.talks import Talk
 from bot.whens import Period, Ranges
-from supervision import absences, availability, series, waits
+from supervision import absences, availability, repetitions, series, waits
 from supervision.appointments import Appointment
 from supervision.errors import NotAllowed, NotUnderstood, SlotTaken, Stale
 from supervision.models import Question, Status
 from supervision.ranges import Range, merge
-from supervision.series import Booked, Clash, Repetition
+from supervision.repetitions import Repetition
+from supervision.series import Booked, Clash
 from supervision.texts import Minutes, Moment, Moments
 from supervision.waits import Wait
 
@@ -38,8 +39,8 @@ async def book_series(talk: Talk, command: Series) -> Reply:
         return say("series.how_often")
     if command.count is None and command.until is None:
         return say("series.how_long")
-    first = series.wall_clock(picked.starts_at, talk.pair.supervisor.zone)
-    rule = series.rule_of(Repetition(command.frequency, command.count, _last_day(talk, command, first)), first)
+    first = repetitions.wall_clock(picked.starts_at, talk.pair.supervisor.zone)
+    rule = repetitions.rule_of(Repetition(command.frequency, command.count, _last_day(talk, command, first)), first)
     return await _book(talk, picked, rule, command)
 
 

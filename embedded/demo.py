@@ -13,16 +13,29 @@ from sqlalchemy import update
 
 from embedded.processes import read_kept, write_kept
 from embedded.synapse import Synapse
-from supervision import appointments, availability, moves, pairs, people, policies, public_holidays, series, waits
+from supervision import (
+    appointments,
+    availability,
+    groups,
+    moves,
+    pairs,
+    people,
+    policies,
+    public_holidays,
+    repetitions,
+    series,
+    waits,
+)
 from supervision.appointments import Appointment
 from supervision.audit import SYSTEM, Actor
 from supervision.db import Database, Transaction
 from supervision.errors import NotFound
+from supervision.groups import Scope
 from supervision.hours import Availability, DatedException, Slot, WeeklyRange
 from supervision.models import Exceptional, State, notifications
 from supervision.pairs import Pair
 from supervision.people import Person
-from supervision.series import Repetition, Scope
+from supervision.repetitions import Repetition
 
 WORKING_DAYS = range(5)
 
@@ -157,9 +170,9 @@ async def add_series_and_proposal(tx: Transaction, pair: Pair, now: datetime) ->
     await policies.set_pair(tx, acts(pair.supervisor), pair.id, lengths=(50, 90), approval=None, now=now)
     pair = await pairs.get(tx, pair.id)
     first = (await free_slots(tx, pair, now))[1].starts_at
-    rule = series.rule_of(Repetition("weekly", count=8), series.wall_clock(first, pair.supervisor.zone))
+    rule = repetitions.rule_of(Repetition("weekly", count=8), repetitions.wall_clock(first, pair.supervisor.zone))
     asked = await series.book(tx, acts(pair.supervisee), pair, first, rule, skip=True, now=now)
-    await series.confirm(tx, acts(pair.supervisor), asked.booked[0].id, Scope.ALL, now=now)
+    await groups.confirm(tx, acts(pair.supervisor), asked.booked[0].id, Scope.ALL, now=now)
     long = await free_slots(tx, pair, now, length=90)
     booked = await appointments.book(tx, acts(pair.supervisor), pair, long[-1].starts_at, length=90, now=now)
     await moves.reschedule(tx, acts(pair.supervisor), booked.id, long[-4].starts_at, now=now)

@@ -87,6 +87,7 @@ def check_rules(rules: Availability) -> None:
 
 
 def check_hours(hours: Sequence[WeeklyRange]) -> None:
+    """Refuse ranges that run backwards, are not of whole minutes, or overlap on a weekday."""
     for hour in hours:
         _check_clocks(hour.starts, hour.ends)
         if not 0 <= hour.weekday <= 6:

@@ -139,6 +139,7 @@ def offered(
 def offered_starts(
     rules: Availability, zone: zoneinfo.ZoneInfo, since: datetime, until: datetime, minutes: int
 ) -> Iterator[datetime]:
+    """The starts alone of what `offered` gives, for slots of so many minutes."""
     day, last = since.astimezone(zone).date(), until.astimezone(zone).date()
     exceptional = _by_day(rules.exceptions, day, last)
     while day <= last:

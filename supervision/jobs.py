@@ -9,7 +9,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from supervision import appointments, moves, series, sign_ins, waits
+from supervision import appointments, groups, moves, sign_ins, waits
 from supervision.db import Database, Transaction, listen
 from supervision.models import idempotency_keys, journal
 
@@ -23,7 +23,7 @@ Job = Callable[[Transaction, datetime], Awaitable[object]]
 
 
 async def close_past(tx: Transaction, now: datetime) -> None:
-    await series.lapse(tx, now=now)  # before the others, which would tell of each by itself
+    await groups.lapse(tx, now=now)  # before the others, which would tell of each by itself
     await moves.lapse(tx, now=now)
     await appointments.close_past(tx, now=now)
 

@@ -10,9 +10,9 @@ from supervision import appointments, availability, notifications, pairs, people
 from supervision.appointments import OPEN, Appointment
 from supervision.db import Transaction
 from supervision.errors import NotFound, Refused
+from supervision.groups import Scope
 from supervision.models import Role, State, Status
 from supervision.people import Person
-from supervision.series import Scope
 from supervision.texts import Minutes
 from web import fields, pages, problems, views
 from web.state import database, now, person, visitor

@@ -5,13 +5,14 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from supervision import appointments, identities, pairs, series
+from supervision import appointments, groups, identities, pairs, shifts
 from supervision.appointments import Appointment
 from supervision.db import Transaction
 from supervision.errors import NotFound, NotUnderstood, Refused
+from supervision.groups import Scope
 from supervision.models import Role, Status
 from supervision.people import Person
-from supervision.series import Moved, Scope
+from supervision.shifts import Moved
 from web import dashboard, fields, pages
 from web.changes import Change, carry_out
 from web.middleware import FORM
@@ -53,7 +54,7 @@ async def confirm(request: web.Request) -> web.Response:
 
     async def act(tx: Transaction) -> list[Appointment]:
         seen = fields.read_seen(request, "seen")
-        return await series.confirm(tx, actor, appointment_id, scope, now=at, if_revision=revision, seen=seen)
+        return await groups.confirm(tx, actor, appointment_id, scope, now=at, if_revision=revision, seen=seen)
 
     return await _change(request, "confirm", act)
 
@@ -64,7 +65,7 @@ async def decline(request: web.Request) -> web.Response:
 
     async def act(tx: Transaction) -> list[Appointment]:
         seen = fields.read_seen(request, "seen")
-        return await series.decline(tx, actor, appointment_id, scope, now=at, if_revision=revision, seen=seen)
+        return await groups.decline(tx, actor, appointment_id, scope, now=at, if_revision=revision, seen=seen)
 
     return await _change(request, "decline", act)
 
@@ -75,7 +76,7 @@ async def cancel(request: web.Request) -> web.Response:
 
     async def act(tx: Transaction) -> list[Appointment]:
         reason = fields.read_reason(request)
-        return await series.cancel(tx, actor, appointment_id, scope, now=at, reason=reason, if_revision=revision)
+        return await groups.cancel(tx, actor, appointment_id, scope, now=at, reason=reason, if_revision=revision)
 
     return await _change(request, "cancel", act, "cancel.html")
 
@@ -88,7 +89,7 @@ async def reschedule(request: web.Request) -> web.Response:
 
     async def act(tx: Transaction) -> Moved:
         starts_at, _ = fields.read_time(request, me)
-        return await series.reschedule(
+        return await shifts.reschedule(
             tx, actor, appointment_id, starts_at, scope, skip=skip, now=at, if_revision=revision
         )
 
@@ -107,7 +108,7 @@ async def accept(request: web.Request) -> web.Response:
 
     async def act(tx: Transaction) -> list[Appointment]:
         shown = fields.read_proposals(request)
-        return await series.accept(tx, actor, appointment_id, scope, now=at, if_proposal=proposal, if_proposals=shown)
+        return await groups.accept(tx, actor, appointment_id, scope, now=at, if_proposal=proposal, if_proposals=shown)
 
     return await _change(request, "accept", act)
 
@@ -118,7 +119,7 @@ async def refuse(request: web.Request) -> web.Response:
 
     async def act(tx: Transaction) -> list[Appointment]:
         shown = fields.read_proposals(request)
-        return await series.refuse(tx, actor, appointment_id, scope, now=at, if_proposal=proposal, if_proposals=shown)
+        return await groups.refuse(tx, actor, appointment_id, scope, now=at, if_proposal=proposal, if_proposals=shown)
 
     return await _change(request, "refuse", act)
 
@@ -129,7 +130,7 @@ async def withdraw(request: web.Request) -> web.Response:
 
     async def act(tx: Transaction) -> list[Appointment]:
         shown = fields.read_proposals(request)
-        return await series.withdraw(tx, actor, appointment_id, scope, now=at, if_proposal=proposal, if_proposals=shown)
+        return await groups.withdraw(tx, actor, appointment_id, scope, now=at, if_proposal=proposal, if_proposals=shown)
 
     return await _change(request, "withdraw", act)
 

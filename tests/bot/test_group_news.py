@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from bot.news import Message
-from supervision import questions, series, waits
+from supervision import questions, repetitions, series, waits
 from supervision.audit import Actor
 from supervision.db import Database
 from supervision.errors import AlreadyAnswered, Stale
 from supervision.models import Approval, Question
 from supervision.people import Person
-from supervision.series import Repetition
+from supervision.repetitions import Repetition
 from tests.bot.conversations import Conversation, begin
 
 FIRST = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)  # 10:00 in São Paulo
@@ -27,7 +27,7 @@ async def room(database: Database, now: datetime) -> Conversation:
 async def book(room: Conversation, person: Person, count: int = 3) -> None:
     """Tuesdays at ten."""
     local = FIRST.astimezone(room.ana.zone).replace(tzinfo=None)
-    rule = series.rule_of(Repetition("weekly", count), local)
+    rule = repetitions.rule_of(Repetition("weekly", count), local)
     async with room.database.transaction() as tx:
         await series.book(tx, Actor(person.id, "matrix"), room.pair, FIRST, rule, skip=False, now=room.now)
 

@@ -17,15 +17,16 @@ from sqlalchemy import select
 
 from bridge import mail
 from bridge.mail import KINDS, Booking, Group, Letter, Offering, Outdated
-from supervision import appointments, moves, series, sign_ins, waits
+from supervision import appointments, groups, moves, series, shifts, sign_ins, waits
 from supervision.appointments import Appointment, Proposal
 from supervision.db import Database
 from supervision.errors import Permanent
+from supervision.groups import Scope
 from supervision.models import Channel, Mode, Role, Status
 from supervision.models import notifications as outbox
 from supervision.notifications import Notification
 from supervision.people import Person
-from supervision.series import Scope, Series
+from supervision.series import Series
 from supervision.texts import Reader
 from supervision.waits import Offer
 from tests.bridge.conftest import BASE_URL, SECRET, make_config
@@ -1130,7 +1131,7 @@ async def test_the_life_of_a_series_by_mail(database: Database, now: datetime) -
         ("series.requested", "Ana", "Pedido de série de supervisão: 4 horários desde ter., 01/12, 10:00")
     ]
     async with database.transaction() as tx:
-        await series.confirm(tx, ana, second.id, Scope.FOLLOWING, now=now)
+        await groups.confirm(tx, ana, second.id, Scope.FOLLOWING, now=now)
     assert await outcomes(database) == [
         ("series.requested", "Ana", "Pedido de série de supervisão: ter., 01/12, 10:00"),
         ("series.confirmed", "Ana", "Série de supervisão confirmada: 3 horários desde ter., 08/12, 10:00"),
@@ -1139,12 +1140,12 @@ async def test_the_life_of_a_series_by_mail(database: Database, now: datetime) -
     async with database.transaction() as tx:
         await tx.execute(outbox.delete())
         await appointments.decline(tx, ana, one.id, now=now)
-        await series.reschedule(tx, ana, second.id, second.starts_at + HOUR, Scope.FOLLOWING, skip=False, now=now)
+        await shifts.reschedule(tx, ana, second.id, second.starts_at + HOUR, Scope.FOLLOWING, skip=False, now=now)
     assert (await outcomes(database))[2:] == [
         ("series.proposed", "Bruno", "New times proposed: 3 times from Tue 8 Dec, 14:00")
     ]
     async with database.transaction() as tx:
-        await series.accept(tx, bruno, second.id, Scope.ALL, now=now)
+        await groups.accept(tx, bruno, second.id, Scope.ALL, now=now)
         await tx.execute(outbox.delete().where(outbox.c.kind == "appointment.declined"))
     assert await outcomes(database) == [
         ("series.proposed", "", "outdated"),
@@ -1152,7 +1153,7 @@ async def test_the_life_of_a_series_by_mail(database: Database, now: datetime) -
         ("series.rescheduled", "Bruno", "Supervision series moved: 3 times from Tue 8 Dec, 14:00"),
     ]
     async with database.transaction() as tx:
-        await series.cancel(tx, ana, second.id, Scope.ALL, now=now)
+        await groups.cancel(tx, ana, second.id, Scope.ALL, now=now)
     assert (await outcomes(database))[1:] == [
         ("series.rescheduled", "", "outdated"),
         ("series.rescheduled", "", "outdated"),

@@ -30,16 +30,16 @@ from hypothesis.stateful import (
 from sqlalchemy import select
 
 from embedded.postgresql import PostgreSQL
-from supervision import absences, appointments, availability, jobs, moves, policies, series, waits
+from supervision import absences, appointments, availability, groups, jobs, moves, policies, series, shifts, waits
 from supervision.appointments import Appointment, Proposal
 from supervision.audit import Actor
 from supervision.db import Database, Transaction
 from supervision.errors import Refused
+from supervision.groups import Scope
 from supervision.hours import Availability, DatedException, WeeklyRange
 from supervision.models import Approval, Exceptional, Status, audit_entries, holds, notifications
 from supervision.pairs import Pair
 from supervision.people import Person
-from supervision.series import Scope
 from supervision.waits import Offer, Wait
 from tests.db.booking_model import OPEN, Cast, News, Range, Told, World, both_mailed, make_cast
 from tests.support.sample import acts
@@ -375,7 +375,7 @@ class Bookings(RuleBasedStateMachine):
             proposed = [one for one in self.world.known.values() if one.series_id and one.proposal]
             anchor = proposed[which % len(proposed)] if proposed else anchor
         meant = [one for one in self.scope_of(anchor, scope) if self.may(what, one, actor)]
-        act = getattr(series, what)
+        act = getattr(groups, what)
         after = self.attempt(lambda tx: act(tx, actor, anchor.id, scope, now=self.now))
         assert [one.id for one in after or []] == [one.id for one in meant]
         if after is None:
@@ -414,7 +414,7 @@ class Bookings(RuleBasedStateMachine):
         anchor, actor = self.pick_of_series(which, by)
         starts_at = anchor.starts_at + minutes * MINUTE
         done = self.attempt(
-            lambda tx: series.reschedule(tx, actor, anchor.id, starts_at, scope, skip=skip, now=self.now)
+            lambda tx: shifts.reschedule(tx, actor, anchor.id, starts_at, scope, skip=skip, now=self.now)
         )
         if done is None:
             return

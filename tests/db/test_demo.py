@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select
 
 from embedded import demo
-from supervision import appointments, availability, pairs, policies, series, waits
+from supervision import appointments, availability, pairs, policies, repetitions, series, waits
 from supervision.appointments import Appointment
 from supervision.db import Database, Transaction
 from supervision.hours import Slot
@@ -80,7 +80,7 @@ async def test_the_demo_shows_the_whole_of_booking(database: Database, now: date
         )
         assert weekly[0].series_id is not None
         kept = await series.of(tx, demo.acts(third.supervisor), weekly[0].series_id)
-        assert series.read_rule(kept.rule, zone).count == 8
+        assert repetitions.read_rule(kept.rule, zone).count == 8
 
         [longer] = [one for one in await booked(tx, third) if one.series_id is None]
         assert (longer.status, longer.length, longer.on_behalf) == (Status.CONFIRMED, 90, True)

@@ -14,7 +14,19 @@ from sqlalchemy import event, func, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from embedded.postgresql import PostgreSQL
-from supervision import appointments, availability, checks, ledgers, moves, notifications, series, texts
+from supervision import (
+    appointments,
+    availability,
+    checks,
+    groups,
+    ledgers,
+    moves,
+    notifications,
+    repetitions,
+    series,
+    shifts,
+    texts,
+)
 from supervision.appointments import Appointment
 from supervision.audit import SYSTEM
 from supervision.db import Database, Transaction
@@ -30,6 +42,7 @@ from supervision.errors import (
     TooLate,
     TooSoon,
 )
+from supervision.groups import Scope
 from supervision.hours import Availability, WeeklyRange
 from supervision.ledgers import Ledger
 from supervision.models import Approval, Channel, Exceptional, Status, audit_entries
@@ -38,7 +51,7 @@ from supervision.models import notifications as outbox
 from supervision.models import series as series_table
 from supervision.pairs import Pair
 from supervision.people import Person
-from supervision.series import Booked, Scope
+from supervision.series import Booked
 from tests.support.sample import OPEN_HOURS, acts, add_pair, add_person
 
 SAO_PAULO, LISBON, NEW_YORK = ZoneInfo("America/Sao_Paulo"), ZoneInfo("Europe/Lisbon"), ZoneInfo("America/New_York")
@@ -69,7 +82,7 @@ async def confirmed(database: Database, pair: Pair, now: datetime, rule: str = F
     """A series that was requested and confirmed, with an empty outbox."""
     booked = await book(database, pair, now, rule=rule)
     async with database.transaction() as tx:
-        done = await series.confirm(tx, acts(pair.supervisor), booked.booked[0].id, Scope.ALL, now=now)
+        done = await groups.confirm(tx, acts(pair.supervisor), booked.booked[0].id, Scope.ALL, now=now)
         await tx.execute(outbox.delete())
     return done
 
@@ -184,7 +197,7 @@ async def test_a_series_is_read_back(database: Database, now: datetime) -> None:
         "America/Sao_Paulo",
         0,
     )
-    assert [one.replace(tzinfo=SAO_PAULO) for one in series.expand(found.rule, found.first_local)] == every_week(4)
+    assert [one.replace(tzinfo=SAO_PAULO) for one in repetitions.expand(found.rule, found.first_local)] == every_week(4)
 
 
 async def test_nobody_is_asked_where_bookings_are_approved_automatically(database: Database, now: datetime) -> None:
@@ -429,7 +442,7 @@ async def test_of_two_series_at_once_one_wins_whole(database: Database, now: dat
         winner = won[0].booked[0]
         async with database.transaction() as tx:
             actor = acts(by_id[winner.pair_id].supervisor)
-            assert len(await series.cancel(tx, actor, winner.id, Scope.ALL, now=now)) == 8
+            assert len(await groups.cancel(tx, actor, winner.id, Scope.ALL, now=now)) == 8
 
 
 async def test_without_lock_and_constraint_two_series_take_the_same_time(
@@ -467,8 +480,8 @@ async def test_a_supervisor_confirms_all(database: Database, now: datetime) -> N
     booked = await book(database, pair, now)
     async with database.transaction() as tx:
         with pytest.raises(NotAllowed, match=r"refused\.supervisor_answers"):
-            await series.confirm(tx, acts(pair.supervisee), booked.booked[2].id, Scope.ALL, now=now)
-        done = await series.confirm(tx, acts(pair.supervisor), booked.booked[2].id, Scope.ALL, now=now)
+            await groups.confirm(tx, acts(pair.supervisee), booked.booked[2].id, Scope.ALL, now=now)
+        done = await groups.confirm(tx, acts(pair.supervisor), booked.booked[2].id, Scope.ALL, now=now)
     assert [(one.id, one.status, one.revision) for one in done] == [
         (one.id, Status.CONFIRMED, 1) for one in booked.booked
     ]
@@ -482,7 +495,7 @@ async def test_a_supervisor_confirms_all(database: Database, now: datetime) -> N
     assert await revision(database, pair, booked.series_id) == 1
     async with database.transaction() as tx:
         with pytest.raises(AlreadyAnswered):
-            await series.confirm(tx, acts(pair.supervisor), booked.booked[0].id, Scope.ALL, now=now)
+            await groups.confirm(tx, acts(pair.supervisor), booked.booked[0].id, Scope.ALL, now=now)
 
 
 @pytest.mark.parametrize(
@@ -494,7 +507,7 @@ async def test_one_those_that_follow_or_all_are_cancelled(
     pair = await add_pair(database, now=now)
     before = await confirmed(database, pair, now)
     async with database.transaction() as tx:
-        done = await series.cancel(tx, acts(pair.supervisor), before[1].id, scope, now=now, reason="férias")
+        done = await groups.cancel(tx, acts(pair.supervisor), before[1].id, scope, now=now, reason="férias")
     assert [one.id for one in done] == [before[place].id for place in places]
     assert await state(database, before[0].series_id) == [
         (one.starts_at, *((Status.CANCELLED, 2) if place in places else (Status.CONFIRMED, 1)))
@@ -525,7 +538,7 @@ async def test_what_has_begun_or_ended_otherwise_is_left_out(database: Database,
     async with database.transaction() as tx:
         await appointments.cancel(tx, acts(pair.supervisor), before[2].id, now=now)
         await appointments.close_past(tx, now=at)
-        done = await series.cancel(tx, acts(pair.supervisee), before[0].id, Scope.ALL, now=at)
+        done = await groups.cancel(tx, acts(pair.supervisee), before[0].id, Scope.ALL, now=at)
     assert [(one.id, one.late) for one in done] == [(before[1].id, True), (before[3].id, False)]
     assert [status for _, status, _ in await state(database, before[0].series_id)] == [
         Status.COMPLETED,
@@ -536,14 +549,14 @@ async def test_what_has_begun_or_ended_otherwise_is_left_out(database: Database,
     assert (await details(database, "series.cancelled"))["late"] == [str(before[1].id)]
     async with database.transaction() as tx:
         with pytest.raises(AlreadyAnswered):
-            await series.cancel(tx, acts(pair.supervisee), before[0].id, Scope.ALL, now=at)
+            await groups.cancel(tx, acts(pair.supervisee), before[0].id, Scope.ALL, now=at)
 
 
 async def test_a_supervisee_declines_what_was_booked_on_their_behalf(database: Database, now: datetime) -> None:
     pair = await add_pair(database, now=now)
     booked = (await book(database, pair, now, by=pair.supervisor)).booked
     async with database.transaction() as tx:
-        done = await series.decline(tx, acts(pair.supervisee), booked[1].id, Scope.FOLLOWING, now=now)
+        done = await groups.decline(tx, acts(pair.supervisee), booked[1].id, Scope.FOLLOWING, now=now)
     assert [one.id for one in done] == [one.id for one in booked[1:]]
     declined = [row for row in await told(database, pair) if row[0] == "series.declined"]
     assert declined == [
@@ -559,7 +572,7 @@ async def test_a_supervisors_move_is_proposed_for_all_and_accepted(database: Dat
     before = await confirmed(database, pair, now)
     async with database.transaction() as tx:
         actor, later = acts(pair.supervisor), before[1].starts_at + 2 * HOUR
-        moved = await series.reschedule(tx, actor, before[1].id, later, Scope.FOLLOWING, skip=False, now=now)
+        moved = await shifts.reschedule(tx, actor, before[1].id, later, Scope.FOLLOWING, skip=False, now=now)
     assert [one.id for one in moved.moved] == [one.id for one in before[1:]]
     assert [one.proposal and one.proposal.starts_at for one in moved.moved] == [
         one.starts_at + 2 * HOUR for one in before[1:]
@@ -575,12 +588,12 @@ async def test_a_supervisors_move_is_proposed_for_all_and_accepted(database: Dat
     assert await audited(database, "appointment.propose") == [str(one.id) for one in moved.moved]
     async with database.transaction() as tx:
         with pytest.raises(NotAllowed, match=r"refused\.own_proposal"):
-            await series.accept(tx, acts(pair.supervisor), before[1].id, Scope.FOLLOWING, now=now)
+            await groups.accept(tx, acts(pair.supervisor), before[1].id, Scope.FOLLOWING, now=now)
         with pytest.raises(Stale):
-            await series.accept(
+            await groups.accept(
                 tx, acts(pair.supervisee), before[1].id, Scope.ALL, now=now, if_proposals=[uuid.uuid4()]
             )
-        done = await series.accept(tx, acts(pair.supervisee), before[1].id, Scope.ALL, now=now)
+        done = await groups.accept(tx, acts(pair.supervisee), before[1].id, Scope.ALL, now=now)
     assert await state(database, before[0].series_id) == [
         (before[0].starts_at, Status.CONFIRMED, 1),
         *[(one.starts_at + 2 * HOUR, Status.CONFIRMED, 2) for one in before[1:]],
@@ -606,8 +619,8 @@ async def test_a_proposed_move_is_refused_or_taken_back(
     before = await confirmed(database, pair, now)
     async with database.transaction() as tx:
         later = before[0].starts_at + HOUR
-        await series.reschedule(tx, acts(pair.supervisor), before[0].id, later, Scope.ALL, skip=False, now=now)
-        done = await getattr(series, act)(tx, acts(getattr(pair, who)), before[0].id, Scope.ALL, now=now)
+        await shifts.reschedule(tx, acts(pair.supervisor), before[0].id, later, Scope.ALL, skip=False, now=now)
+        done = await getattr(groups, act)(tx, acts(getattr(pair, who)), before[0].id, Scope.ALL, now=now)
     assert done == before
     other = "Ana" if who == "supervisee" else "Bruno"
     assert await told(database, pair) == [(f"series.{kind}", "matrix", other, 4), (f"series.{kind}", "mail", other, 4)]
@@ -617,7 +630,7 @@ async def test_a_proposed_move_is_refused_or_taken_back(
     assert (await audited(database, f"appointment.{act}"), await held(database)) == ([str(one.id) for one in before], 8)
     async with database.transaction() as tx:
         with pytest.raises(AlreadyAnswered, match=r"refused\.no_proposal"):
-            await series.accept(tx, acts(pair.supervisee), before[0].id, Scope.ALL, now=now)
+            await groups.accept(tx, acts(pair.supervisee), before[0].id, Scope.ALL, now=now)
 
 
 @pytest.mark.parametrize("weeks", [1, -1])
@@ -628,7 +641,7 @@ async def test_ones_own_requests_move_at_once_onto_each_others_places(
     before = (await book(database, pair, now, starts_at=TEN + WEEK)).booked
     async with database.transaction() as tx:
         later = before[2].starts_at + weeks * WEEK
-        moved = await series.reschedule(tx, acts(pair.supervisee), before[2].id, later, Scope.ALL, skip=False, now=now)
+        moved = await shifts.reschedule(tx, acts(pair.supervisee), before[2].id, later, Scope.ALL, skip=False, now=now)
     assert [one.starts_at for one in moved.moved] == [one.starts_at + weeks * WEEK for one in before]
     assert {(one.status, one.revision) for one in moved.moved} == {(Status.REQUESTED, 1)}
     assert await told(database, pair) == [
@@ -649,7 +662,7 @@ async def test_what_cannot_move_stays_and_is_in_the_others_way(database: Databas
         await appointments.book(tx, acts(other.supervisee), other, TEN + 4 * WEEK, now=now)
         for skip in (False, True):
             with pytest.raises(SlotTaken, match=r"refused\.series_clashes") as refused:
-                await series.reschedule(
+                await shifts.reschedule(
                     tx, acts(pair.supervisee), before[0].id, TEN + WEEK, Scope.ALL, skip=skip, now=now
                 )
             assert refused.value.params["clashes"] == every_week(4, TEN + WEEK)
@@ -665,7 +678,7 @@ async def test_clashing_moves_are_left_where_they_are(database: Database, now: d
         await appointments.book(tx, acts(other.supervisee), other, TEN + 2 * WEEK + HOUR, now=now)
         await tx.execute(outbox.delete())
         later = TEN + HOUR
-        moved = await series.reschedule(tx, acts(pair.supervisee), before[0].id, later, Scope.ALL, skip=True, now=now)
+        moved = await shifts.reschedule(tx, acts(pair.supervisee), before[0].id, later, Scope.ALL, skip=True, now=now)
     assert [(one.starts_at, one.key) for one in moved.clashes] == [(TEN + 2 * WEEK + HOUR, "refused.slot_taken")]
     assert await state(database, before[0].series_id) == [
         (TEN + HOUR, Status.CONFIRMED, 1),
@@ -689,7 +702,7 @@ async def test_a_move_shifts_the_wall_clock_not_the_instants(database: Database)
     before = (await book(database, pair, now, starts_at=first, rule="FREQ=WEEKLY;COUNT=3")).booked
     async with database.transaction() as tx:
         later = first + timedelta(days=7) + HOUR  # 12:00 on the summer side
-        moved = await series.reschedule(tx, acts(pair.supervisee), before[0].id, later, Scope.ALL, skip=False, now=now)
+        moved = await shifts.reschedule(tx, acts(pair.supervisee), before[0].id, later, Scope.ALL, skip=False, now=now)
     assert {one.starts_at.astimezone(NEW_YORK).time() for one in moved.moved} == {time(12)}
     assert [f"{one.starts_at:%d %H}" for one in moved.moved] == ["16 16", "23 16", "30 16"]
 
@@ -699,8 +712,8 @@ async def test_a_counter_proposal_of_the_same_times_is_an_agreement(database: Da
     before = await confirmed(database, pair, now)
     later = before[0].starts_at + HOUR
     async with database.transaction() as tx:
-        await series.reschedule(tx, acts(pair.supervisor), before[0].id, later, Scope.ALL, skip=False, now=now)
-        await series.reschedule(tx, acts(pair.supervisee), before[0].id, later, Scope.ALL, skip=False, now=now)
+        await shifts.reschedule(tx, acts(pair.supervisor), before[0].id, later, Scope.ALL, skip=False, now=now)
+        await shifts.reschedule(tx, acts(pair.supervisee), before[0].id, later, Scope.ALL, skip=False, now=now)
     assert await state(database, before[0].series_id) == [(at + HOUR, Status.CONFIRMED, 2) for at in every_week(4)]
 
 
@@ -711,8 +724,8 @@ async def test_a_new_proposal_may_take_the_place_of_the_one_it_replaces(database
     async with database.transaction() as tx:
         for shift in (WEEK + HOUR, HOUR, WEEK + HOUR):
             later = before[0].starts_at + shift
-            await series.reschedule(tx, acts(pair.supervisor), before[0].id, later, Scope.ALL, skip=False, now=now)
-        done = await series.accept(tx, acts(pair.supervisee), before[0].id, Scope.ALL, now=now)
+            await shifts.reschedule(tx, acts(pair.supervisor), before[0].id, later, Scope.ALL, skip=False, now=now)
+        done = await groups.accept(tx, acts(pair.supervisee), before[0].id, Scope.ALL, now=now)
     assert [one.starts_at for one in done] == every_week(4, TEN + WEEK + HOUR)
     assert await held(database) == 8
 
@@ -726,8 +739,8 @@ async def test_what_the_supervisor_proposed_is_not_bound_by_her_limits(database:
     later = TEN + timedelta(days=1)
     async with database.transaction() as tx:
         await appointments.book(tx, acts(other.supervisee), other, later + 3 * HOUR, now=now)
-        await series.reschedule(tx, acts(ana), before[0].id, later, Scope.ALL, skip=False, now=now)
-        moved = await series.reschedule(tx, acts(pair.supervisee), before[0].id, later, Scope.ALL, skip=False, now=now)
+        await shifts.reschedule(tx, acts(ana), before[0].id, later, Scope.ALL, skip=False, now=now)
+        moved = await shifts.reschedule(tx, acts(pair.supervisee), before[0].id, later, Scope.ALL, skip=False, now=now)
     assert [one.starts_at for one in moved.moved] == every_week(4, later)
 
 
@@ -738,15 +751,15 @@ async def test_a_move_that_is_none_or_too_near_is_refused(database: Database, no
     async with database.transaction() as tx:
         actor, one = acts(pair.supervisee), before[0]
         with pytest.raises(NotUnderstood, match=r"refused\.move_onto_itself"):
-            await series.reschedule(tx, actor, one.id, one.starts_at, Scope.ALL, skip=True, now=now)
+            await shifts.reschedule(tx, actor, one.id, one.starts_at, Scope.ALL, skip=True, now=now)
         with pytest.raises(TooLate, match=r"refused\.move_notice"):
-            await series.reschedule(tx, actor, one.id, TEN + 3 * HOUR, Scope.ALL, skip=True, now=at)
+            await shifts.reschedule(tx, actor, one.id, TEN + 3 * HOUR, Scope.ALL, skip=True, now=at)
         with pytest.raises(TooLate, match=r"refused\.slot_past"):
-            await series.reschedule(tx, actor, one.id, now - HOUR, Scope.ALL, skip=True, now=now)
+            await shifts.reschedule(tx, actor, one.id, now - HOUR, Scope.ALL, skip=True, now=now)
         with pytest.raises(NotUnderstood, match=r"refused\.beyond_horizon"):
-            await series.reschedule(tx, actor, one.id, datetime.max.replace(tzinfo=UTC), Scope.ALL, skip=True, now=now)
+            await shifts.reschedule(tx, actor, one.id, datetime.max.replace(tzinfo=UTC), Scope.ALL, skip=True, now=now)
         # of the second one, the first is only in the way of the notice, and named
-        moved = await series.reschedule(
+        moved = await shifts.reschedule(
             tx, actor, before[1].id, before[1].starts_at + HOUR, Scope.ALL, skip=True, now=at
         )
     assert [(one.starts_at, one.key) for one in moved.clashes] == [(TEN + HOUR, "refused.move_notice")]
@@ -758,18 +771,18 @@ async def test_one_of_a_series_is_an_appointment_like_any_other(database: Databa
     booked = (await book(database, pair, now)).booked
     async with database.transaction() as tx:
         actor, other = acts(pair.supervisor), acts(pair.supervisee)
-        (one,) = await series.confirm(tx, actor, booked[0].id, Scope.ONE, now=now)
+        (one,) = await groups.confirm(tx, actor, booked[0].id, Scope.ONE, now=now)
         assert (one.status, one.series_id) == (Status.CONFIRMED, booked[0].series_id)
-        (two,) = await series.decline(tx, actor, booked[1].id, Scope.ONE, now=now)
+        (two,) = await groups.decline(tx, actor, booked[1].id, Scope.ONE, now=now)
         assert two.status is Status.DECLINED
-        moved = await series.reschedule(tx, actor, one.id, TEN + HOUR, Scope.ONE, skip=False, now=now)
-        (left,) = await series.withdraw(tx, actor, one.id, Scope.ONE, now=now)
+        moved = await shifts.reschedule(tx, actor, one.id, TEN + HOUR, Scope.ONE, skip=False, now=now)
+        (left,) = await groups.withdraw(tx, actor, one.id, Scope.ONE, now=now)
         assert left == replace(moved.moved[0], proposal=None)
-        await series.reschedule(tx, actor, one.id, TEN + HOUR, Scope.ONE, skip=False, now=now)
-        (left,) = await series.refuse(tx, other, one.id, Scope.ONE, now=now)
+        await shifts.reschedule(tx, actor, one.id, TEN + HOUR, Scope.ONE, skip=False, now=now)
+        (left,) = await groups.refuse(tx, other, one.id, Scope.ONE, now=now)
         assert left.proposal is None
-        await series.reschedule(tx, actor, one.id, TEN + HOUR, Scope.ONE, skip=False, now=now)
-        (there,) = await series.accept(tx, other, one.id, Scope.ONE, now=now)
+        await shifts.reschedule(tx, actor, one.id, TEN + HOUR, Scope.ONE, skip=False, now=now)
+        (there,) = await groups.accept(tx, other, one.id, Scope.ONE, now=now)
         assert (there.starts_at, there.series_at) == (TEN + HOUR, TEN)
 
 
@@ -778,9 +791,9 @@ async def test_a_scope_of_what_is_no_series_is_refused(database: Database, now: 
     async with database.transaction() as tx:
         one = await appointments.book(tx, acts(pair.supervisee), pair, TEN, now=now)
         with pytest.raises(NotUnderstood, match=r"refused\.no_series"):
-            await series.cancel(tx, acts(pair.supervisee), one.id, Scope.ALL, now=now)
+            await groups.cancel(tx, acts(pair.supervisee), one.id, Scope.ALL, now=now)
         with pytest.raises(Stale):
-            await series.cancel(tx, acts(pair.supervisee), one.id, Scope.ALL, now=now, if_revision=3)
+            await groups.cancel(tx, acts(pair.supervisee), one.id, Scope.ALL, now=now, if_revision=3)
 
 
 async def test_an_answer_counts_for_what_was_shown(database: Database, now: datetime) -> None:
@@ -790,18 +803,18 @@ async def test_an_answer_counts_for_what_was_shown(database: Database, now: date
     seen = {one.id: one.revision for one in booked}
     async with database.transaction() as tx:
         await moves.reschedule(tx, acts(pair.supervisee), booked[1].id, TEN + WEEK + HOUR, now=now)
-        done = await series.confirm(tx, acts(pair.supervisor), booked[0].id, Scope.ALL, now=now, seen=seen)
+        done = await groups.confirm(tx, acts(pair.supervisor), booked[0].id, Scope.ALL, now=now, seen=seen)
         assert [one.id for one in done] == [booked[place].id for place in (0, 2, 3)]
         with pytest.raises(Stale):
-            await series.confirm(tx, acts(pair.supervisor), booked[0].id, Scope.ALL, now=now, seen=seen)
+            await groups.confirm(tx, acts(pair.supervisor), booked[0].id, Scope.ALL, now=now, seen=seen)
 
 
 async def test_unanswered_requests_lapse_together(database: Database, now: datetime) -> None:
     pair = await add_pair(database, now=now)
     booked = await book(database, pair, now)
     async with database.transaction() as tx:
-        assert await series.lapse(tx, now=now + timedelta(days=2, seconds=-1)) == 0
-        assert await series.lapse(tx, now=now + timedelta(days=2)) == 4
+        assert await groups.lapse(tx, now=now + timedelta(days=2, seconds=-1)) == 0
+        assert await groups.lapse(tx, now=now + timedelta(days=2)) == 4
         assert await appointments.close_past(tx, now=now + timedelta(days=2)) == 0
     assert [status for _, status, _ in await state(database, booked.series_id)] == [Status.DECLINED] * 4
     lapsed = [row for row in await told(database, pair) if row[0] == "series.declined"]
@@ -819,8 +832,8 @@ async def test_unanswered_proposals_lapse_together(database: Database, now: date
     before = await confirmed(database, pair, now)
     async with database.transaction() as tx:
         later = before[0].starts_at + HOUR
-        await series.reschedule(tx, acts(pair.supervisor), before[0].id, later, Scope.ALL, skip=False, now=now)
-        assert await series.lapse(tx, now=now + timedelta(days=2)) == 4
+        await shifts.reschedule(tx, acts(pair.supervisor), before[0].id, later, Scope.ALL, skip=False, now=now)
+        assert await groups.lapse(tx, now=now + timedelta(days=2)) == 4
         assert await moves.lapse(tx, now=now + timedelta(days=2)) == 0
     assert [row for row in await told(database, pair) if row[0] == "series.lapsed"] == [
         ("series.lapsed", channel, name, 4) for channel in ("matrix", "mail") for name in ("Ana", "Bruno")
@@ -834,7 +847,7 @@ async def test_news_of_the_same_ones_is_overtaken_by_later_news(database: Databa
     booked = (await book(database, pair, now)).booked
     async with database.transaction() as tx:
         (sending,) = await notifications.claim(tx, Channel.MATRIX, now=now)
-        await series.cancel(tx, acts(pair.supervisee), booked[0].id, Scope.ALL, now=now)
+        await groups.cancel(tx, acts(pair.supervisee), booked[0].id, Scope.ALL, now=now)
         rows = await tx.execute(select(outbox.c.kind, outbox.c.channel, outbox.c.state).order_by(outbox.c.position))
         assert [tuple(row) for row in rows] == [
             ("series.requested", "matrix", "pending"),
@@ -850,7 +863,7 @@ async def test_news_of_more_is_not_overtaken(database: Database, now: datetime) 
     pair = await add_pair(database, now=now)
     booked = (await book(database, pair, now)).booked
     async with database.transaction() as tx:
-        await series.cancel(tx, acts(pair.supervisee), booked[2].id, Scope.FOLLOWING, now=now)
+        await groups.cancel(tx, acts(pair.supervisee), booked[2].id, Scope.FOLLOWING, now=now)
     assert [row[0] for row in await told(database, pair)] == ["series.requested"] * 2 + ["series.cancelled"] * 3
 
 
@@ -860,7 +873,7 @@ async def test_a_proposal_does_not_overtake_the_calendars_news(database: Databas
     async with database.transaction() as tx:
         for hours in (1, 2):
             later = booked[0].starts_at + hours * HOUR
-            await series.reschedule(tx, acts(pair.supervisor), booked[0].id, later, Scope.ALL, skip=False, now=now)
+            await shifts.reschedule(tx, acts(pair.supervisor), booked[0].id, later, Scope.ALL, skip=False, now=now)
     assert [row[0] for row in await told(database, pair) if row[0] != "appointment.reminder"] == [
         *["series.booked"] * 3,
         *["series.proposed"] * 2,

@@ -8,14 +8,14 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select
 
-from supervision import appointments, availability, moves, policies, series, waits
+from supervision import appointments, availability, groups, moves, policies, series, shifts, waits
 from supervision.appointments import Appointment
 from supervision.db import Database
+from supervision.groups import Scope
 from supervision.hours import DatedException, WeeklyRange
 from supervision.models import Approval, Exceptional, Status
 from supervision.models import appointments as table
 from supervision.pairs import Pair
-from supervision.series import Scope
 from tests.support.sample import acts, add_pair, add_person
 from tests.web.conftest import Browser, Open
 
@@ -713,8 +713,8 @@ async def test_a_series_that_is_proposed_to_move_is_one_question_too(
     first, *_ = await book_series(database, pair, now)
     supervisor = acts(pair.supervisor)
     async with database.transaction() as tx:
-        await series.confirm(tx, supervisor, first.id, Scope.ALL, now=now)
-        await series.reschedule(tx, supervisor, first.id, TEN + HOUR, Scope.ALL, skip=False, now=now)
+        await groups.confirm(tx, supervisor, first.id, Scope.ALL, now=now)
+        await shifts.reschedule(tx, supervisor, first.id, TEN + HOUR, Scope.ALL, skip=False, now=now)
     bruno = await open_browser(pair.supervisee)
     await bruno.get("/appointments")
     assert card(bruno.page, "asks")[0] == "1 request waits for you"
@@ -734,8 +734,8 @@ async def test_a_proposed_series_is_taken_back_as_one(database: Database, now: d
     first, *_ = await book_series(database, pair, now)
     supervisor = acts(pair.supervisor)
     async with database.transaction() as tx:
-        await series.confirm(tx, supervisor, first.id, Scope.ALL, now=now)
-        await series.reschedule(tx, supervisor, first.id, TEN + HOUR, Scope.ALL, skip=False, now=now)
+        await groups.confirm(tx, supervisor, first.id, Scope.ALL, now=now)
+        await shifts.reschedule(tx, supervisor, first.id, TEN + HOUR, Scope.ALL, skip=False, now=now)
     ana = await open_browser(pair.supervisor)
     await ana.get(f"/appointments/{first.id}?scope=all")
     path = f"/appointments/{first.id}/withdraw"
@@ -749,8 +749,8 @@ async def propose_all(database: Database, pair: Pair, now: datetime) -> list[App
     """Three confirmed weeks, and the supervisor proposes each an hour later."""
     found = await book_series(database, pair, now)
     async with database.transaction() as tx:
-        await series.confirm(tx, acts(pair.supervisor), found[0].id, Scope.ALL, now=now)
-        await series.reschedule(tx, acts(pair.supervisor), found[0].id, TEN + HOUR, Scope.ALL, skip=False, now=now)
+        await groups.confirm(tx, acts(pair.supervisor), found[0].id, Scope.ALL, now=now)
+        await shifts.reschedule(tx, acts(pair.supervisor), found[0].id, TEN + HOUR, Scope.ALL, skip=False, now=now)
     return found
 
 

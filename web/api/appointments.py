@@ -8,15 +8,16 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from supervision import appointments, availability, moves, pairs, queries, series
+from supervision import appointments, availability, groups, moves, pairs, queries, shifts
 from supervision.appointments import Appointment
 from supervision.audit import Actor
 from supervision.db import Transaction
 from supervision.errors import NotFound, NotUnderstood, Stale
+from supervision.groups import Scope
 from supervision.hours import Slot
 from supervision.models import Role, Status
 from supervision.pairs import Pair
-from supervision.series import Moved, Scope
+from supervision.shifts import Moved
 from web import problems, schemas
 from web.api import answers, requests
 from web.api.requests import path_id
@@ -95,7 +96,7 @@ async def confirm(request: web.Request) -> web.Response:
         "confirm",
         body,
         lambda tx, revision: appointments.confirm(tx, actor, identifier, now=at, if_revision=revision),
-        lambda tx, revision: series.confirm(tx, actor, identifier, scope, now=at, if_revision=revision),
+        lambda tx, revision: groups.confirm(tx, actor, identifier, scope, now=at, if_revision=revision),
     )
 
 
@@ -108,7 +109,7 @@ async def decline(request: web.Request) -> web.Response:
         "decline",
         body,
         lambda tx, revision: appointments.decline(tx, actor, identifier, now=at, if_revision=revision),
-        lambda tx, revision: series.decline(tx, actor, identifier, scope, now=at, if_revision=revision),
+        lambda tx, revision: groups.decline(tx, actor, identifier, scope, now=at, if_revision=revision),
     )
 
 
@@ -122,7 +123,7 @@ async def cancel(request: web.Request) -> web.Response:
         "cancel",
         body,
         lambda tx, revision: appointments.cancel(tx, actor, identifier, now=at, reason=reason, if_revision=revision),
-        lambda tx, revision: series.cancel(tx, actor, identifier, scope, now=at, reason=reason, if_revision=revision),
+        lambda tx, revision: groups.cancel(tx, actor, identifier, scope, now=at, reason=reason, if_revision=revision),
     )
 
 
@@ -143,7 +144,7 @@ async def reschedule(request: web.Request) -> web.Response:
     async def act_on_several(tx: Transaction, revision: int | None) -> Moved:
         await _check_slot(tx, actor, identifier, body)
         skip = body.on_clash == "skip"
-        return await series.reschedule(
+        return await shifts.reschedule(
             tx, actor, identifier, body.starts_at, scope, skip=skip, now=at, if_revision=revision
         )
 
@@ -159,7 +160,7 @@ async def accept(request: web.Request) -> web.Response:
         "accept",
         body,
         lambda tx, _: moves.accept(tx, actor, identifier, now=at, if_proposal=body.proposal),
-        lambda tx, _: series.accept(tx, actor, identifier, scope, now=at, if_proposal=body.proposal),
+        lambda tx, _: groups.accept(tx, actor, identifier, scope, now=at, if_proposal=body.proposal),
     )
 
 
@@ -172,7 +173,7 @@ async def refuse(request: web.Request) -> web.Response:
         "refuse",
         body,
         lambda tx, _: moves.refuse(tx, actor, identifier, now=at, if_proposal=body.proposal),
-        lambda tx, _: series.refuse(tx, actor, identifier, scope, now=at, if_proposal=body.proposal),
+        lambda tx, _: groups.refuse(tx, actor, identifier, scope, now=at, if_proposal=body.proposal),
     )
 
 
@@ -185,7 +186,7 @@ async def withdraw(request: web.Request) -> web.Response:
         "withdraw",
         body,
         lambda tx, _: moves.withdraw(tx, actor, identifier, now=at, if_proposal=body.proposal),
-        lambda tx, _: series.withdraw(tx, actor, identifier, scope, now=at, if_proposal=body.proposal),
+        lambda tx, _: groups.withdraw(tx, actor, identifier, scope, now=at, if_proposal=body.proposal),
     )
 
 

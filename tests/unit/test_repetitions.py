@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervision.errors import NotUnderstood
-from supervision.series import Repetition, Rule, expand, read_rule, rule_of
+from supervision.repetitions import Repetition, Rule, expand, read_rule, rule_of
 
 TEN = datetime(2026, 11, 24, 10, 0)  # noqa: DTZ001 - a Tuesday's wall-clock time, the fourth of its month
 REPETITIONS = [
