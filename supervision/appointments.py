@@ -24,8 +24,10 @@ from supervision.pairs import Pair
 
 OPEN = (Status.REQUESTED, Status.CONFIRMED)
 OVER = (Status.COMPLETED, Status.NO_SHOW)
+GONE = (Status.DECLINED, Status.CANCELLED)
 FARTHEST = timedelta(days=366)
 A_MINUTE = timedelta(minutes=1)
+BATCH = 100  # that the clock changes in one transaction; the rest a minute later
 
 
 @dataclass(frozen=True)
@@ -154,9 +156,11 @@ async def book(
     Raises NotAllowed for anybody else, PairArchived, TooLate, TooSoon, NotFound for a time that is not offered,
     NotUnderstood for a length that is not the pair's, and SlotTaken with the `alternatives` of the same day.
     """
-    pair.require_active()
     pair.member(actor.person_id)
-    await lock_people(tx, [person.id for person in pair.people])  # before the rules: days off come with this lock too
+    await lock_people(tx, [person.id for person in pair.people])
+    # Read after the lock: an archive, a day off or other rules may have come while this waited for it.
+    pair = await pairs.get(tx, pair.id)
+    pair.require_active()
     rules = await availability.load(tx, pair.supervisor.id)
     slot = check_slot(actor, pair, rules, starts_at, asked_length(starts_at, ends_at, length), now=now)
     try:
@@ -340,10 +344,38 @@ async def mark(
 
 
 async def finish(tx: Transaction, appointment: Appointment, status: Status, *, now: datetime) -> Appointment:
-    """Write how it ended. No calendar shows that, so the revision stays."""
+    """Write how it ended. No calendar shows that, so the revision stays. A proposal nobody answered lapses with it."""
     finished = replace(appointment, status=status, proposal=None)
     await WRITE.fetch(tx, _values(finished, now=now))
+    await _rehold(tx, appointment, finished)
+    if appointment.proposal is not None:
+        await tell_dropped(tx, SYSTEM, appointment, appointment.proposal, "lapse_move", "move.lapsed", now=now)
     return finished
+
+
+async def tell_dropped(
+    tx: Transaction,
+    actor: Actor,
+    appointment: Appointment,
+    proposal: Proposal,
+    action: str,
+    kind: str,
+    *,
+    now: datetime,
+) -> None:
+    """That a proposal came to nothing, to whoever had no hand in it: the other, or both where the clock did it."""
+    told = appointment.people if actor.person_id is None else (appointment.other(actor.person_id),)
+    details = {"proposed": [proposal.starts_at.isoformat(), proposal.ends_at.isoformat()]}
+    await notifications.enqueue(
+        tx,
+        [
+            notice(appointment, one, channel, kind, actor, NORMAL, details)
+            for one in told
+            for channel in (Channel.MATRIX, Channel.MAIL)
+        ],
+        now=now,
+        audited=audit.entry(actor, f"appointment.{action}", "appointment", appointment.id, now=now),
+    )
 
 
 async def close_past(tx: Transaction, *, now: datetime) -> int:
@@ -358,7 +390,7 @@ async def close_past(tx: Transaction, *, now: datetime) -> int:
                 )
             )
             .order_by(appointments.c.id)
-            .limit(500)
+            .limit(BATCH)
             .with_for_update(skip_locked=True)
         )
     )
@@ -483,7 +515,8 @@ BOOK = Ready(text(f"{INSERT}, audited AS ({audit.INSERT}), {notifications.ENQUEU
 WRITE = Ready(
     text(
         """
-    UPDATE appointments SET starts_at = :starts_at, ends_at = :ends_at, status = :status, revision = :revision,
+    UPDATE appointments SET booked_by = :booked_by, starts_at = :starts_at, ends_at = :ends_at, status = :status,
+        revision = :revision,
         buffer_before_minutes = :buffer_before, buffer_after_minutes = :buffer_after, answer_by = :answer_by,
         late = :late, proposal_id = :proposal_id, proposed_by = :proposed_by,
         proposed_starts_at = :proposed_starts_at, proposed_ends_at = :proposed_ends_at,
@@ -534,7 +567,7 @@ async def set_proposal(
 
 
 async def _rehold(tx: Transaction, before: Appointment, after: Appointment) -> None:
-    if after.status not in OPEN:
+    if after.status in GONE:
         await holds.release(tx, after)
     elif holds.parameters(before) != holds.parameters(after):
         await holds.retake(tx, after)
@@ -550,6 +583,7 @@ def _values(appointment: Appointment, *, now: datetime) -> dict[str, Any]:
         "revision": appointment.revision,
         "buffer_before": appointment.buffer_before,
         "buffer_after": appointment.buffer_after,
+        "booked_by": appointment.booked_by,
         "answer_by": appointment.answer_by,
         "late": appointment.late,
         "now": now,

@@ -13,7 +13,7 @@ from supervision import audit
 from supervision.audit import Actor
 from supervision.checks import check_exception, check_hours, check_rules, overlap
 from supervision.db import Ready, Transaction
-from supervision.errors import NotAllowed, NotFound, NotUnderstood, SlotTaken
+from supervision.errors import NotAllowed, NotFound, NotUnderstood
 from supervision.hours import ONE_DAY, Availability, DatedException, Slot, WeeklyRange, check_length, offered_starts
 from supervision.models import Approval, Exceptional, Mode, availabilities, dated_exceptions, weekly_hours
 from supervision.pairs import Pair
@@ -194,7 +194,7 @@ async def slots(
     zone = pair.supervisor.zone
     busy = await busy_times(tx, [p.id for p in pair.people], since, until, moving=moving)
     taken = _taken(rules, busy[pair.supervisor.id], busy[pair.supervisee.id])
-    is_full = await _fullness(tx, rules, pair.supervisor, since, until, moving)
+    is_full = await fullness(tx, rules, pair.supervisor, since, until, moving)
     lasts = timedelta(minutes=minutes)
     free: list[Slot] = []
     place, count = 0, len(taken)
@@ -204,7 +204,7 @@ async def slots(
             place += 1
         if place < count and taken[place][0] < ends_at:
             continue
-        if is_full is not None and is_full(starts_at) is not None:
+        if is_full(starts_at):
             continue
         free.append(Slot(starts_at, ends_at))
         if len(free) == most:
@@ -273,32 +273,30 @@ async def check_limits(
     *,
     moving: uuid.UUID | None = None,
 ) -> None:
-    """Raise SlotTaken if the supervisor takes no more appointments on that day or in that ISO week of her zone.
+    """Raise NotFound if the supervisor takes no more appointments on that day or in that ISO week of her zone.
 
+    It says no more than that the time is not offered: who knows the limit would know how many others there are.
     `moving` is an appointment that does not count.
     """
-    is_full = await _fullness(tx, rules, supervisor, starts_at, starts_at + timedelta(microseconds=1), moving)
-    key = None if is_full is None else is_full(starts_at)
-    if key == "refused.day_full":
-        raise SlotTaken(key, most=rules.day_limit)
-    if key == "refused.week_full":
-        raise SlotTaken(key, most=rules.week_limit)
+    is_full = await fullness(tx, rules, supervisor, starts_at, starts_at + timedelta(microseconds=1), moving)
+    if is_full(starts_at):
+        raise NotFound("refused.slot_not_offered")
 
 
-async def _fullness(
+async def fullness(
     tx: Transaction,
     rules: Availability,
     supervisor: Person,
     since: datetime,
     until: datetime,
-    moving: uuid.UUID | None,
-) -> Callable[[datetime], str | None] | None:
-    """What says why a start in `[since, until)` is on a full day or in a full week; None where there is no limit.
+    moving: uuid.UUID | None = None,
+) -> Callable[[datetime], bool]:
+    """What says whether a start in `[since, until)` is on a full day or in a full week.
 
     An appointment with an open proposal counts where it is and where it would be, but once a day and week.
     """
     if rules.day_limit is None and rules.week_limit is None:
-        return None
+        return lambda _: False
     zone = supervisor.zone
     around = {"since": since - 8 * ONE_DAY, "until": until + 8 * ONE_DAY}  # whole weeks, whatever the zone
     rows = await tx.execute(COUNTED, {"supervisor_id": supervisor.id, "moving": moving, **around})
@@ -306,13 +304,11 @@ async def _fullness(
     days = Counter(day for _, day in set(found))
     weeks = Counter(week for _, week in {(identifier, _week(day)) for identifier, day in found})
 
-    def is_full(starts_at: datetime) -> str | None:
+    def is_full(starts_at: datetime) -> bool:
         day = starts_at.astimezone(zone).date()
         if rules.day_limit is not None and days[day] >= rules.day_limit:
-            return "refused.day_full"
-        if rules.week_limit is not None and weeks[_week(day)] >= rules.week_limit:
-            return "refused.week_full"
-        return None
+            return True
+        return rules.week_limit is not None and weeks[_week(day)] >= rules.week_limit
 
     return is_full
 

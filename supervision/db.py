@@ -104,7 +104,7 @@ class Database:
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """Everything done with the yielded connection is committed together, or nothing of it if this raises."""
-        async with self.engine.connect() as connection:
+        async with self._connect() as connection:
             raw = _driver(connection)
             try:
                 begun = raw.transaction()
@@ -120,6 +120,16 @@ class Database:
                 if lost and not connection.invalidated:
                     await connection.invalidate()
                 raise DBAPIError(None, None, error, connection_invalidated=lost) from error
+
+    @contextlib.asynccontextmanager
+    async def _connect(self) -> AsyncIterator[AsyncConnection]:
+        """A connection that is open as far as we know: after a restart of PostgreSQL those in the pool are not."""
+        while True:
+            async with self.engine.connect() as connection:
+                if not _driver(connection).is_closed():
+                    yield connection
+                    return
+                await connection.invalidate()
 
     async def close(self) -> None:
         await self.engine.dispose()

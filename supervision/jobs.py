@@ -112,3 +112,6 @@ async def _wake(database: Database, name: str) -> bool:
     except (SQLAlchemyError, OSError) as error:
         log.warning("job.delayed", job=name, error=type(error).__name__)
         return True
+    except Exception as error:  # a bug of ours in one job must not end its being woken
+        log.error("job.failed", job=name, error=type(error).__name__)
+        return True

@@ -59,15 +59,14 @@ class Ledger:
         for other, theirs, both in self.standing:
             if other != owner and (_overlap(held, theirs) or _overlap((slot.starts_at, slot.ends_at), both)):
                 return "refused.slot_taken"
-        return self._why_full(owner, slot.starts_at.astimezone(self.zone).date()) if self.limited else None
+        full = self.limited and self._is_full(owner, slot.starts_at.astimezone(self.zone).date())
+        return "refused.slot_not_offered" if full else None  # as availability.check_limits says it
 
-    def _why_full(self, owner: uuid.UUID, day: date) -> str | None:
+    def _is_full(self, owner: uuid.UUID, day: date) -> bool:
         if self.rules.day_limit is not None and len(self.days[day] - {owner}) >= self.rules.day_limit:
-            return "refused.day_full"
+            return True
         week = self.weeks[day.isocalendar()[:2]] - {owner}
-        if self.rules.week_limit is not None and len(week) >= self.rules.week_limit:
-            return "refused.week_full"
-        return None
+        return self.rules.week_limit is not None and len(week) >= self.rules.week_limit
 
 
 def _overlap(one: Range, two: Range) -> bool:

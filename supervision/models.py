@@ -327,6 +327,12 @@ appointments = Table(
         postgresql_where=text("status = 'requested'"),
     ),
     Index(
+        "ix_appointments_proposed",
+        "supervisor_id",
+        "proposed_starts_at",
+        postgresql_where=text("proposal_id IS NOT NULL"),
+    ),
+    Index(
         "ix_appointments_proposed_answer_by",
         "proposed_answer_by",
         postgresql_where=text("proposal_id IS NOT NULL"),

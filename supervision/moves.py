@@ -3,7 +3,6 @@
 import uuid
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import select
 
@@ -39,7 +38,8 @@ async def reschedule(
     appointment = await appointments.get_locked(tx, actor, appointment_id, if_revision)
     pair = await pairs.get(tx, appointment.pair_id)
     open_one = appointment.proposal
-    if open_one is not None and open_one.by != actor.person_id and open_one.starts_at == starts_at:
+    same = ends_at or starts_at + timedelta(minutes=appointment.length)
+    if open_one and open_one.by != actor.person_id and (open_one.starts_at, open_one.ends_at) == (starts_at, same):
         return await accept(tx, actor, appointment_id, now=now)
     rules = await availability.load(tx, appointment.supervisor_id)
     moved = await move(tx, actor, appointment, pair, rules, starts_at, now=now, ends_at=ends_at)
@@ -82,9 +82,10 @@ async def put(
 ) -> Appointment:
     """The last part of `move`: move to a slot that was checked, or propose it."""
     if not is_at_once(actor, appointment, pair, rules):
-        return await appointments.set_proposal(
-            tx, appointment, _proposal(actor, appointment, rules, slot, now), now=now
-        )
+        proposal = _proposal(actor, appointment, rules, slot, now)
+        if appointment.answer_by is not None:  # a request that she answers so does not lapse before that is answered
+            appointment = replace(appointment, answer_by=max(appointment.answer_by, proposal.answer_by))
+        return await appointments.set_proposal(tx, appointment, proposal, now=now)
     asked = appointment.status is Status.REQUESTED
     return await appointments.change(
         tx,
@@ -94,6 +95,7 @@ async def put(
         buffer_before=rules.buffer_before,
         buffer_after=rules.buffer_after,
         answer_by=appointments.answer_by(rules, slot.starts_at, now=now) if asked else None,
+        booked_by=actor.person_id,
         proposal=None,
     )
 
@@ -184,6 +186,7 @@ async def carry_out(
         buffer_before=proposal.buffer_before,
         buffer_after=proposal.buffer_after,
         status=Status.CONFIRMED,
+        booked_by=appointment.supervisee_id,  # who agreed to it does not decline it as booked on their behalf
         answer_by=None,
         proposal=None,
     )
@@ -195,7 +198,9 @@ async def refuse(
     """Say no to a proposal of the other's; the old time stands."""
     appointment = await appointments.get_locked(tx, actor, appointment_id)
     left = await drop(tx, actor, appointment, own=False, now=now, if_proposal=if_proposal)
-    await _tell_dropped(tx, actor, appointment, "refuse", "move.refused", now=now)
+    if appointment.proposal is not None:
+        kind = "move.refused"
+        await appointments.tell_dropped(tx, actor, appointment, appointment.proposal, "refuse", kind, now=now)
     return left
 
 
@@ -205,7 +210,9 @@ async def withdraw(
     """Take a proposal of one's own back; the old time stands."""
     appointment = await appointments.get_locked(tx, actor, appointment_id)
     left = await drop(tx, actor, appointment, own=True, now=now, if_proposal=if_proposal)
-    await _tell_dropped(tx, actor, appointment, "withdraw", "move.withdrawn", now=now)
+    if appointment.proposal is not None:
+        kind = "move.withdrawn"
+        await appointments.tell_dropped(tx, actor, appointment, appointment.proposal, "withdraw", kind, now=now)
     return left
 
 
@@ -232,13 +239,15 @@ async def lapse(tx: Transaction, *, now: datetime) -> int:
             select(*appointments.COLUMNS)
             .where(table.c.proposal_id.is_not(None), table.c.proposed_answer_by <= now)
             .order_by(table.c.id)
-            .limit(500)
+            .limit(appointments.BATCH)
             .with_for_update(skip_locked=True)
         )
     )
     for appointment in map(appointments.from_row, due):
         await appointments.set_proposal(tx, appointment, None, now=now)
-        await _tell_dropped(tx, SYSTEM, appointment, "lapse_move", "move.lapsed", now=now)
+        if appointment.proposal is not None:
+            kind = "move.lapsed"
+            await appointments.tell_dropped(tx, SYSTEM, appointment, appointment.proposal, "lapse_move", kind, now=now)
     return len(due)
 
 
@@ -267,24 +276,3 @@ def news_of_move(
         *appointments.mails(after, kind, actor, NORMAL, details),
         *(appointments.remind(after, now=now) if after.status is Status.CONFIRMED else []),
     ]
-
-
-async def _tell_dropped(
-    tx: Transaction, actor: Actor, before: Appointment, action: str, kind: str, *, now: datetime
-) -> None:
-    """Whoever had no hand in it is told: the other, or both where the clock did it."""
-    proposal = before.proposal
-    if proposal is None:
-        return
-    told = before.people if actor.person_id is None else (before.other(actor.person_id),)
-    details: dict[str, Any] = {"proposed": [proposal.starts_at.isoformat(), proposal.ends_at.isoformat()]}
-    await notifications.enqueue(
-        tx,
-        [
-            notice(before, one, channel, kind, actor, NORMAL, details)
-            for one in told
-            for channel in (Channel.MATRIX, Channel.MAIL)
-        ],
-        now=now,
-        audited=audit.entry(actor, f"appointment.{action}", "appointment", before.id, now=now),
-    )

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from supervision import audit, notifications, people
 from supervision.audit import Actor
-from supervision.db import Ready, Transaction
+from supervision.db import Ready, Transaction, lock_people
 from supervision.errors import NotAllowed, NotFound, NotUnderstood, PairArchived
 from supervision.models import Approval, Channel, PairStatus, Role, audit_entries, bots, pairs
 from supervision.models import people as people_table
@@ -138,6 +138,7 @@ async def add(tx: Transaction, actor: Actor, supervisor: Person, supervisee: Per
 
 
 async def archive(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: datetime) -> None:
+    await lock_people(tx, [person.id for person in (await get(tx, pair_id)).people])
     changed = await tx.execute(
         update(pairs)
         .where(pairs.c.id == pair_id, pairs.c.status == PairStatus.ACTIVE)

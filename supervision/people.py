@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from supervision import audit
 from supervision.audit import Actor
-from supervision.db import Transaction
+from supervision.db import Transaction, lock_people
 from supervision.errors import NotFound, NotUnderstood
 from supervision.models import Role, people
 
@@ -118,6 +118,7 @@ async def list_all(tx: Transaction) -> list[Person]:
 
 async def disable(tx: Transaction, actor: Actor, person_id: uuid.UUID, *, now: datetime) -> None:
     """Take away a person's sign-in and commands. Their appointments stay as they are."""
+    await lock_people(tx, [person_id])
     changed = await tx.execute(
         update(people).where(people.c.id == person_id, people.c.disabled_at.is_(None)).values(disabled_at=now)
     )

@@ -10,7 +10,7 @@ from sqlalchemy import update
 
 from supervision import audit, availability, hours, pairs, people, public_holidays
 from supervision.audit import Actor
-from supervision.db import Transaction
+from supervision.db import Transaction, lock_people
 from supervision.errors import NotAllowed, NotFound, NotUnderstood
 from supervision.hours import Availability
 from supervision.models import Approval, Mode, Role
@@ -102,6 +102,7 @@ async def set_rules(
     availability.require_own(actor, supervisor_id)
     if Role.SUPERVISOR not in (await people.get(tx, supervisor_id)).roles:
         raise NotAllowed("refused.supervisor_settles")
+    await lock_people(tx, [supervisor_id])  # two changes at once would each write what the other found
     unknown = sorted(set(changes) - CHANGEABLE)
     if unknown:
         raise NotUnderstood("refused.setting", name=unknown[0])

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import insert, select, text
 
-from supervision import appointments, audit, availability, hours, ledgers, notifications
+from supervision import appointments, audit, availability, hours, ledgers, notifications, pairs
 from supervision.appointments import FARTHEST, Appointment
 from supervision.audit import Actor
 from supervision.db import Transaction, lock_people
@@ -104,7 +104,6 @@ async def book(
     so. Otherwise, and if nothing is left, SlotTaken names them all: `clashes` holds their instants, `found` the
     clashes. Raises what `appointments.book` raises, and NotUnderstood for a rule that is none, or too long.
     """
-    pair.require_active()
     pair.member(actor.person_id)
     require_near(starts_at, now=now)
     zone = pair.supervisor.zone
@@ -112,6 +111,8 @@ async def book(
     read = read_rule(rule, zone)
     clocks = read.starts(first)
     await lock_people(tx, [person.id for person in pair.people])
+    pair = await pairs.get(tx, pair.id)
+    pair.require_active()
     rules = await availability.load(tx, pair.supervisor.id)
     minutes = hours.check_length(pair, rules, length)
     if hours.to_instant(first.date(), first.time(), zone) != starts_at:

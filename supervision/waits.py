@@ -5,9 +5,9 @@ Nobody learns who else waits, nor how many: news go to the one whose turn it is.
 
 import itertools
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -125,13 +125,14 @@ async def join(
     supervisee, PairArchived, NotUnderstood for ranges that make no sense, for more waits than five, and if a slot is
     free then; AlreadyAnswered for what they wait for already.
     """
-    pair.require_active()
     if pair.member(actor.person_id).id != pair.supervisee.id:
         raise NotAllowed("refused.supervisee_waits")
+    await lock_people(tx, [person.id for person in pair.people])
+    pair = await pairs.get(tx, pair.id)
+    pair.require_active()
     rules = await availability.load(tx, pair.supervisor.id)
     minutes = hours.check_length(pair, rules, length)
     meant = check_ranges(ranges, rules, now=now)
-    await lock_people(tx, [person.id for person in pair.people])
     _require_new(await list_of(tx, pair.id), meant, minutes)
     for since, until in meant:
         if await availability.slots(tx, pair, since=since, until=until, now=now, most=1, length=minutes):
@@ -327,7 +328,7 @@ class _Line:
         self.changed = 0
         self.unfinished = False
         self.taken: list[Range] = []  # of the supervisor's time, in this run
-        self.full: dict[date, bool] = {}
+        self.is_full: Callable[[datetime], bool] = lambda _: False
 
     async def serve(self, supervisor_id: uuid.UUID, found: Sequence[tuple[Wait, bool]]) -> None:
         supervisor = await people.get(self.tx, supervisor_id)
@@ -341,6 +342,7 @@ class _Line:
         until = min(self.now + timedelta(days=rules.horizon), max((one.ends_at for one in waiting), default=since))
         if since >= until:
             return
+        self.is_full = await availability.fullness(self.tx, rules, supervisor, since, until)
         busy = await availability.busy_times(
             self.tx, [supervisor_id, *{wait.supervisee_id for wait in waiting}], since, until
         )
@@ -388,7 +390,7 @@ class _Line:
             held = rules.held(slot.starts_at, slot.ends_at)
             if any(since < held[1] and held[0] < until for since, until in self.taken):
                 continue
-            if await self._is_full(supervisor, rules, slot):
+            if self.is_full(slot.starts_at):
                 continue
             if pair is None:
                 pair = await pairs.get(self.tx, wait.pair_id)
@@ -409,18 +411,6 @@ class _Line:
             return False
         return await availability.load(self.tx, wait.supervisor_id) == rules
 
-    async def _is_full(self, supervisor: Person, rules: Availability, slot: Slot) -> bool:
-        """Whether the supervisor takes no more on that day or in its week; asked once a day of hers."""
-        day = slot.starts_at.astimezone(supervisor.zone).date()
-        if day not in self.full:
-            try:
-                await availability.check_limits(self.tx, rules, supervisor, slot.starts_at)
-            except SlotTaken:
-                self.full[day] = True
-            else:
-                self.full[day] = False
-        return self.full[day]
-
 
 async def _offer(tx: Transaction, wait: Wait, pair: Pair, rules: Availability, slot: Slot, *, now: datetime) -> bool:
     """Keep a slot and tell. False if somebody took it a moment ago, or the supervisor's day or week is full."""
@@ -431,7 +421,7 @@ async def _offer(tx: Transaction, wait: Wait, pair: Pair, rules: Availability, s
         await availability.check_limits(tx, rules, pair.supervisor, slot.starts_at)
         async with tx.begin_nested():
             await holds.keep_offer(tx, wait.id, wait.people, rules, slot)
-    except SlotTaken:
+    except (SlotTaken, NotFound):
         return False
     offered = replace(wait, offer=Offer(slot.starts_at, slot.ends_at, until))
     await _write(tx, offered)

@@ -128,6 +128,13 @@ def upgrade() -> None:
         postgresql_where=sa.text("status = 'requested'"),
     )
     op.create_index(
+        "ix_appointments_proposed",
+        "appointments",
+        ["supervisor_id", "proposed_starts_at"],
+        unique=False,
+        postgresql_where=sa.text("proposal_id IS NOT NULL"),
+    )
+    op.create_index(
         "ix_appointments_proposed_answer_by",
         "appointments",
         ["proposed_answer_by"],

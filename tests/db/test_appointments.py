@@ -1,5 +1,6 @@
 """Booking and its changes, each with its audit entry and exactly its notifications."""
 
+import asyncio
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -390,3 +391,14 @@ async def test_a_length_that_is_not_the_pair_s_is_refused(database: Database, no
             tx, acts(pair.supervisee), pair, TEN, ends_at=TEN + timedelta(minutes=90), now=now
         )
     assert booked.length == 90
+
+
+async def test_a_booking_that_waited_for_an_archive_is_none(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    async with database.transaction() as tx:
+        await pairs.archive(tx, SYSTEM, pair.id, now=now)
+        waiting = asyncio.create_task(book(database, pair, TEN, now))
+        await asyncio.sleep(0.2)
+        assert not waiting.done()
+    with pytest.raises(PairArchived):
+        await waiting

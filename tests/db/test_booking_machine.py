@@ -266,6 +266,9 @@ class Bookings(RuleBasedStateMachine):
         assert (after is not None) == (by == "supervisor" and (begun or corrected))
         if after is not None:
             self.require(before, after, status=status, proposal=None, by=0)
+            if before.proposal is not None:
+                lapsed = [("move.lapsed", channel, one) for one in before.people for channel in ("matrix", "mail")]
+                self.world.put(replace(before, proposal=None), "appointment.lapse_move", lapsed)
             news: list[News] = [("appointment.marked", "matrix", before.supervisee_id)]
             self.world.put(after, f"appointment.{status}", news)
 
@@ -293,7 +296,8 @@ class Bookings(RuleBasedStateMachine):
             return
         assert after.proposal is not None
         assert (after.proposal.by, after.proposal.starts_at) == (actor.person_id, starts_at)
-        assert replace(after, proposal=None) == replace(before, proposal=None)
+        open_until = before.answer_by and max(before.answer_by, after.proposal.answer_by)
+        assert replace(after, proposal=None) == replace(before, proposal=None, answer_by=open_until)
         asked = before.other(actor.person_id)
         self.world.put(
             after, "appointment.propose", [("move.proposed", channel, asked) for channel in ("matrix", "mail")]

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from supervision import appointments, moves
+from supervision import appointments, moves, policies
 from supervision.appointments import Appointment
 from supervision.db import Database
 from supervision.errors import AlreadyAnswered, NotAllowed, NotUnderstood, SlotTaken, Stale, TooLate
@@ -228,3 +228,56 @@ async def test_a_changed_length_of_the_pair_does_not_bind_what_is_booked(databas
         moved = await moves.reschedule(tx, acts(pair.supervisor), before.id, TEN + timedelta(hours=1), now=now)
     assert moved.proposal is not None
     assert moved.proposal.ends_at - moved.proposal.starts_at == LENGTH
+
+
+async def test_a_proposal_that_nobody_answered_ends_with_what_it_would_have_moved(
+    database: Database, now: datetime
+) -> None:
+    """Marked before the clock's own job ran: the proposed time is given back, and both are told."""
+    pair = await add_pair(database, now=now)
+    before = await confirmed(database, pair, TEN, now)
+    async with database.transaction() as tx:
+        await moves.reschedule(tx, acts(pair.supervisor), before.id, TEN + timedelta(days=7), now=now)
+        marked = await appointments.mark(tx, acts(pair.supervisor), before.id, Status.NO_SHOW, now=TEN)
+    assert marked.proposal is None
+    assert await held(database) == [(TEN, TEN + LENGTH), (TEN, TEN + BUFFERED)]
+    assert (await pending(database, pair))[-5:] == [
+        *(("move.lapsed", channel, name) for name in ("Ana", "Bruno") for channel in ("matrix", "mail")),
+        ("appointment.marked", "matrix", "Bruno"),
+    ]
+
+
+async def test_a_request_does_not_lapse_before_the_proposal_that_answers_it(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now, rules=replace(OPEN_HOURS, answer=120))
+    asked = await book(database, pair, TEN, now)
+    later = now + timedelta(minutes=90)
+    async with database.transaction() as tx:
+        proposed = await moves.reschedule(tx, acts(pair.supervisor), asked.id, TEN + timedelta(hours=1), now=later)
+        assert proposed.answer_by == later + timedelta(minutes=120)
+        assert await appointments.close_past(tx, now=now + timedelta(minutes=121)) == 0
+
+
+async def test_another_length_at_the_proposed_time_is_no_yes(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    before = await confirmed(database, pair, TEN, now)
+    async with database.transaction() as tx:
+        await policies.set_pair(tx, acts(pair.supervisor), pair.id, lengths=[50, 90], approval=None, now=now)
+        later = TEN + timedelta(hours=3)
+        await moves.reschedule(tx, acts(pair.supervisor), before.id, later, now=now)
+        ends_at = later + timedelta(minutes=90)
+        countered = await moves.reschedule(tx, acts(pair.supervisee), before.id, later, ends_at=ends_at, now=now)
+    assert countered.starts_at == TEN
+    assert countered.proposal is not None
+    assert (countered.proposal.by, countered.proposal.ends_at) == (pair.supervisee.id, ends_at)
+
+
+async def test_who_agreed_to_a_move_declines_it_no_more_as_booked_on_their_behalf(
+    database: Database, now: datetime
+) -> None:
+    pair = await add_pair(database, now=now)
+    async with database.transaction() as tx:
+        booked = await appointments.book(tx, acts(pair.supervisor), pair, TEN, now=now)
+        await moves.reschedule(tx, acts(pair.supervisor), booked.id, TEN + timedelta(hours=1), now=now)
+        await moves.accept(tx, acts(pair.supervisee), booked.id, now=now)
+        with pytest.raises(NotAllowed):
+            await appointments.decline(tx, acts(pair.supervisee), booked.id, now=now)

@@ -1,5 +1,6 @@
 """What holds for a pair, and who may change it."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime, time
@@ -192,3 +193,17 @@ async def test_only_a_supervisor_has_rules_and_only_she_changes_them(database: D
     with pytest.raises(NotFound) as missing:
         await held_by(database, replace(pair, supervisor=carla))
     assert missing.value.key == "refused.no_availability"
+
+
+async def test_of_two_changes_at_once_none_is_lost(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+
+    async def settle(changes: dict[str, object]) -> None:
+        async with database.transaction() as tx:
+            await policies.set_rules(tx, acts(pair.supervisor), pair.supervisor.id, changes, now=now)
+
+    for limit in range(1, 6):
+        await asyncio.gather(settle({"day_limit": limit}), settle({"notice": 100 + limit}))
+        async with database.transaction() as tx:
+            rules = await availability.load(tx, pair.supervisor.id)
+        assert (rules.day_limit, rules.notice) == (limit, 100 + limit)

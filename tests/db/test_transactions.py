@@ -99,3 +99,50 @@ async def test_a_lost_connection_is_told_and_replaced(single: Database, way: str
     assert await names(single) == []
     await single.close()
     await other.close()
+
+
+async def test_a_restart_of_postgresql_costs_nobody_a_second_try(database: Database) -> None:
+    """What is in the pool is not open any more; nobody who asks for a connection gets it."""
+
+    async def look() -> object:
+        async with database.transaction() as tx:
+            return await tx.scalar(text("SELECT pg_backend_pid() FROM pg_sleep(0.05)"))
+
+    pids = await asyncio.gather(*(look() for _ in range(5)))
+    other = Database(database.url, pool_size=1)
+    async with other.transaction() as ending:
+        for pid in pids:
+            await ending.execute(text(END), {"pid": pid})
+    await asyncio.sleep(0.2)
+    assert not set(await asyncio.gather(*(look() for _ in range(5)))) & set(pids)
+    await other.close()
+
+
+@pytest.mark.parametrize("moment", ["BEGIN", "COMMIT"])
+async def test_a_cancellation_that_meets_the_beginning_or_the_end_leaves_no_open_transaction(
+    single: Database, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Or what is written after it on the same connection would never be committed."""
+    plain = asyncpg.Connection.execute
+
+    async def slow(self: asyncpg.Connection, query: str, *args: object, **options: object) -> object:
+        done = await plain(self, query, *args, **options)
+        if query.rstrip(";") == moment:
+            await asyncio.sleep(30)
+        return done
+
+    monkeypatch.setattr(asyncpg.Connection, "execute", slow)
+    task = asyncio.create_task(add(single, "one"))
+    await asyncio.sleep(0.3)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    monkeypatch.undo()
+    await add(single, "two")
+    assert (await names(single))[-1] == "two"
+    await single.close()
+
+
+async def add(database: Database, name: str) -> None:
+    async with database.transaction() as tx:
+        await ADD.fetch(tx, {"name": name})
