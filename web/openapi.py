@@ -22,7 +22,7 @@ MEANINGS = {
     403: "Not allowed, or against a policy.",
     404: "There is no such thing, or it is not yours to see.",
     409: "The time is taken, or the appointment's status does not allow this any more.",
-    412: "What is to be changed is not as `If-Match`, or the body, says any more.",
+    412: "What is to be changed is not as `If-Match`, or the body, says any more; or has no tag that could match.",
     413: "The body is too large.",
     422: "The values make no sense.",
     429: "Too many requests; wait as `Retry-After` says.",
@@ -87,8 +87,8 @@ HEADERS: tuple[tuple[str, str, set[type[BaseModel]]], ...] = (
 CHANGE = (403, 404, 409, 412, 413, 422)
 ONE_OR_SEVERAL = (schemas.Appointment, schemas.SeveralChanged)  # the latter for a scope of a series
 ACTS: tuple[tuple[str, Handle, type[BaseModel]], ...] = (
-    ("confirm", appointments.confirm, schemas.Scoped),
-    ("decline", appointments.decline, schemas.Scoped),
+    ("confirm", appointments.confirm, schemas.ScopedWord),
+    ("decline", appointments.decline, schemas.ScopedWord),
     ("cancel", appointments.cancel, schemas.Reason),
     ("reschedule", appointments.reschedule, schemas.NewTime),
     ("accept", appointments.accept, schemas.ScopedAnswer),
@@ -223,7 +223,8 @@ def _operation(one: Operation) -> dict[str, Any]:
     responses = {str(one.status): _good(one)}
     if SEEN in one.parameters:
         responses["304"] = {"description": "The client has it already."}
-    for status in sorted({401, 429, 500, *one.refusals}):
+    stale = set() if one.method == "get" else {412}
+    for status in sorted({401, 429, 500, *stale, *one.refusals}):
         responses[str(status)] = {
             "description": MEANINGS[status],
             "content": _content("application/problem+json", schemas.Problem),

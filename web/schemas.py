@@ -101,10 +101,27 @@ class Scoped(Given):
     scope: Scope = "one"
 
 
+class Seen(Given):
+    """An appointment as the client has seen it."""
+
+    id: uuid.UUID
+    revision: Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class ScopedWord(Scoped):
+    """The word on requests; with `seen`, which needs a scope of several, only on those that are still like that."""
+
+    seen: Annotated[list[Seen], Field(max_length=MOST_EXPECTED)] | None = None
+
+
 class ScopedAnswer(Scoped):
-    """The answer to a proposal; with its ID only to that very one."""
+    """The answer to a proposal; with its ID only to that very one.
+
+    With `proposals`, which need a scope of several, only to those of them that are still open.
+    """
 
     proposal: uuid.UUID | None = None
+    proposals: Annotated[list[uuid.UUID], Field(max_length=MOST_EXPECTED)] | None = None
 
 
 class NewTime(Scoped):
@@ -278,13 +295,6 @@ class Waits(BaseModel):
 
 
 # ---- being away
-
-
-class Seen(Given):
-    """An appointment as the client has seen it."""
-
-    id: uuid.UUID
-    revision: Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Absence(Given):

@@ -228,3 +228,59 @@ async def test_only_the_supervisee_waits(database: Database, now: datetime, open
     wanted = {"pair_id": str(pair.id), "ranges": [{"from": "2026-11-24T13:00:00Z", "to": "2026-11-24T14:00:00Z"}]}
     await refused(await post(ana, "/api/waits", wanted), 403, "refused.supervisee_waits")
     await refused(await post(dora, "/api/waits", wanted), 404, "refused.pair_not_found")
+
+
+async def test_only_what_was_seen_of_a_series_is_answered(
+    database: Database, now: datetime, open_browser: Open
+) -> None:
+    pair = await add_pair(database, now=now)
+    ana, bruno = await open_browser(pair.supervisor), await open_browser(pair.supervisee)
+    body = await (await post(bruno, "/api/series", {"slot": slot(pair), "rule": WEEKLY})).json()
+    paths = [f"/api/appointments/{one['id']}" for one in body["items"]]
+    seen = [{"id": one["id"], "revision": one["revision"]} for one in body["items"]]
+    await post(bruno, f"{paths[1]}/reschedule", {"starts_at": "2026-12-01T14:00:00Z"})
+    confirmed = await (await post(ana, f"{paths[0]}/confirm", {"scope": "all", "seen": seen})).json()
+    assert [one["id"] for one in confirmed["items"]] == [seen[0]["id"], seen[2]["id"], seen[3]["id"]]
+    await post(ana, f"{paths[1]}/confirm")
+    await refused(await post(ana, f"{paths[0]}/confirm", {"scope": "all", "seen": seen}), 412, "refused.stale")
+    await refused(await post(ana, f"{paths[0]}/decline", {"seen": seen}), 422, "web.refused.members")
+
+    later = {"starts_at": "2026-11-24T15:00:00Z", "scope": "all"}
+    moved = await (await post(ana, f"{paths[0]}/reschedule", later)).json()
+    shown = [one["proposal"]["id"] for one in moved["items"]]
+    assert len(shown) == 4
+    await post(ana, f"{paths[2]}/reschedule", {"starts_at": "2026-12-08T17:00:00Z"})
+    await refused(await post(bruno, f"{paths[0]}/accept", {"proposals": shown}), 422, "web.refused.members")
+    accepted = await (await post(bruno, f"{paths[0]}/accept", {"scope": "all", "proposals": shown})).json()
+    assert [one["id"] for one in accepted["items"]] == [seen[0]["id"], seen[1]["id"], seen[3]["id"]]
+    gone = {"scope": "all", "proposals": shown}
+    await refused(await post(bruno, f"{paths[2]}/refuse", gone), 412, "refused.stale")
+    await refused(await post(ana, f"{paths[2]}/withdraw", gone), 412, "refused.stale")
+
+
+async def test_a_condition_that_nothing_can_meet_is_not_met(
+    database: Database, now: datetime, open_browser: Open
+) -> None:
+    pair = await add_pair(database, now=now)
+    ana, bruno = await open_browser(pair.supervisor), await open_browser(pair.supervisee)
+    home = f"/api/supervisors/{pair.supervisor.id}"
+    day = {"kind": "time_off", "first_on": "2026-12-01", "last_on": "2026-12-01"}
+    exception = await (await post(ana, f"{home}/availability/exceptions", day)).json()
+    one = f"{home}/availability/exceptions/{exception['id']}"
+    away = {"from": "2026-12-24", "to": "2026-12-24", "then": "cancel", "expected": []}
+    wait = {"pair_id": str(pair.id), "ranges": [{"from": "2026-12-01T00:00:00Z", "to": "2026-12-02T00:00:00Z"}]}
+    waiting = await (await post(bruno, "/api/waits", wait)).json()
+    tries = [
+        (ana, "DELETE", one, None),
+        (ana, "POST", f"{home}/away", away),
+        (bruno, "POST", "/api/waits", wait),
+        (bruno, "DELETE", f"/api/waits/{waiting['id']}", None),
+        (bruno, "POST", f"/api/waits/{waiting['id']}/pass", {}),
+        (bruno, "POST", "/api/appointments", slot(pair)),
+    ]
+    for browser, method, path, sent in tries:
+        await refused(await call(browser, method, path, sent, If_Match='"x"'), 412, "refused.stale")
+    assert [found["id"] for found in (await get(ana, f"{home}/availability"))["exceptions"]] == [exception["id"]]
+    assert [found["id"] for found in (await get(bruno, "/api/waits"))["items"]] == [waiting["id"]]
+    assert (await get(bruno, "/api/supervisee/appointments"))["items"] == []
+    assert (await call(ana, "DELETE", one, If_Match="*")).status == 204

@@ -3,13 +3,15 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from dataclasses import replace
+from typing import Never, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel
 
 from supervision.appointments import Appointment
-from supervision.errors import Refused
+from supervision.db import Transaction
+from supervision.errors import Refused, Stale
 from supervision.series import Clash
 from supervision.texts import Reader
 from web import problems, repeats, schemas
@@ -23,10 +25,21 @@ Result = TypeVar("Result")
 
 
 async def change(
-    request: web.Request, asked: Change[Result], answer: Callable[[Result], Answer], body: Given | None = None
+    request: web.Request,
+    asked: Change[Result],
+    answer: Callable[[Result], Answer],
+    body: Given | None = None,
+    *,
+    tagged: bool = False,
 ) -> web.Response:
-    """Carry out what is asked for, and answer; with an `Idempotency-Key` a refusal is an answer that is kept too."""
+    """Carry out what is asked for, and answer; with an `Idempotency-Key` a refusal is an answer that is kept too.
+
+    `tagged` says that the act itself looks at `If-Match`. What is changed otherwise has no tag, so that none can match
+    (RFC 9110, section 13.1.1): refused as stale.
+    """
     reader = visitor(request).reader
+    if not tagged and not requests.agrees(requests.tags(request, "If-Match"), ()):
+        asked = replace(asked, act=_refuse_stale)
 
     def refuse(refused: Refused) -> Answer:
         problem = problems.of_refusal(reader, refused)
@@ -35,6 +48,10 @@ async def change(
     key = request.headers.get("Idempotency-Key")
     repeat = None if key is None else _recognise(request, key, body)
     return respond(await carry_out(request, asked, answer, repeat, refuse))
+
+
+async def _refuse_stale(_: Transaction) -> Never:
+    raise Stale
 
 
 def respond(answer: Answer) -> web.Response:

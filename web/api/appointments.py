@@ -89,27 +89,29 @@ async def show(request: web.Request) -> web.Response:
 
 async def confirm(request: web.Request) -> web.Response:
     """The supervisor agrees to a request."""
-    body = await requests.body(request, schemas.Scoped)
+    body = await requests.body(request, schemas.ScopedWord)
     actor, at, identifier, scope = *_asked(request), Scope(body.scope)
+    seen = _seen(body)
     return await _change(
         request,
         "confirm",
         body,
         lambda tx, revision: appointments.confirm(tx, actor, identifier, now=at, if_revision=revision),
-        lambda tx, revision: groups.confirm(tx, actor, identifier, scope, now=at, if_revision=revision),
+        lambda tx, revision: groups.confirm(tx, actor, identifier, scope, now=at, if_revision=revision, seen=seen),
     )
 
 
 async def decline(request: web.Request) -> web.Response:
     """The supervisor says no to a request, or the supervisee to what was booked on their behalf."""
-    body = await requests.body(request, schemas.Scoped)
+    body = await requests.body(request, schemas.ScopedWord)
     actor, at, identifier, scope = *_asked(request), Scope(body.scope)
+    seen = _seen(body)
     return await _change(
         request,
         "decline",
         body,
         lambda tx, revision: appointments.decline(tx, actor, identifier, now=at, if_revision=revision),
-        lambda tx, revision: groups.decline(tx, actor, identifier, scope, now=at, if_revision=revision),
+        lambda tx, revision: groups.decline(tx, actor, identifier, scope, now=at, if_revision=revision, seen=seen),
     )
 
 
@@ -155,12 +157,15 @@ async def accept(request: web.Request) -> web.Response:
     """Agree to the proposal: the appointment is at the new time from now on, and confirmed."""
     body = await requests.body(request, schemas.ScopedAnswer)
     actor, at, identifier, scope = *_asked(request), Scope(body.scope)
+    shown = _shown(body)
     return await _change(
         request,
         "accept",
         body,
         lambda tx, _: moves.accept(tx, actor, identifier, now=at, if_proposal=body.proposal),
-        lambda tx, _: groups.accept(tx, actor, identifier, scope, now=at, if_proposal=body.proposal),
+        lambda tx, _: groups.accept(
+            tx, actor, identifier, scope, now=at, if_proposal=body.proposal, if_proposals=shown
+        ),
     )
 
 
@@ -168,12 +173,15 @@ async def refuse(request: web.Request) -> web.Response:
     """Say no to the proposal; the old time stands."""
     body = await requests.body(request, schemas.ScopedAnswer)
     actor, at, identifier, scope = *_asked(request), Scope(body.scope)
+    shown = _shown(body)
     return await _change(
         request,
         "refuse",
         body,
         lambda tx, _: moves.refuse(tx, actor, identifier, now=at, if_proposal=body.proposal),
-        lambda tx, _: groups.refuse(tx, actor, identifier, scope, now=at, if_proposal=body.proposal),
+        lambda tx, _: groups.refuse(
+            tx, actor, identifier, scope, now=at, if_proposal=body.proposal, if_proposals=shown
+        ),
     )
 
 
@@ -181,12 +189,15 @@ async def withdraw(request: web.Request) -> web.Response:
     """Take one's own proposal back; the old time stands."""
     body = await requests.body(request, schemas.ScopedAnswer)
     actor, at, identifier, scope = *_asked(request), Scope(body.scope)
+    shown = _shown(body)
     return await _change(
         request,
         "withdraw",
         body,
         lambda tx, _: moves.withdraw(tx, actor, identifier, now=at, if_proposal=body.proposal),
-        lambda tx, _: groups.withdraw(tx, actor, identifier, scope, now=at, if_proposal=body.proposal),
+        lambda tx, _: groups.withdraw(
+            tx, actor, identifier, scope, now=at, if_proposal=body.proposal, if_proposals=shown
+        ),
     )
 
 
@@ -269,8 +280,22 @@ async def _change(
                 return answers.of_appointment(changed, 200)
 
     return await answers.change(
-        request, Change(f"appointment.{action}", "appointment", identifier, act_if_match), answer, body
+        request, Change(f"appointment.{action}", "appointment", identifier, act_if_match), answer, body, tagged=True
     )
+
+
+def _seen(body: schemas.ScopedWord) -> dict[uuid.UUID, int] | None:
+    """Raises NotUnderstood where one appointment alone is meant: its revision is what `If-Match` is for."""
+    if body.seen is not None and body.scope == "one":
+        raise requests.not_understood("seen")
+    return None if body.seen is None else {one.id: one.revision for one in body.seen}
+
+
+def _shown(body: schemas.ScopedAnswer) -> set[uuid.UUID] | None:
+    """Raises NotUnderstood where one appointment alone is meant: its proposal is what `proposal` is for."""
+    if body.proposals is not None and body.scope == "one":
+        raise requests.not_understood("proposals")
+    return None if body.proposals is None else set(body.proposals)
 
 
 async def _check_slot(tx: Transaction, actor: Actor, identifier: uuid.UUID, wanted: schemas.NewTime) -> None:

@@ -45,7 +45,7 @@ async def change_availability(request: web.Request) -> web.Response:
         return await _availability(tx, supervisor)
 
     asked = Change("availability.save", "person", path_id(request), act)
-    return await answers.change(request, asked, _answer, body)
+    return await answers.change(request, asked, _answer, body, tagged=True)
 
 
 async def add_exception(request: web.Request) -> web.Response:

@@ -53,7 +53,7 @@ async def change_settings(request: web.Request) -> web.Response:
         await policies.set_pair(tx, actor, pair_id, lengths=lengths, approval=approval, now=at)
         return await _settings(tx, request)
 
-    return await answers.change(request, Change("pair.settle", "pair", pair_id, act), _answer, body)
+    return await answers.change(request, Change("pair.settle", "pair", pair_id, act), _answer, body, tagged=True)
 
 
 async def _settings(tx: Transaction, request: web.Request) -> schemas.PairSettings:
