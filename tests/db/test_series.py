@@ -385,8 +385,10 @@ async def test_strangers_and_closed_pairs_book_none(database: Database, now: dat
         await book(database, pair, now, by=await add_person(database, "Clara", ["supervisee"], now=now))
     with pytest.raises(NotUnderstood, match=r"refused\.length"):
         await book(database, pair, now, length=51)
+    async with database.transaction() as tx:
+        await pairs.archive(tx, SYSTEM, pair.id, now=now)
     with pytest.raises(PairArchived):
-        await book(database, replace(pair, status=type(pair.status).ARCHIVED), now)
+        await book(database, pair, now)
 
 
 async def test_ten_thousand_are_refused_before_the_database_is_asked(database: Database, now: datetime) -> None:
