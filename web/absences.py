@@ -25,7 +25,11 @@ async def page(request: web.Request, refused: Refused | None = None) -> web.Resp
     me, at = person(request, Role.SUPERVISOR), now(request)
     typed = fields.typed_of(request)
     texts = [typed[name] or request.query.get(name, "") for name in ("first", "last")]
-    days = _days(*texts)
+    days = None
+    try:
+        days = _days(*texts)
+    except NotUnderstood as error:
+        refused = refused or error
     rows: list[views.Row] = []
     coming = []
     async with database(request).transaction() as tx:
@@ -44,7 +48,7 @@ async def page(request: web.Request, refused: Refused | None = None) -> web.Resp
         request,
         "away.html",
         status=problems.status_of(refused) if refused else 200,
-        alert=refused or (NotUnderstood("web.refused.day") if any(texts) and not days else None),
+        alert=refused,
         first=texts[0],
         last=texts[1],
         days=days,
@@ -84,8 +88,11 @@ async def go(request: web.Request) -> web.Response:
 
 
 def _days(first: str, last: str) -> tuple[date, date] | None:
-    one, other = views.read_day(first), views.read_day(last or first)
-    return (one, other) if one and other else None
+    """Both days; none where nothing is typed. Raises NotUnderstood for what is no day."""
+    if not first and not last:
+        return None
+    one = fields.understand_day(first)
+    return one, fields.understand_day(last) if last else one
 
 
 ROUTES = [

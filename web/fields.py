@@ -22,6 +22,8 @@ MINUTES = {"m": 1, "h": 60, "d": 1440}
 DURATION = re.compile(r"(\d{1,5})\s*([^\W\d]*)\.?")
 CLOCK = r"(\d{1,2})(?:[:h.](\d\d)?)?"
 RANGE = re.compile(rf"{CLOCK}\s*(?:-|–|—|a|às|to)\s*{CLOCK}")
+ISO_DAY = re.compile(r"(?P<year>[0-9]{4})-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})")
+TYPED_DAY = re.compile(r"(?P<day>[0-9]{1,2})[/.](?P<month>[0-9]{1,2})[/.](?P<year>[0-9]{4})")
 YEARS = range(2000, 2900)
 
 
@@ -116,15 +118,22 @@ def read_day(request: web.Request, name: str) -> date:
 
 def read_optional_day(request: web.Request, name: str) -> date | None:
     text = text_of(request, name)
-    if not text:
-        return None
-    try:
-        day = date.fromisoformat(text)
-    except ValueError as error:
-        raise NotUnderstood("web.refused.day") from error
-    if day.year not in YEARS:
+    return understand_day(text) if text else None
+
+
+def understand_day(text: str) -> date:
+    """A day as a date field sends it (ISO 8601), or typed as `24/11/2026` where a browser has no such field.
+
+    Raises NotUnderstood, which tells a day that is none from a date that does not exist.
+    """
+    found = ISO_DAY.fullmatch(text) or TYPED_DAY.fullmatch(text)
+    if found is None or int(found["year"]) not in YEARS:
         raise NotUnderstood("web.refused.day")
-    return day
+    year, month, day = (int(found[part]) for part in ("year", "month", "day"))
+    try:
+        return date(year, month, day)
+    except ValueError as error:
+        raise NotUnderstood("web.refused.no_such_day", day=f"{day:02}", month=f"{month:02}", year=year) from error
 
 
 def read_optional_clock(request: web.Request, name: str) -> time | None:

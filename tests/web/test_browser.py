@@ -178,7 +178,7 @@ async def test_booking_confirming_moving_and_cancelling(database: Database, now:
     await ana.get_by_role("button", name="Propor").click()
     await expect(ana.get_by_role("status")).to_have_text("Novo horário proposto. O atual vale até ser aceito.")
     await bruno.goto("/appointments")
-    await expect(bruno.get_by_role("heading", level=1)).to_have_text("1 request waits for you")
+    await expect(bruno.get_by_role("heading", level=1)).to_have_text("1 proposal waits for you")
     await bruno.get_by_role("button", name="Accept").click()
     await expect(bruno.get_by_role("status")).to_have_text("Accepted. The new time goes to both of you by mail.")
     moved = datetime(2026, 11, 28, 11, 30, tzinfo=UTC)

@@ -392,7 +392,9 @@ async def test_a_supervisor_books_outside_her_hours(database: Database, now: dat
         ({}, 422, "Escolha um horário. Nada foi alterado."),
         ({"day": "2026-11-20", "clock": "10:00"}, 403, "Esse horário já passou. Nada foi alterado."),
         ({"day": "2026-11-28", "clock": ""}, 422, "Falta uma hora, como 14:30. Nada foi alterado."),
-        ({"day": "x", "clock": "10:00"}, 422, "Falta um dia, como 2026-11-24. Nada foi alterado."),
+        ({"day": "x", "clock": "10:00"}, 422, "Falta um dia, como 24/11/2026. Nada foi alterado."),
+        ({"day": "31/02/2026", "clock": "10:00"}, 422, "31/02/2026 não existe no calendário. Nada foi alterado."),
+        ({"day": "2026-02-31", "clock": "10:00"}, 422, "31/02/2026 não existe no calendário. Nada foi alterado."),
         (
             {"day": "2026-11-28", "clock": "10:00", "repeat": "", "count": "5"},
             422,
@@ -601,6 +603,18 @@ async def test_days_off_that_make_no_sense_are_told(
     assert 'method="post" action="/away"' not in ana.page
 
 
+async def test_a_day_that_does_not_exist_is_named_as_the_reader_writes_it(
+    database: Database, now: datetime, open_browser: Open
+) -> None:
+    pair = await add_pair(database, now=now)
+    ana = await open_browser(pair.supervisor)
+    for typed in ("2027-02-31", "31/2/2027", "31.02.2027"):
+        assert (await ana.get(f"/away?first={typed}")).status == 422
+        assert "31/02/2027 não existe no calendário. Nada foi alterado." in ana.page
+    form = await look_away(ana, "24/12/2026", "6.1.2027")
+    assert (form["first"], form["last"]) == ("2026-12-24", "2027-01-06")
+
+
 @pytest.mark.parametrize("expected", ["x", "a:b", "1:2:3", "0" * 3000])
 async def test_an_expectation_that_makes_no_sense_changes_nothing(
     database: Database, now: datetime, open_browser: Open, expected: str
@@ -717,7 +731,7 @@ async def test_a_series_that_is_proposed_to_move_is_one_question_too(
         await shifts.reschedule(tx, supervisor, first.id, TEN + HOUR, Scope.ALL, skip=False, now=now)
     bruno = await open_browser(pair.supervisee)
     await bruno.get("/appointments")
-    assert card(bruno.page, "asks")[0] == "1 request waits for you"
+    assert card(bruno.page, "asks")[0] == "1 proposal waits for you"
     link = f"/appointments/{first.id}?scope=all"
     assert link in bruno.page
     await bruno.get(link)
