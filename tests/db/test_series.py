@@ -22,6 +22,7 @@ from supervision import (
     ledgers,
     moves,
     notifications,
+    pairs,
     repetitions,
     series,
     shifts,
