@@ -7,9 +7,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from supervision import availability
+from sqlalchemy import delete, update
+
+from supervision import availability, policies
 from supervision.appointments import Appointment
+from supervision.audit import Actor
 from supervision.errors import SlotTaken
+from supervision.models import Status, appointments, holds, waits
 from supervision.pairs import Pair
 from supervision.people import Person
 from supervision.texts import Moments, Span, reader, refusal
@@ -102,17 +106,33 @@ class Seats:
     def pair(self) -> Pair:
         return self.theirs.pair
 
+    @property
+    def practice(self) -> Practice:
+        return self.theirs.practice
+
+    async def fall_silent(self) -> None:
+        """Return when both have heard every answer to what was said here before."""
+        await self.ana.send("!language")
+        for voice in (self.ana, self.theirs):
+            while await voice.answer(0) != self.ana.says("language.which"):
+                pass
+
 
 @asynccontextmanager
-async def open_rooms(practice: Practice, count: int) -> AsyncIterator[Sequence[Seats]]:
-    """Ana with her first so many supervisees, all in their rooms, the bot's introductions heard and keys shared."""
+async def open_rooms(practice: Practice) -> AsyncIterator[Sequence[Seats]]:
+    """Ana with three supervisees, all in their rooms, the bot's introductions heard and keys shared.
+
+    She can be booked a year ahead, so that many rounds find an hour of their own.
+    """
     ana = await practice.add_person("Ana", ["supervisor"], language="pt-BR", time_zone="America/Sao_Paulo")
     pairs = [
         await practice.add_pair(
             ana, await practice.add_person(name, ["supervisee"], language=language, time_zone=time_zone)
         )
-        for name, language, time_zone in PLACES[:count]
+        for name, language, time_zone in PLACES
     ]
+    async with practice.database.transaction() as tx:
+        await policies.set_rules(tx, Actor(ana.id, "web"), ana.id, {"horizon": 365}, now=datetime.now(UTC))
     async with AsyncExitStack() as stack:
         hers = await stack.enter_async_context(practice.phone(ana))
         found = []
@@ -122,9 +142,19 @@ async def open_rooms(practice: Practice, count: int) -> AsyncIterator[Sequence[S
             for voice in (seats.ana, seats.theirs):
                 await voice.phone.join(voice.room)
                 await voice.phone.next_message(practice.bot, lambda one: one.msgtype == "m.text", room_id=voice.room)
-            for voice in (seats.ana, seats.theirs):
-                await voice.send("!language")
-                for listener in (seats.ana, seats.theirs):
-                    assert await listener.answer(0) == voice.says("language.which")
+            assert await seats.theirs.ask("!language") == seats.theirs.says("language.which")
+            await seats.fall_silent()
             found.append(seats)
         yield found
+
+
+async def clear(rooms: Sequence[Seats]) -> None:
+    """Have nothing booked and nobody wait, without a word about it, and all heard that was said before."""
+    async with rooms[0].practice.database.transaction() as tx:
+        await tx.execute(delete(holds))
+        unproposed = {column.name: None for column in appointments.c if column.name.startswith("propos")}
+        await tx.execute(update(appointments).values(status=Status.CANCELLED, **unproposed))
+        unoffered = {column.name: None for column in waits.c if column.name.startswith("offer")}
+        await tx.execute(update(waits).values(ended_at=datetime.now(UTC), **unoffered))
+    for seats in rooms:
+        await seats.fall_silent()
