@@ -360,6 +360,18 @@ async def fill(database: Database, pair: Pair, now: datetime) -> tuple[uuid.UUID
     return several.booked[0].id, several.series_id
 
 
+@pytest.mark.parametrize("width", [360, 800, 1024])
+async def test_two_ranges_of_a_weekday_stand_in_full_in_their_field(
+    database: Database, now: datetime, look: Look, width: int
+) -> None:
+    pair = await add_pair(database, now=now)
+    page = await look(pair.supervisor, width=width)
+    await page.goto("/hours")
+    field = page.get_by_label("segunda-feira")
+    await field.fill("09:00–12:00, 14:00–18:00")
+    assert await field.evaluate("field => field.scrollWidth - field.clientWidth") == 0
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (360, "dark"), (1024, "light"), (1024, "dark")])
 async def test_every_page_fits_and_can_be_read(
     database: Database, now: datetime, look: Look, width: int, scheme: str
