@@ -49,8 +49,8 @@ async def answer(talk: Talk, command: Command) -> Reply:
             return await settling.settings(talk, command)
         case commands.Availability():
             return await settling.hours(talk, command)
-        case commands.Appointments():
-            return await lists.coming(talk)
+        case commands.Appointments(when):
+            return await lists.coming(talk, when)
         case commands.Dashboard():
             return say("dashboard.link", url=talk.dashboard)
         case commands.Language(language):

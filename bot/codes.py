@@ -6,7 +6,7 @@ from typing import Any
 
 from bot.replies import Ask, Reply, say
 from bot.talks import Talk
-from supervision import questions
+from supervision import audit, questions
 from supervision.models import Question
 from supervision.questions import Asked
 
@@ -29,13 +29,19 @@ async def agree(talk: Talk, kind: Question, code: str) -> Asked | Reply:
     """
     asked = await questions.last(talk.tx, talk.person.id, talk.pair.id, kind, now=talk.now, unanswered=True)
     if asked is None or asked.code is None:
-        return say("code.none")
+        return await _wrong(talk, "code.none")
     if secrets.compare_digest(asked.code, code):
         await questions.answer(talk.tx, asked, now=talk.now)
         return asked
     wrong = int(asked.details.get("wrong", 0)) + 1
     await questions.note(talk.tx, asked, {**asked.details, "wrong": wrong})
     if wrong < MOST_WRONG:
-        return say("code.wrong")
+        return await _wrong(talk, "code.wrong")
     await questions.answer(talk.tx, asked, now=talk.now)
-    return say("code.closed")
+    return await _wrong(talk, "code.closed")
+
+
+async def _wrong(talk: Talk, key: str) -> Reply:
+    """Say no to a code, and note that it was tried."""
+    await audit.record(talk.tx, talk.actor, "command", "pair", talk.pair.id, now=talk.now, success=False, reason=key)
+    return say(key)

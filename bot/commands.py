@@ -139,7 +139,9 @@ class Availability:
 
 @dataclass(frozen=True)
 class Appointments:
-    pass
+    """`when` is a time to look at; None for all that comes."""
+
+    when: When | None = None
 
 
 @dataclass(frozen=True)
@@ -267,6 +269,11 @@ SCOPES: tuple[tuple[Scope, str], ...] = (
 )
 LEADING = tuple((name, re.compile(rf"(?:{said})(?=$|[ ,:;–-])", re.ASCII)) for name, said in SCOPES)
 TRAILING = tuple((name, re.compile(rf"(?:^|[ ,]+)(?:{said})$", re.ASCII)) for name, said in SCOPES)
+QUANTITY = re.compile(
+    r"(?:(?:all|everything|every|each|both|tod[oa]s?|tudo|cada|amb[oa]s)(?!\w)"
+    r"|(?:e|and|,|&)? ?#?\d+(?:[ ,e&]+#?\d+)*$)",
+    re.ASCII,
+)
 APART = " ,:;–-"
 CODE = re.compile(r"#?(?P<code>\d{4})(?: (?P<then>[a-z]+))?", re.ASCII)
 THEN: dict[str, Literal["cancel", "propose"]] = {
@@ -276,7 +283,7 @@ THEN: dict[str, Literal["cancel", "propose"]] = {
 ANSWERS: dict[str, type[Confirm | Accept | Decline]] = {"confirm": Confirm, "accept": Accept, "decline": Decline}
 ENDS = frozenset({"off", "sair", "sai", "leave", "stop", "parar", "end"})
 TAKES = {"sim": True, "yes": True, "quero": True, "nao": False, "no": False}
-LONGEST = 500
+LONGEST = 700  # characters, so that a place that is too long is seen to be
 
 
 def parse(text: str, bot_name: str = "visavis") -> Command | None:
@@ -339,11 +346,16 @@ def _read(name: str, rest: str) -> Command:
         case "availability":
             return _availability(argument)
         case "appointments":
-            return Appointments()
+            return _appointments(argument)
         case "dashboard":
             return Dashboard()
         case _:
             return Language(LANGUAGES.get(argument)) if not argument or argument in LANGUAGES else Incomplete(name)
+
+
+def _appointments(argument: str) -> Command:
+    when = read(f"em {argument}" if argument in MONTHS else argument)
+    return Incomplete("appointments") if argument and when is None else Appointments(when)
 
 
 def _slots(argument: str) -> Command:
@@ -405,7 +417,8 @@ def _answer(name: str, argument: str) -> Command:
 
 def _cancel(rest: str) -> Command:
     """`1`, `1 all`, `1 a reason`. Words for a part of the series count only right behind the number and alone, or with
-    a comma or colon before the reason: "all of us are ill" is a reason.
+    a comma or colon before the reason. What else begins with a quantity, or is a mere number, is asked back: it
+    may mean more than one appointment.
     """
     first, _, reason = rest.partition(" ")
     number = _number(first)
@@ -417,6 +430,8 @@ def _cancel(rest: str) -> Command:
         if found and (found.end() == len(said) or said[found.end() :].lstrip()[0] in APART):
             behind = re.split(r"[,:;–-]", reason, maxsplit=1)[1:]
             return Cancel(number, behind[0].strip()[:300] or None if behind else None, scope)
+    if QUANTITY.match(said):
+        return Incomplete("cancel_reason")
     return Cancel(number, reason.strip()[:300] or None)
 
 
@@ -459,13 +474,13 @@ def _waitlist(argument: str) -> Command:
 
 
 def _away(argument: str) -> Command:
-    """`20/12 to 10/1`, or `4821 cancel`; the code alone is asked back what to do."""
+    """`20/12 to 10/1`, or `4821 cancel`; a code with another word, or alone, is asked back what to do."""
     if not argument:
         return Away()
     found = CODE.fullmatch(argument)
     if found:
         then = THEN.get(found["then"] or "")
-        return Away(None, found["code"], then) if then or not found["then"] else Incomplete("away")
+        return Away(None, found["code"], then)
     period = read_period(argument)
     return Away(period) if period else Incomplete("away")
 

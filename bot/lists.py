@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from bot import whens
 from bot.replies import DIGITS, Ask, Line, Reply, say
 from bot.talks import Talk
+from bot.whens import Ranges, When
 from supervision import appointments, queries, questions
 from supervision.appointments import OPEN, Appointment
 from supervision.db import Transaction
@@ -18,17 +20,32 @@ from supervision.questions import Asked
 from supervision.texts import Key, Span
 
 MOST_TIMES = 10
+MOST_ROWS = 12
 PAST = timedelta(days=30)
+AHEAD = 366  # days in which a time without a day is looked for
 
 
-async def lines(tx: Transaction, pair: Pair, person: Person, found: Sequence[Appointment]) -> list[Line]:
-    """Each appointment, numbered from 1, with its status, an open proposal, and the series it belongs to."""
-    rules = await queries.rules_of_series(tx, {one.series_id for one in found if one.series_id})
-    return [_line(number, one, pair, person, rules) for number, one in enumerate(found, start=1)]
+async def lines(
+    tx: Transaction, pair: Pair, person: Person, found: Sequence[Appointment], dashboard: str | None = None
+) -> list[Line]:
+    """Each appointment, numbered from 1, with its status, an open proposal, and the series it belongs to.
+
+    Of many only the first twelve, and how many more there are: on the dashboard, where that is given.
+    """
+    shown = found[:MOST_ROWS]
+    rules = await queries.rules_of_series(tx, {one.series_id for one in shown if one.series_id})
+    listed = [_line(number, one, pair, person, rules) for number, one in enumerate(shown, start=1)]
+    more = {"count": len(found) - len(shown)}
+    if more["count"] == 0:
+        return listed
+    if dashboard is None:
+        return [*listed, Line("list.more", {**more})]
+    return [*listed, Line("appointments.more", {**more, "url": dashboard})]
 
 
 def question(found: Sequence[Appointment], kind: Question = Question.PICK_APPOINTMENT) -> Ask:
-    """What a list's numbers stand for, and how it stood when it was shown."""
+    """What the numbers of the rows that are shown stand for, and how they stood then."""
+    found = found[:MOST_ROWS]
     return Ask(kind, [one.starts_at for one in found], choices=[one.id for one in found], details=_as_shown(found))
 
 
@@ -40,11 +57,15 @@ def times(instants: Sequence[tuple[datetime, datetime]], other_zone: str) -> tup
     return *shown, Line("list.more", {"count": len(instants) - MOST_TIMES})
 
 
-async def coming(talk: Talk) -> Reply:
-    """All that is open with the other, to be answered by a number."""
-    found = await queries.coming(talk.tx, talk.person.id, now=talk.now, pair_id=talk.pair.id)
+async def coming(talk: Talk, when: When | None = None) -> Reply:
+    """All that is open with the other, or what of it begins in a time that was named; to be answered by a number."""
+    found = await _open(talk)
+    if when is not None:
+        meant = whens.resolve(when, talk.now, talk.person.zone, ahead=AHEAD)
+        named = meant if isinstance(meant, Ranges) else Ranges(tuple(map(whens.minute, meant.at)))
+        found = [one for one in found if named.fit(one.starts_at)]
     if not found:
-        return say("appointments.none", other=talk.other.name)
+        return say("appointments.none" if when is None else "appointments.none_then", other=talk.other.name)
     return await _listed(talk, found)
 
 
@@ -66,7 +87,10 @@ async def pick(talk: Talk, number: int | None, what: str, *, together: bool = Fa
             return found[0]
     if not found:
         return _none(talk, what)
-    return await _listed(talk, found, what)
+    reply = await _listed(talk, found, what)
+    if number is None or number <= len(found):
+        return reply
+    return Reply((Line("appointments.no_row", {"number": number}), *reply.lines), reply.ask)
 
 
 async def pick_past(talk: Talk, number: int | None) -> Appointment | Reply:
@@ -105,7 +129,8 @@ async def _anew(talk: Talk, what: str, found: Sequence[Appointment], key: str) -
 async def _listed(talk: Talk, found: Sequence[Appointment], which: str | None = None) -> Reply:
     head = Line("appointments.head", {"other": talk.other.name, "city": talk.city()})
     foot = () if which is None else (Line(f"appointments.which_{which}"),)
-    return Reply((head, *await lines(talk.tx, talk.pair, talk.person, found), *foot), question(found))
+    listed = await lines(talk.tx, talk.pair, talk.person, found, talk.dashboard)
+    return Reply((head, *listed, *foot), question(found))
 
 
 async def _open(talk: Talk) -> list[Appointment]:

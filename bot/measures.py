@@ -5,18 +5,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bot.phrases import WEEKDAY, WEEKDAYS, plain, read_period, spell
-from bot.whens import Period
+from bot.whens import Period, When
 
 DAY = 24 * 60  # minutes
-LONGEST_PLACE = 200  # characters
-
 Hours = tuple[tuple[int, int], ...]
-Value = int | str | None | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Validity:
+    """The first and the last day of the weekly hours; None where there is no such day."""
+
+    since: When | None = None
+    until: When | None = None
+
+
+Value = int | str | None | tuple[int, ...] | Validity
 
 
 @dataclass(frozen=True)
 class Change:
-    """A policy and what it shall be: minutes, days or numbers; None for no limit, or for what holds otherwise."""
+    """A policy and what it shall be: minutes, days or numbers; None for no limit, or for what holds otherwise.
+
+    `length` and `approval_for_all` are the supervisor's own; `lengths` and `approval` are of the pair alone.
+    """
 
     name: str
     value: Value
@@ -147,9 +158,9 @@ def _on_the_day(minutes: int, half: str | None) -> int:
 NONE = frozenset({"off", "none", "no", "0", "nenhum", "nenhuma", "sem", "sem limite", "no limit", "desligado", "nao"})
 DEFAULT = frozenset({"default", "padrao", "normal", "geral"})
 LENGTH = re.compile(
-    r"(?:(?P<days>\d{1,4}) ?(?:d|days?|dias?)|(?P<weeks>\d{1,3}) ?(?:w|weeks?|semanas?)"
-    r"|(?P<hours>\d{1,4}) ?(?:h|hs|hrs?|hours?|horas?)(?: ?(?P<more>[0-5]?\d)(?: ?(?:m|min|mins|minutos?|minutes?))?)?"
-    r"|(?P<minutes>\d{1,5}) ?(?:m|min|mins|minutos?|minutes?))",
+    r"(?:(?P<days>\d{1,9}) ?(?:d|days?|dias?)|(?P<weeks>\d{1,9}) ?(?:w|weeks?|semanas?)"
+    r"|(?P<hours>\d{1,9}) ?(?:h|hs|hrs?|hours?|horas?)(?: ?(?P<more>[0-5]?\d)(?: ?(?:m|min|mins|minutos?|minutes?))?)?"
+    r"|(?P<minutes>\d{1,9}) ?(?:m|min|mins|minutos?|minutes?))",
     re.ASCII,
 )
 
@@ -166,12 +177,12 @@ def read_length(text: str) -> int | None:
 
 
 def _limit(text: str) -> Value:
-    found = re.fullmatch(r"(\d{1,3})(?: .{0,40})?", text, re.ASCII)
+    found = re.fullmatch(r"(\d{1,9})(?: .{0,40})?", text, re.ASCII)
     return None if text in NONE else int(found[1]) if found else NOTHING
 
 
 def _days(text: str) -> Value:
-    found = re.fullmatch(r"(\d{1,4})(?: ?(?:d|days?|dias?))?", text, re.ASCII)
+    found = re.fullmatch(r"(\d{1,9})(?: ?(?:d|days?|dias?))?", text, re.ASCII)
     if found:
         return int(found[1])
     minutes = read_length(text)
@@ -182,7 +193,7 @@ def _lengths(text: str) -> Value:
     if text in DEFAULT:
         return None
     numbers = re.sub(r" ?(?:min|mins|minutos?|minutes?|m)(?!\w)|,|(?<= )(?:e|and|ou|or)(?= )|/", " ", text).split()
-    if not 1 <= len(numbers) <= 10 or not all(re.fullmatch(r"\d{1,4}", number, re.ASCII) for number in numbers):
+    if not 1 <= len(numbers) <= 10 or not all(re.fullmatch(r"\d{1,9}", number, re.ASCII) for number in numbers):
         return NOTHING
     return tuple(int(number) for number in numbers)
 
@@ -217,11 +228,31 @@ def _holidays(text: str) -> Value:
     return " ".join(code.upper() for code in found.groups() if code) if found else NOTHING
 
 
+def _validity(text: str) -> Value:
+    """`1/12 to 30/6`, `01/12 30/06`, `from 1/12`, `until 30/6`, `off`."""
+    if text in NONE:
+        return Validity()
+    edge = EDGE.match(text)
+    if edge:
+        day = read_period(text[edge.end() :])
+        if day is not None and day.last is None:
+            return Validity(until=day.first) if edge["until"] else Validity(since=day.first)
+    first, _, last = text.partition(" ")
+    period = read_period(text)
+    if period is None or period.last is None:
+        period = read_period(f"{first} a {last}") or period
+    return NOTHING if period is None or period.last is None else Validity(period.first, period.last)
+
+
 def _length(text: str) -> Value:
     minutes = read_length(text)
     return NOTHING if minutes is None else minutes
 
 
+EDGE = re.compile(
+    r"(?:(?P<until>until|till|ate(?: o)?)|(?:from|since|desde|de|a partir de|starting)(?: dia)?) ", re.ASCII
+)
+FOR_ALL = re.compile(r" (?:for all|for everybody|for everyone|para tod[oa]s|em geral)$", re.ASCII)
 NOTHING = "?"  # what was said is no such value
 POLICIES: dict[str, tuple[str, Callable[[str], Value]]] = {
     "approval": ("approval aprovacao confirmation confirmacao", _approval),
@@ -239,6 +270,7 @@ POLICIES: dict[str, tuple[str, Callable[[str], Value]]] = {
     "horizon": ("horizon horizonte", _days),
     "grid": ("grid grade", _length),
     "holidays": ("holidays holiday feriados feriado", _holidays),
+    "valid": ("valid validity validade vigencia", _validity),
 }
 POLICY_WORDS = {word: name for name, (words, _) in POLICIES.items() for word in words.split()}
 
@@ -251,6 +283,18 @@ def read_change(text: str) -> Change | None:
     if name is None or not said:
         return None
     if name == "place":
-        return Change(name, "" if plain(said) in NONE else said) if len(said) <= LONGEST_PLACE else None
+        return Change(name, "" if plain(said) in NONE else said)
+    if name in ("lengths", "approval") and FOR_ALL.search(plain(said)):
+        return _for_all(name, FOR_ALL.sub("", plain(said)))
     value = POLICIES[name][1](plain(said))
     return None if value == NOTHING else Change(name, value)
+
+
+def _for_all(name: str, said: str) -> Change | None:
+    """The supervisor's one length, or her approval, of all pairs that have none of their own."""
+    value = POLICIES[name][1](said)
+    if value is None or value == NOTHING:
+        return None
+    if name == "approval":
+        return Change("approval_for_all", value)
+    return Change("length", value[0]) if isinstance(value, tuple) and len(value) == 1 else None

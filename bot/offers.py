@@ -77,9 +77,12 @@ async def within(talk: Talk, when: When, aim: Aim = BOOKING) -> Reply:
 
 
 async def picked(talk: Talk, number: int) -> Picked:
-    """What a number of the list shown last stands for. Raises NotUnderstood where that list is too old."""
-    shown = await questions.last(talk.tx, talk.person.id, talk.pair.id, Question.PICK_SLOT, now=talk.now)
+    """What a number of the list shown last stands for. Raises NotUnderstood where none was, or it is too old."""
+    slots = (Question.PICK_SLOT,)
+    shown = await questions.last(talk.tx, talk.person.id, talk.pair.id, *slots, now=talk.now, expired=True)
     if shown is None:
+        raise NotUnderstood("book.no_list")
+    if shown.expires_at <= talk.now:
         raise NotUnderstood("book.outdated")
     if number > len(shown.slots):
         raise NotFound("book.no_such_number", number=number)

@@ -14,7 +14,7 @@ from typing import Any
 from bot import codes, whens
 from bot.commands import Availability as Hours
 from bot.commands import Settings
-from bot.measures import DAY, Change, Extra, Normal, Off, Weekly
+from bot.measures import DAY, Change, Extra, Normal, Off, Validity, Weekly
 from bot.replies import Line, Reply, say
 from bot.talks import Talk
 from supervision import availability, pairs, policies
@@ -22,11 +22,13 @@ from supervision.errors import NotAllowed, NotFound, NotUnderstood
 from supervision.hours import Availability, DatedException, WeeklyRange
 from supervision.models import Approval, Exceptional, Mode, Question
 from supervision.policies import Policies
-from supervision.texts import Key, Minutes, Reader, reader
+from supervision.texts import Minutes, Reader, reader
 
 SHOWN_EXCEPTIONS = 8
 OF_THE_PAIR = ("approval", "lengths")
+DAYS = ("valid_from", "valid_until")
 A_DAY = timedelta(days=1)
+LONGEST_VALIDITY = timedelta(days=300)
 LAST_MINUTE = time(23, 59)
 
 
@@ -40,7 +42,7 @@ async def settings(talk: Talk, command: Settings) -> Reply:
     _require_supervisor(talk)
     if command.change is None:
         return await _agree(talk, command.code or "")
-    details = _change_of(command.change)
+    details = _change_of(command.change, _today(talk))
     key = "settings.ask_pair" if details["act"] == "pair" else "settings.ask_all"
     return await _ask(talk, details, key, "settings")
 
@@ -56,8 +58,11 @@ async def hours(talk: Talk, command: Hours) -> Reply:
     _require_supervisor(talk)
     if command.change is None:
         return await _agree(talk, command.code or "")
-    today = talk.now.astimezone(talk.person.zone).date()
-    return await _ask(talk, _change_of_hours(command.change, today), "settings.ask_all", "availability")
+    return await _ask(talk, _change_of_hours(command.change, _today(talk)), "settings.ask_all", "availability")
+
+
+def _today(talk: Talk) -> date:
+    return talk.now.astimezone(talk.person.zone).date()
 
 
 def _require_supervisor(talk: Talk) -> None:
@@ -67,11 +72,11 @@ def _require_supervisor(talk: Talk) -> None:
 
 async def _ask(talk: Talk, details: dict[str, Any], key: str, word: str) -> Reply:
     """What would be different, line by line, and the code that agrees to it."""
-    before = await _lines(talk)
+    before = await _lines(talk, details)
     trial = await talk.tx.begin_nested()
     try:
         await _apply(talk, details)
-        after = await _lines(talk)
+        after = await _lines(talk, details)
     finally:
         await trial.rollback()
     gone = [line for line in before if line not in after]
@@ -89,23 +94,32 @@ async def _agree(talk: Talk, code: str) -> Reply:
     asked = await codes.agree(talk, Question.CONFIRM_SETTINGS, code)
     if isinstance(asked, Reply):
         return asked
-    before = await _lines(talk)
+    before = await _lines(talk, asked.details)
     await _apply(talk, asked.details)
-    come = [line for line in await _lines(talk) if line not in before]
+    come = [line for line in await _lines(talk, asked.details) if line not in before]
     return Reply((Line("settings.done"), *come))
 
 
-async def _lines(talk: Talk) -> list[Line]:
-    """All that a change here can make different; nothing where the supervisor has no rules yet."""
+async def _lines(talk: Talk, details: Mapping[str, Any]) -> list[Line]:
+    """All that this change can make different; nothing where the supervisor has no rules yet."""
     pair = await pairs.get(talk.tx, talk.pair.id)
     try:
         found = await policies.of(talk.tx, pair)
     except NotFound:
         return []
-    return [*_policies(talk, found), *_hours(talk, found.rules)]
+    for_all = _for_all(found) if details["act"] == "rules" else []
+    return [*_policies(talk, found), *for_all, *_hours(talk, found.rules)]
 
 
-def _change_of(change: Change) -> dict[str, Any]:
+def _for_all(found: Policies) -> list[Line]:
+    """What is hers for all, where this pair has something else."""
+    rules = found.rules
+    asks = "settings.automatic_for_all" if rules.approval is Approval.AUTOMATIC else "settings.approval_for_all"
+    length = Line("settings.length_for_all", {"minutes": Minutes(rules.length)})
+    return [*([Line(asks)] if found.own_approval else []), *([length] if found.own_lengths else [])]
+
+
+def _change_of(change: Change, today: date) -> dict[str, Any]:
     """A policy as it is kept with the question: names of the domain, and numbers, until the code is typed."""
     value = change.value
     match change.name, value:
@@ -115,11 +129,27 @@ def _change_of(change: Change) -> dict[str, Any]:
             return _rules(buffer_after=after)
         case "buffer", (before, after):
             return _rules(buffer_before=before, buffer_after=after)
+        case "approval_for_all", str():
+            return _rules(approval=value)
+        case _, Validity():
+            return _rules(**_validity(value, today))
         case "holidays", str():
             country, _, subdivision = value.partition(" ")
             return _rules(country=country or None, subdivision=subdivision or None)
         case name, _:
             return _rules(**{name: value})
+
+
+def _validity(value: Validity, today: date) -> dict[str, str | None]:
+    """The days as they are kept with the question, in ISO 8601; both None for hours without a first or last day."""
+    since = until = None
+    if value.since is not None:
+        since, until = whens.days_of(whens.Period(value.since, value.until), today, longest=LONGEST_VALIDITY)
+    elif value.until is not None:
+        until = whens.days_of(whens.Period(value.until), today)[1]
+    if value.until is None:
+        until = None
+    return {name: day.isoformat() if day else None for name, day in (("valid_from", since), ("valid_until", until))}
 
 
 def _rules(**changes: object) -> dict[str, Any]:
@@ -143,9 +173,8 @@ async def _apply(talk: Talk, details: Mapping[str, Any]) -> None:
         case "pair":
             await _settle_pair(talk, details)
         case "rules":
-            await policies.set_rules(
-                talk.tx, talk.actor, talk.person.id, details["changes"], now=talk.now, template=talk.template
-            )
+            changes = {name: _value_of(name, value) for name, value in details["changes"].items()}
+            await policies.set_rules(talk.tx, talk.actor, talk.person.id, changes, now=talk.now, template=talk.template)
         case "weekly":
             await _settle_week(talk, details)
         case "except":
@@ -153,6 +182,11 @@ async def _apply(talk: Talk, details: Mapping[str, Any]) -> None:
                 await availability.add_exception(talk.tx, talk.actor, talk.person.id, exception, now=talk.now)
         case _:
             await _make_normal(talk, *_days(details))
+
+
+def _value_of(name: str, value: object) -> object:
+    """A rule's value out of what the question keeps of it."""
+    return date.fromisoformat(value) if name in DAYS and isinstance(value, str) else value
 
 
 async def _settle_pair(talk: Talk, details: Mapping[str, Any]) -> None:
@@ -227,21 +261,44 @@ def _policies(talk: Talk, found: Policies) -> list[Line]:
     lines = [
         Line(approval, {**names, "minutes": Minutes(rules.answer)}),
         Line("settings.lengths", {"lengths": lengths}),
-        Line("settings.notice", {"minutes": Minutes(rules.notice)}),
-        Line("settings.cancel_notice", {"minutes": Minutes(rules.cancel_notice)}),
-        Line("settings.move_notice", {"minutes": Minutes(rules.move_notice)}),
+        _notice("settings.notice", rules.notice),
+        _notice("settings.cancel_notice", rules.cancel_notice),
+        _notice("settings.move_notice", rules.move_notice),
         Line("settings.horizon", {"days": Minutes(rules.horizon * DAY)}),
-        Line("settings.limits", {"day": _limit(rules.day_limit), "week": _limit(rules.week_limit)}),
-        Line("settings.buffer", {"before": Minutes(rules.buffer_before), "after": Minutes(rules.buffer_after)}),
+        _limits(rules),
+        _buffer(rules),
         Line("settings.grid", {"minutes": Minutes(rules.grid)}),
         Line("settings.offer", {"minutes": Minutes(rules.offer)}),
     ]
     mode = "settings.online" if rules.mode is Mode.ONLINE else "settings.in_person"
-    return [*lines, Line(f"{mode}_place" if rules.place else mode, {"place": rules.place})]
+    return [*lines, Line(f"{mode}_place", {"place": _place(talk, rules.place)}) if rules.place else Line(mode)]
 
 
-def _limit(limit: int | None) -> object:
-    return Key("settings.no_limit") if limit is None else limit
+def _notice(key: str, minutes: int) -> Line:
+    return Line(key, {"minutes": Minutes(minutes)}) if minutes else Line(f"{key}_none")
+
+
+def _limits(rules: Availability) -> Line:
+    limits = {"day": rules.day_limit, "week": rules.week_limit}
+    return _by_parts("settings.limits", {name: limit for name, limit in limits.items() if limit is not None})
+
+
+def _buffer(rules: Availability) -> Line:
+    buffers = {"before": rules.buffer_before, "after": rules.buffer_after}
+    return _by_parts("settings.buffer", {name: Minutes(one) for name, one in buffers.items() if one})
+
+
+def _by_parts(key: str, parts: Mapping[str, object]) -> Line:
+    """The sentence for what there is of two: for both, for either, or for none."""
+    named = key if len(parts) == 2 else f"{key}_{next(iter(parts), 'none')}"
+    return Line(named, dict(parts))
+
+
+def _place(talk: Talk, place: str) -> str:
+    """A place, or that each appointment gets its own where it holds `{room}`."""
+    if "{room}" not in place:
+        return place
+    return talk.says.say("settings.own_address", place=place.replace("{room}", "…"))
 
 
 def _hours(talk: Talk, rules: Availability, most: int | None = None) -> list[Line]:

@@ -99,9 +99,17 @@ async def is_known(tx: Transaction, matrix_event_id: str) -> bool:
 
 
 async def answer(tx: Transaction, asked: Asked, *, now: datetime) -> None:
-    """Close a question found by `find` or `last`."""
+    """Close a question found by `find` or `last`. What a code agrees to is not kept: a place could be in it."""
+    values: dict[str, Any] = {"answered_at": now}
+    if asked.code is not None:
+        values["details"] = {}
+    await tx.execute(update(questions).where(questions.c.notification_id == asked.notification_id).values(**values))
+
+
+async def forget_details(tx: Transaction, *, now: datetime) -> None:
+    """Blank what belonged to questions that can be answered no more."""
     await tx.execute(
-        update(questions).where(questions.c.notification_id == asked.notification_id).values(answered_at=now)
+        update(questions).where(questions.c.expires_at <= now, questions.c.details != {}).values(details={})
     )
 
 

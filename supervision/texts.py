@@ -94,6 +94,13 @@ PATTERNS = {
         "dated": "d MMM yyyy",
     },
 }
+# What a rule of the supervisor's is counted in: so many minutes, or a mere number (0).
+RULE_UNITS = {
+    **dict.fromkeys(("length", "grid", "buffer_before", "buffer_after", "notice"), 1),
+    **dict.fromkeys(("cancel_notice", "move_notice", "answer", "offer"), 1),
+    "horizon": 24 * 60,
+    **dict.fromkeys(("day_limit", "week_limit"), 0),
+}
 FAR = timedelta(days=60)  # a day so far ahead, in another year, is told with its year
 
 
@@ -341,6 +348,8 @@ def refusal_line(refused: Refused) -> tuple[str, dict[str, Param]]:
     """A refusal as a key of the catalogue and the parameters of its sentence."""
     key = refused.key
     params: dict[str, Param] = {}
+    if key == "refused.out_of_range" and refused.params["name"] in RULE_UNITS:
+        return _out_of_range(str(refused.params["name"]), refused.params)
     for name, value in refused.params.items():
         match name, value:
             case "alternatives", list():
@@ -355,3 +364,15 @@ def refusal_line(refused: Refused) -> tuple[str, dict[str, Param]]:
             case _, str() | int():
                 params[name] = value
     return key, params
+
+
+def _out_of_range(name: str, bounds: Mapping[str, object]) -> tuple[str, dict[str, Param]]:
+    """A rule by the words for it and its bounds in their unit; from 0 on, the upper one alone."""
+    least, most = int(str(bounds["least"])), int(str(bounds["most"]))
+    unit = RULE_UNITS[name]
+    shown: dict[str, Param] = {
+        "name": Key(f"rule.{name}"),
+        "least": Minutes(least * unit) if unit else least,
+        "most": Minutes(most * unit) if unit else most,
+    }
+    return ("refused.above_range" if least == 0 else "refused.out_of_range"), shown

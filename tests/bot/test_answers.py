@@ -225,7 +225,7 @@ async def test_a_late_cancellation_is_said_to_both(room: Conversation) -> None:
         "cancellation."
     ]
     assert await room.told(room.ana) == [
-        f"Bruno cancelou {DEZ} (São Paulo), fora do prazo de cancelamento. Fica anotado assim.\nMotivo: a cold"
+        f"Bruno cancelou {DEZ} (São Paulo), em cima da hora. Fica anotado assim.\nMotivo: a cold"
     ]
 
 
@@ -241,7 +241,7 @@ async def test_an_absence_is_noted_and_taken_back(room: Conversation) -> None:
     listed = await room.say(room.ana, "!falta")
     assert listed[1] == f"1. {DEZ}, realizada"
     noted = await room.say(room.ana, "!falta 1")
-    assert noted[0].startswith(f"Ausência anotada: {DEZ} (São Paulo).")
+    assert noted[0].startswith(f"Falta anotada: {DEZ} (São Paulo).")
     assert await room.told(room.bruno) == [f"Ana noted that {TEN} (Sao Paulo) was missed."]
     await room.say(room.ana, "!falta 1")
     assert await room.told(room.bruno) == [f"Ana noted that {TEN} (Sao Paulo) took place."]

@@ -121,7 +121,7 @@ async def test_a_proposal_for_a_series_is_refused_or_taken_back(room: Conversati
     await room.say(room.ana, "!remarcar 1 24/11 15:00 todas")
     await room.told(room.bruno)
     back = await room.say(room.ana, "!recusar 1 todas")
-    assert back[0] == "As mudanças não acontecem. Bruno já sabe. Continuam valendo (São Paulo):"
+    assert back[0] == "Os horários não mudam. Bruno já sabe. Continuam valendo (São Paulo):"
     [told] = await room.told(room.bruno)
     assert told.split("\n")[0] == (
         "Ana took back the proposal to move the series to these times (Sao Paulo); the old ones stand."

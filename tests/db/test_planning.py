@@ -351,6 +351,44 @@ async def test_times_far_ahead_are_told_with_their_year(room: Room) -> None:
     ]
 
 
+async def test_a_long_list_shows_a_dozen_and_where_the_rest_is(room: Room) -> None:
+    await room.ana("!series tue 10h weekly 15x")
+    await room.ana("!book 2/12 10:00")
+    listed = await room.hear("!appointments")
+    assert len(listed) == 14
+    assert listed[12].startswith("12. Tue 2 Feb 2027, 10:00–10:50")
+    assert listed[13] == ("- and 4 more; !appointments december shows a month, your dashboard all: http://localhost")
+    assert await room.hear("!cancel 13") == ["The last list has no number 13. Send !appointments to see it again."]
+    december = await room.hear("!appointments december")
+    assert [line.partition(",")[0] for line in december[1:]] == [
+        "1. Tue 1 Dec",
+        "2. Wed 2 Dec",
+        "3. Tue 8 Dec",
+        "4. Tue 15 Dec",
+        "5. Tue 22 Dec",
+        "6. Tue 29 Dec",
+    ]
+    assert await room.hear("!cancel 2") == ["Cancelled: Wed 2 Dec, 10:00–10:50 (Sao Paulo). Ana has been told."]
+    assert (await room.hear("!appointments 2/12"))[0].startswith("There are no appointments with Ana then.")
+
+
+async def test_a_number_before_any_list_is_named(room: Room) -> None:
+    assert await room.hear("!book 99") == ["You have seen no list yet. Send !slots first."]
+    for day in (24, 25, 26):
+        await room.hear(f"!book {day}/11 10:00")
+    said = await room.ana("!confirm 9")
+    assert said[0] == "There is no number 9. These are there:"
+    assert (len(said), said[-1]) == (6, "Which one? Answer !accept 1, with the number.")
+
+
+async def test_an_answer_that_is_none_is_asked_back(room: Room) -> None:
+    await room.ana("!away 24/11 to 27/11")
+    code = room.code
+    assert await room.ana(f"!away {code} postpone") == [
+        f"Cancel the appointments or propose other times? Answer !away {code} cancel or !away {code} move."
+    ]
+
+
 async def test_only_the_supervisor_goes_away(room: Room) -> None:
     for text in ("!away 24/11", "!away 4821 cancel", "!away"):
         assert await room.hear(text) == ["Only the supervisor takes time off here. Nothing was changed."]

@@ -159,7 +159,7 @@ async def test_the_supervisor_sees_what_can_be_booked(database: Database, pair: 
     reply = await hear(database, pair, "!agendar ter de manhã", now, pair.supervisor)
     assert offered(reply) == ["24/11 12:00", "24/11 13:00", "24/11 14:00"]
     assert said(pair, reply, pair.supervisor) == [
-        "Horários em que Bruno pode agendar (São Paulo)",
+        "Horários em que Bruno pode marcar (São Paulo)",
         *(f"{number}. ter., 24/11, {hour:02}:00–{hour:02}:50" for number, hour in ((1, 9), (2, 10), (3, 11))),
         "Responda !agendar 2 ou toque no número para marcar em nome de Bruno, que recebe o aviso e pode recusar.",
     ]

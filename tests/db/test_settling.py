@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from supervision import availability, pairs, policies
+from supervision import availability, jobs, pairs, policies
 from supervision.audit import SYSTEM
 from supervision.db import Database
 from supervision.hours import Availability, DatedException
-from supervision.models import Approval, Exceptional, audit_entries
+from supervision.models import Approval, Exceptional, audit_entries, questions
 from tests.support.sample import OPEN_HOURS, acts, add_pair, add_person
 from tests.support.talking import Room
 
@@ -36,11 +36,11 @@ POLICIES = [
     "- Cancelling: later than 1 day before counts as late",
     "- Moving: at least 2 hours before",
     "- Bookable for the coming 60 days",
-    "- At most any number a day, any number a week",
-    "- Kept free around each: 0 minutes before, 10 minutes after",
+    "- No limit a day or a week",
+    "- Kept free after each: 10 minutes",
     "- A time begins every 1 hour",
     "- A freed time is kept for the waiting list for 4 hours",
-    "- On-line",
+    "- Online",
 ]
 
 
@@ -92,6 +92,15 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
     ("!configurar horizonte 12 semanas", {"horizon": 84}),
     ("!settings place Rua Augusta, 100 {room}", {"place": "Rua Augusta, 100 {room}"}),
     ("!settings holidays br-sp", {"country": "BR", "subdivision": "SP"}),
+    ("!settings length 60 for all", {"length": 60}),
+    ("!configurar aprovacao automatica para todos", {"approval": Approval.AUTOMATIC}),
+]
+VALIDITIES: list[tuple[str, date | None, date | None]] = [
+    ("!settings valid 01/12 30/06", date(2026, 12, 1), date(2027, 6, 30)),
+    ("!configurar validade de 1/12 a 15/12", date(2026, 12, 1), date(2026, 12, 15)),
+    ("!settings valid from 10/12", date(2026, 12, 10), None),
+    ("!configurar vigência até 30/6/2027", None, date(2027, 6, 30)),
+    ("!settings valid off", None, None),
 ]
 
 
@@ -104,6 +113,85 @@ async def test_every_setting_can_be_changed(room: Room) -> None:
         assert done == ["Changed. What holds now:", asked[3]]
         rules = replace(rules, **changes)
         assert await rules_of(room) == rules
+
+
+async def test_weekly_hours_begin_and_end_on_a_day(room: Room) -> None:
+    for text, since, until in VALIDITIES:
+        await room.ana(text)
+        await room.ana(f"!settings {room.code}")
+        assert await rules_of(room) == replace(OPEN_HOURS, valid_from=since, valid_until=until)
+    assert await room.ana("!settings valid 1/12 to 30/6") == [
+        "Then:",
+        "- Weekly hours from Tue 1 Dec on",
+        "- Weekly hours until Wed 30 Jun 2027",
+        "That is for all whom you supervise. What is booked stays.",
+        f"Is that right? Type !settings {room.code}. Until then nothing changes.",
+    ]
+
+
+async def test_what_holds_for_all_is_changed_where_the_room_has_its_own(room: Room) -> None:
+    for text in ("!settings lengths 50 90", "!settings approval automatic"):
+        await room.ana(text)
+        await room.ana(f"!settings {room.code}")
+    assert (await room.ana("!settings length 60 for all"))[:5] == [
+        "Now:",
+        "- Length where nothing else is settled for a room: 50 minutes",
+        "Then:",
+        "- Length where nothing else is settled for a room: 1 hour",
+        "That is for all whom you supervise. What is booked stays.",
+    ]
+    await room.ana(f"!settings {room.code}")
+    assert (await room.ana("!settings approval automatic for all"))[3] == (
+        "- Where nothing else is settled for a room, a booking counts at once"
+    )
+    await room.ana(f"!settings {room.code}")
+    assert await rules_of(room) == replace(OPEN_HOURS, length=60, approval=Approval.AUTOMATIC)
+
+
+async def test_a_place_of_its_own_is_told_in_words(room: Room) -> None:
+    await room.ana("!settings place https://meet.example.org/{room}")
+    await room.ana(f"!settings {room.code}")
+    assert (await room.hear("!settings"))[-1] == (
+        "- Online: an address of its own for each appointment (https://meet.example.org/…)"
+    )
+
+
+async def test_a_code_that_is_wrong_is_noted(room: Room) -> None:
+    await room.ana("!settings 4821")
+    await room.ana("!settings notice 24h")
+    wrong = f"{(int(room.code) + 1) % 10_000:04}"
+    for _ in range(3):
+        await room.ana(f"!settings {wrong}")
+    query = (
+        select(audit_entries.c.reason, audit_entries.c.success)
+        .where(audit_entries.c.action == "command")
+        .order_by(audit_entries.c.id)
+    )
+    async with room.database.transaction() as tx:
+        assert [tuple(row) for row in await tx.execute(query)] == [
+            ("code.none", False),
+            ("code.wrong", False),
+            ("code.wrong", False),
+            ("code.closed", False),
+        ]
+
+
+async def test_what_was_asked_is_kept_no_longer_than_it_can_be_answered(room: Room) -> None:
+    async def kept() -> list[dict[str, Any]]:
+        async with room.database.transaction() as tx:
+            found = await tx.scalars(select(questions.c.details).order_by(questions.c.asked_at))
+            return [details for details in found if details]
+
+    await room.ana("!settings place Rua Augusta, 100")
+    assert len(await kept()) == 1
+    await room.ana(f"!settings {room.code}")
+    assert await kept() == []
+    await room.ana("!settings place Rua Augusta, 200")
+    for hours, left in ((0, 1), (1, 0)):
+        room.now += timedelta(hours=hours)
+        async with room.database.transaction() as tx:
+            await jobs.forget_old(tx, room.now)
+        assert len(await kept()) == left
 
 
 async def test_some_settings_are_of_this_room_alone(room: Room) -> None:
@@ -149,6 +237,16 @@ REFUSED = [
         "!settings colour blue",
         "I did not understand the setting. This works: !settings notice 24h; !settings shows them all",
     ),
+    ("!settings notice 99999h", "The notice for booking can be at most 30 days. Nothing was changed."),
+    ("!settings answer 1 min", "The time to answer has to be between 5 minutes and 30 days. Nothing was changed."),
+    (
+        "!settings horizon 9999",
+        "The time that can be booked ahead has to be between 1 day and 366 days. Nothing was changed.",
+    ),
+    ("!settings day 1000", "The limit a day has to be between 1 and 100. Nothing was changed."),
+    ("!settings lengths 4", "The length has to be between 5 minutes and 12 hours. Nothing was changed."),
+    ("!settings place " + "x" * 501, "A place has at most 500 characters. Nothing was changed."),
+    ("!settings valid 30/6 1/6", "The last day lies before the first. Nothing was changed."),
     ("!settings 4821", "No change is waiting for a code. Nothing was changed; please ask for it again."),
     ("!availability mon 18:00-9:00", "A range has to end after it begins. Nothing was changed."),
     ("!availability mon 9:00-12:00 11:00-13:00", "Two ranges of one day overlap. Nothing was changed."),

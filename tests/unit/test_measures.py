@@ -177,7 +177,6 @@ def test_a_policy_is_understood(text: str, name: str, value: Value) -> None:
         "mode telepathy",
         "horizon 36h",
         "holidays everywhere",
-        "place " + "x" * 201,
     ],
 )
 def test_what_is_no_policy_is_not_understood(text: str) -> None:
