@@ -175,7 +175,7 @@ def compose(letter: Letter, config: Config, *, now: datetime) -> EmailMessage:
     `header_unsafe` where a name or an address could end a header line.
     """
     notification, recipient = letter.notification, letter.recipient
-    content = _content(letter, config)
+    content = _content(letter, config, now)
     subject = _render(f"{notification.kind}/subject.txt", content).strip()
     message = EmailMessage(policy=SMTP)
     message["From"] = _mailbox(config.mail.sender_name, config.mail.sender)
@@ -261,9 +261,9 @@ def _answer(letter: Letter, appointment: Appointment) -> Answer:
     return Answer.ACCEPTED
 
 
-def _content(letter: Letter, config: Config) -> dict[str, Any]:
+def _content(letter: Letter, config: Config, now: datetime) -> dict[str, Any]:
     """What the templates can say."""
-    reader = Reader(letter.recipient.language, letter.recipient.time_zone)
+    reader = Reader(letter.recipient.language, letter.recipient.time_zone).as_of(now)
     content: dict[str, Any] = {
         "say": reader.say,
         "language": letter.recipient.language,
@@ -369,7 +369,7 @@ def _line(
     span: tuple[datetime, datetime], before: tuple[datetime, datetime] | None, reader: Reader, other: Person
 ) -> tuple[str, str]:
     instead = reader.say("mail.series.instead", was=Span(*before, brief=True)) if before else None
-    theirs = _theirs(reader, Reader(reader.language, other.time_zone), *span)
+    theirs = _theirs(reader, Reader(reader.language, other.time_zone).as_of(reader.now), *span)
     return reader.show(Span(*span, brief=True)), "; ".join(filter(None, (theirs, instead)))
 
 
@@ -415,7 +415,7 @@ def _when(reader: Reader, other: Person, starts_at: datetime, ends_at: datetime)
         "day": reader.long_day(starts_at),
         "clocks": _clocks(reader, starts_at, ends_at),
         "city": reader.city(),
-        "theirs": _theirs(reader, Reader(reader.language, other.time_zone), starts_at, ends_at),
+        "theirs": _theirs(reader, Reader(reader.language, other.time_zone).as_of(reader.now), starts_at, ends_at),
     }
 
 

@@ -114,7 +114,7 @@ def render(
 
 def other_clock(reader: Reader, zone: str, at: datetime) -> str:
     """The time on another person's clock, with its day where that differs."""
-    other = Reader(reader.language, zone)
+    other = Reader(reader.language, zone).as_of(reader.now)
     day = f"{other.day(at)}, " if other.day(at) != reader.day(at) else ""
     return f"{day}{other.clock(at)}"
 

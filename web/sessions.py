@@ -46,7 +46,7 @@ async def meet(request: web.Request, *, via_api: bool) -> Visitor:
         ip=address(request, of.config.web.trusted_proxies),
         user_agent=agent(request),
     )
-    return Visitor(session, token if session else None, _read(request, BROWSER), reader, actor)
+    return Visitor(session, token if session else None, _read(request, BROWSER), reader.as_of(of.clock()), actor)
 
 
 def stranger(request: web.Request) -> Visitor:

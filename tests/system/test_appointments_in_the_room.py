@@ -118,7 +118,7 @@ async def test_a_booking_on_behalf_is_declined_by_a_tap(practice: Practice) -> N
     pair = await pair_up(practice)
     room = pair.room_id or ""
     async with practice.phones(pair) as (ana, bruno):
-        listed = await ana.ask(room, "!horarios", practice.bot, beginning("Horários em que Bruno pode agendar"))
+        listed = await ana.ask(room, "!horarios", practice.bot, beginning("Horários em que Bruno pode marcar"))
         assert len(await ana.reactions_to(listed.event_id, practice.bot, at_least=3)) >= 3
         await ana.ask(room, f"!agendar {moment(20)}", practice.bot, beginning("Marcado em nome de Bruno: "))
         told = await bruno.next_message(practice.bot, beginning(f"Ana booked for you: {span(20, 'en')}."))
@@ -145,7 +145,7 @@ async def test_an_automatic_booking_and_an_absence(practice: Practice) -> None:
             times = {"starts_at": appointments.c.starts_at - week, "ends_at": appointments.c.ends_at - week}
             await tx.execute(update(appointments).values(status=Status.COMPLETED, **times))
         await ana.ask(room, "!falta", practice.bot, beginning("As últimas supervisões com Bruno"))
-        await ana.ask(room, "!falta 1", practice.bot, beginning("Ausência anotada: "))
+        await ana.ask(room, "!falta 1", practice.bot, beginning("Falta anotada: "))
         await bruno.next_message(practice.bot, lambda message: message.body.endswith("was missed."))
         assert [status for _, status, _ in await states(practice, pair)] == ["no_show"]
         await ana.ask(room, "!falta 1", practice.bot, beginning("Corrigido para realizada: "))

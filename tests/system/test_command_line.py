@@ -315,7 +315,10 @@ async def test_a_supervisor_s_hours_are_set_and_shown(shell: Shell) -> None:
         (("--hours", "mon 25:00-26:00"), "I do not understand “mon 25:00-26:00”. This works: mon-fri 09:00-12:00"),
         (("--hours", "mon 12:00-09:00"), "A range has to end after it begins. Nothing was changed."),
         ((*MORNINGS, "--hours", "mon 11:00-13:00"), "Two ranges of one day overlap. Nothing was changed."),
-        ((*MORNINGS, "--horizon", "0"), "horizon has to be between 1 and 366."),
+        (
+            (*MORNINGS, "--horizon", "0"),
+            "The time that can be booked ahead has to be between 1 day and 366 days. Nothing was changed.",
+        ),
         (("--place", "Room 2\nBcc: x"), "A place is plain text on one line. Nothing was changed."),
         (
             ("--country", "XX"),
@@ -439,7 +442,7 @@ async def test_a_pair_gets_lengths_and_approval_of_its_own(shell: Shell, databas
         assert await settled() == expected
     for wrong, sentence in (
         ("50,50", "Give one to 6 different lengths, in minutes. Nothing was changed."),
-        ("4", "length has to be between 5 and 720."),
+        ("4", "The length has to be between 5 minutes and 12 hours. Nothing was changed."),
         ("an hour", "Invalid value for '--lengths': 'an hour' is no list such as 50,90."),
     ):
         assert await shell.fail("pair", "set", pair, "--lengths", wrong) == sentence

@@ -142,7 +142,7 @@ async def test_the_rules_are_shown_with_units_and_changed(
     ("typed", "said"),
     [
         ({"notice": "soon"}, "Não entendi “soon”. Assim funciona: 50 min, 24 h, 2 dias"),
-        ({"grid": "3 min"}, "Começa a cada precisa estar entre 5 minutos e 1 dia."),
+        ({"grid": "3 min"}, "Começa a cada precisa estar entre 5 minutos e 1 dia. Nada foi alterado."),
         ({"horizon": "12 h"}, "Não entendi “12 h”. Assim funciona: 50 min, 24 h, 2 dias"),
         ({"week_limit": "many"}, "“many” não é um número inteiro. Nada foi alterado."),
     ],
@@ -326,7 +326,7 @@ async def test_a_supervisee_reads_every_rule_and_the_hours(
         "Until (inclusive)",
         "30 Jun 2027",
         "24 Dec 2026 – 6 Jan 2027 time off",
-        "Fri 25 Dec; Fri 1 Jan; Fri 26 Mar; Wed 21 Apr",
+        "Fri 25 Dec; Fri 1 Jan; Fri 26 Mar 2027; Wed 21 Apr 2027",
     ]
     browser = await open_browser(pair.supervisor)
     await browser.get(f"/pairs/{pair.id}/settings")
