@@ -91,6 +91,13 @@ class _Room:
             self.creator = sender if isinstance(sender, str) else None
             self.creation = event["content"]
 
+    def contradicts(self, event: object) -> bool:
+        """Whether a state event gives somebody another membership than the one that is known."""
+        if not isinstance(event, dict) or event.get("type") != "m.room.member":
+            return False
+        known = self.members.get(str(event.get("state_key")))
+        return known is not None and known != _object(event, "content").get("membership")
+
     def present(self, *memberships: str) -> set[str]:
         """The members with one of these memberships."""
         return {user for user, membership in self.members.items() if membership in memberships}
@@ -512,9 +519,15 @@ class Client:
         room, new = self._rooms.get(room_id), room_id not in self._rooms
         room = room or _Room()
         before = dict(room.members)
-        for section in ("state", "timeline"):
-            for event in _array(_object(part, section), "events"):
-                room.read(event)
+        for event in _array(_object(part, "state"), "events"):
+            if not new and room.contradicts(event):
+                # Where two joined at once Synapse gives the older of two states after the newer one (MSC4222): ask.
+                self._soon(f"members {room_id}", partial(self._read_members, room_id))
+                if _object(part, "timeline").get("limited") is not True:
+                    continue
+            room.read(event)
+        for event in _array(_object(part, "timeline"), "events"):
+            room.read(event)
         if room.creator != self.user_id:
             log.warning("room.not_ours", room_id=room_id)
             refuse = partial(self._refuse, room_id, room.creator)
@@ -525,6 +538,17 @@ class Client:
             return False
         self._tell_members(room_id, dict(room.members), batch)
         return True
+
+    async def _read_members(self, room_id: str) -> None:
+        """Ask the homeserver who is in a room of ours, and tell where that is not what was known."""
+        known = dict(self._rooms[room_id].members) if room_id in self._rooms else None
+        if known is None:
+            return
+        await self.read_room(room_id)
+        members = dict(self._rooms[room_id].members)
+        if members != known:
+            ears = self._ears_now()
+            self._lanes_now().put(room_id, "members", partial(ears.on_members, room_id, members))
 
     def _read_leaving(self, room_id: str, part: object, batch: Batch) -> bool:
         room = self._rooms.pop(room_id, None)

@@ -241,6 +241,8 @@ class Notices:
         except DATABASE_AWAY as error:
             log.warning("notice.not_settled", id=str(notification.id), error=type(error).__name__)
             self.keep([notification])
+        finally:
+            self.wake.set()  # later news of the same appointment waited for this one
 
     def _require_readers(self, room_id: str, people: Sequence[Person]) -> None:
         """Raise NobodyToHear unless each of these can read the room; Transient while that is not known yet."""

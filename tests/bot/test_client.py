@@ -492,3 +492,27 @@ async def test_a_sent_event_is_found_by_its_transaction(seat: Seat, pair: Pair) 
     sent = await seat.say(pair, "found again", transaction_id="kept")
     assert await seat.client.find_sent(pair.room_id, "kept", since=begun) == sent
     assert await seat.client.find_sent(pair.room_id, "never sent", since=begun) is None
+
+
+async def test_an_older_membership_does_not_undo_a_newer_one(far_seat: Seat, far_pair: Pair, proxy: Proxy) -> None:
+    """Where two join at once, Synapse's next answer can hold the invitation of one of them as the state before it."""
+    room_id, bruno = far_pair.room_id, far_pair.bruno.user_id
+    forged: list[str] = []
+
+    def invite_again(path: str, answer: Json) -> Json:
+        room = answer.get("rooms", {}).get("join", {}).get(room_id)
+        if path == "/sync" and room is not None and not forged:
+            forged.append(path)
+            invited = {"type": "m.room.member", "state_key": bruno, "sender": far_seat.client.user_id}
+            room.setdefault("state", {}).setdefault("events", []).append(
+                {**invited, "event_id": "$old", "content": {"membership": "invite"}}
+            )
+        return answer
+
+    proxy.forge = invite_again
+    before, seen = proxy.count(f"/rooms/{room_id}/members"), len(far_seat.members)
+    assert (await far_seat.next_heard(await far_pair.bruno.send_text(room_id, "!book"))).doubt is None
+    await far_seat.wait_for(lambda: proxy.count(f"/rooms/{room_id}/members") > before)
+    assert forged == ["/sync"]
+    assert far_seat.client.members(room_id)[bruno] == "join"
+    assert far_seat.members[seen:] == []
