@@ -38,7 +38,7 @@ async def test_commands_that_make_no_sense(practice: Practice) -> None:
         "!book soon": (
             "I did not understand the time. This works: !book 2, with a number of !slots, or !book 24/11 10:00"
         ),
-        "!book 7": "That list is no longer valid. Send !slots and choose again.",
+        "!book 7": "You have seen no list yet. Send !slots first.",
         "!book 31/02 10:00": "That day or time does not exist. This works: !book 24/11 10:00",
         f"!book {yesterday}": "That time has passed. Nothing was changed.",
         "!confirm": "Nothing is waiting for your answer.",
@@ -50,7 +50,7 @@ async def test_commands_that_make_no_sense(practice: Practice) -> None:
         for command, sentence in said.items():
             assert (await bruno.ask(room, command, practice.bot)).body == sentence
         past = "Esse horário já passou. Nada foi alterado."
-        no_list = "Essa lista não vale mais. Mande !horarios e escolha de novo."
+        no_list = "Você ainda não viu nenhuma lista. Mande !horarios primeiro."
         await ana.ask(room, "!agendar 1", practice.bot, lambda message: message.body == no_list)
         await ana.ask(room, f"!agendar {yesterday}", practice.bot, lambda message: message.body == past)
         mark = bruno.mark()

@@ -351,7 +351,7 @@ def sentence(row: Row[Any], pair: Pair) -> str:
         "until": Moments((min(row.created_at + OPEN_FOR, row.starts_at),)),
     }
     key = row.kind.replace("appointment.", "news.") + ("_late" if row.details.get("late") else "")
-    return reader(addressee.language, addressee.time_zone).say(key, **names)
+    return reader(addressee.language, addressee.time_zone).as_of(row.created_at).say(key, **names)
 
 
 async def judge_calendar(tx: Transaction) -> None:

@@ -62,7 +62,7 @@ async def test_a_series_is_booked_confirmed_and_falls_into_time_off(practice: Pr
         assert await statuses() == ["confirmed", "cancelled", "cancelled"]
 
         code = await code_of(hers, room, "!configurar antecedencia 24h", bot)
-        await hers.ask(room, f"!configurar {code}", bot, beginning("Alterado. Agora vale:\n- Agendar: ao menos 1 dia"))
+        await hers.ask(room, f"!configurar {code}", bot, beginning("Alterado. Agora vale:\n- Marcar: ao menos 1 dia"))
         await hers.ask(room, f"!configurar {code}", bot, beginning("Nenhuma alteração está esperando um código."))
     async with practice.database.transaction() as tx:
         rules = await availability.load(tx, ana.id)

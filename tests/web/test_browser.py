@@ -171,7 +171,7 @@ async def test_booking_confirming_moving_and_cancelling(database: Database, now:
     )
     assert await stored(database) == [("confirmed", TEN)]
     await ana.goto("/supervisor")
-    await expect(ana.get_by_role("heading", level=1)).to_have_text("1 pedido espera por você")
+    await expect(ana.get_by_role("heading", level=1)).to_have_text("1 proposta espera por você")
     await ana.get_by_role("link", name="Propor outro horário").click()
     await ana.get_by_label("Dia", exact=True).fill("2026-11-28")
     await ana.get_by_label("Hora", exact=True).fill("08:30")
@@ -322,7 +322,7 @@ async def test_a_supervisor_corrects_how_it_went(database: Database, now: dateti
     last = ana.get_by_role("region", name="As últimas")
     await last.get_by_role("button", name="Não compareceu Bruno").click()
     await expect(ana.get_by_role("status")).to_have_text("Anotado.")
-    await expect(last.get_by_text("– ausência")).to_be_visible()
+    await expect(last.get_by_text("– falta")).to_be_visible()
     assert await stored(database) == [("no_show", TEN)]
 
 

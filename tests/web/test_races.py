@@ -22,7 +22,7 @@ from supervision import appointments, holds, policies, waits
 from supervision.appointments import OPEN, Appointment
 from supervision.audit import Actor
 from supervision.db import Database, Transaction
-from supervision.models import Approval
+from supervision.models import Approval, Status
 from supervision.models import appointments as table
 from supervision.pairs import Pair
 from tests.support.sample import acts, add_pair
@@ -78,7 +78,7 @@ async def book(database: Database, pair: Pair, starts_at: datetime, now: datetim
     """The path of an appointment of theirs, confirmed unless said otherwise."""
     async with database.transaction() as tx:
         booked = await appointments.book(tx, acts(pair.supervisee), pair, starts_at, now=now)
-        if agreed:
+        if agreed and booked.status is Status.REQUESTED:
             await appointments.confirm(tx, acts(pair.supervisor), booked.id, now=now)
     return f"/api/appointments/{booked.id}"
 
