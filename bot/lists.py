@@ -84,6 +84,8 @@ async def pick(talk: Talk, number: int | None, what: str, *, together: bool = Fa
             return await _numbered(talk, number, what, shown, found)
     if number in (None, 1) and (len(found) == 1 or (together and _are_one_series(found))):
         if number == 1 or what != "decline" or found[0].may_answer(talk.person.id):
+            if what in ("confirm", "decline") and await _was_asked_otherwise(talk, found[0]):
+                return await _anew(talk, what, found, "appointments.changed")
             return found[0]
     if not found:
         return _none(talk, what)
@@ -91,6 +93,15 @@ async def pick(talk: Talk, number: int | None, what: str, *, together: bool = Fa
     if number is None or number <= len(found):
         return reply
     return Reply((Line("appointments.no_row", {"number": number}), *reply.lines), reply.ask)
+
+
+async def _was_asked_otherwise(talk: Talk, one: Appointment) -> bool:
+    """Whether the last question about moving it that this person was put is not about what is proposed now."""
+    if one.proposal is None or one.proposal.by == talk.person.id:
+        return False
+    moves = (Question.ANSWER_MOVE,)
+    asked = await questions.last(talk.tx, talk.person.id, talk.pair.id, *moves, now=talk.now, expired=True)
+    return asked is not None and asked.appointment_id == one.id and one.proposal.id not in asked.choices
 
 
 async def pick_past(talk: Talk, number: int | None) -> Appointment | Reply:

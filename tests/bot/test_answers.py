@@ -300,3 +300,20 @@ async def test_a_question_that_was_answered_elsewhere_is_answered_once(room: Con
     await room.say(room.ana, "!recusar")
     with pytest.raises((AlreadyAnswered, Stale)):
         await room.tap(room.ana, asked, "✅")
+
+
+async def test_a_yes_in_words_means_the_proposal_that_was_shown(room: Conversation) -> None:
+    """Another took its place before its own question was put: nobody accepts what they have not seen."""
+    await confirmed(room)
+    await room.say(room.bruno, "!reschedule 1 24/11 15:00")
+    await room.question(room.ana)
+    await room.say(room.bruno, "!reschedule 1 24/11 16:00")
+    assert await room.say(room.ana, "!aceitar 1") == [
+        "Isso mudou desde que a lista foi mostrada. Nada foi alterado. Agora:",
+        "Suas supervisões com Bruno (São Paulo)",
+        f"1. {DEZ}, confirmada; Bruno propõe {DEZESSEIS}",
+        "Qual? Responda !aceitar 1, com o número.",
+    ]
+    assert (await room.say(room.ana, "!aceitar 1"))[0].startswith(
+        f"Aceito: mudou de {DEZ} (São Paulo) para {DEZESSEIS}"
+    )
