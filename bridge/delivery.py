@@ -9,7 +9,7 @@ with the same Message-ID.
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -34,6 +34,7 @@ MAILS = Counter("visavis_mails_total", "Mails by what became of a try: sent, ret
 
 SETTLING = timedelta(seconds=15)  # what the lease leaves after all steps but the server's word on the content
 RENEWAL = timedelta(seconds=5)  # from one renewal of a lease to the next
+CLAIMING = 2.0  # seconds that a stop waits for a claim that is being committed
 SOONEST = 1.0  # seconds; a row that is due may be behind one that another process is sending
 
 T = TypeVar("T")
@@ -92,7 +93,19 @@ class Delivery:
         free = self.config.mail.connections - len(self.sending)
         if free <= 0:
             return
-        for notification, letter in await self._patiently(lambda tx: self._claim(tx, free)):
+        claiming = asyncio.create_task(self._patiently(lambda tx: self._claim(tx, free)))
+        try:
+            self._begin(await asyncio.shield(claiming))
+        except asyncio.CancelledError:
+            # What is claimed at this moment would wait out its lease, so it is sent with the rest of what is.
+            await asyncio.wait([claiming], timeout=CLAIMING)
+            claiming.cancel()
+            if claiming.done() and not claiming.cancelled() and claiming.exception() is None:
+                self._begin(claiming.result())
+            raise
+
+    def _begin(self, claimed: Sequence[tuple[Notification, Letter | Exception]]) -> None:
+        for notification, letter in claimed:
             task = asyncio.create_task(self._deliver(notification, letter))
             self.sending.add(task)
             task.add_done_callback(self._done)
