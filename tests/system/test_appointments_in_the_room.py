@@ -94,6 +94,7 @@ async def test_a_move_is_proposed_countered_and_accepted(practice: Practice) -> 
         assert await states(practice, pair) == [(day + timedelta(hours=16), "confirmed", 2)]
 
         await ana.ask(room, f"!remarcar 1 {moment(11)}", practice.bot, beginning("Proposta enviada: "))
+        await bruno.next_message(practice.bot, lambda message: span(11, "en") in message.body)
         await bruno.ask(
             room,
             "!accept 1",
