@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, ValidationError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -62,6 +62,16 @@ def address(value: str) -> str:
         raise ValueError("is no mail address") from error
 
 
+def mail_domain(value: str) -> str:
+    try:
+        people.check_email(f"reply@{value}")
+    except NotUnderstood as error:
+        raise ValueError("is no mail domain such as mail.example.org") from error
+    if not value.isascii() or "." not in value:
+        raise ValueError("is no mail domain such as mail.example.org")
+    return value.lower()
+
+
 def display_name(value: str) -> str:
     if people.has_controls(value) or "=?" in value:
         raise ValueError("must be plain text on one line")
@@ -97,6 +107,7 @@ class MatrixConfig(Section):
     as_token: SecretStr | None = None
     password: SecretStr | None = None
     store: Path = Path("var/bot")
+    unread_minutes: int = Field(30, ge=0, le=10080)
 
 
 class MailConfig(Section):
@@ -108,8 +119,29 @@ class MailConfig(Section):
     sender: Annotated[str, AfterValidator(address)]
     sender_name: Annotated[str, AfterValidator(display_name)] = Field("Visavis", min_length=1, max_length=60)
     connections: int = Field(4, ge=1, le=50)
+    tries: int = Field(10, ge=1, le=100)
+    first_retry_seconds: float = Field(30.0, gt=0, le=3600)
+    longest_retry_seconds: float = Field(28800.0, gt=0, le=172800)
     timeout_seconds: float = Field(15.0, gt=0, le=600)
     data_timeout_seconds: float = Field(120.0, gt=0, le=600)
+
+
+class InboundConfig(Section):
+    """The listener that our own mail server hands mail to: calendars' answers, and mails that came back."""
+
+    domain: Annotated[str, AfterValidator(mail_domain)]
+    authserv_id: str = Field(min_length=1, max_length=255)
+    protocol: Literal["lmtp", "smtp"] = "lmtp"
+    listen: str = "127.0.0.1"
+    port: Port = 2424
+    largest_bytes: int = Field(2_000_000, ge=10_000, le=50_000_000)
+
+
+class CalendarsConfig(Section):
+    """Calendars elsewhere that are read. Networks inside ours are refused, but for those that are named."""
+
+    poll_minutes: int = Field(default=15, ge=1, le=1440)
+    private_networks: tuple[IPvAnyNetwork, ...] = ()
 
 
 class WebConfig(Section):
@@ -130,7 +162,9 @@ class Config(Section):
     database: DatabaseConfig
     matrix: MatrixConfig
     mail: MailConfig
+    inbound: InboundConfig | None = None
     web: WebConfig
+    calendars: CalendarsConfig = CalendarsConfig()
     calls: CallsConfig = CallsConfig()
 
 

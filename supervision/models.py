@@ -73,13 +73,17 @@ class Channel(StrEnum):
 
 
 class State(StrEnum):
-    """Of a notification. `waiting`: the person has no device yet that the bot may write to."""
+    """Of a notification.
+
+    `waiting`: the person has no device yet that the bot may write to. `unwanted`: they have turned its topic off.
+    """
 
     PENDING = "pending"
     WAITING = "waiting"
     SENT = "sent"
     SUPERSEDED = "superseded"
     EXPIRED = "expired"
+    UNWANTED = "unwanted"
     PARKED = "parked"
 
 
@@ -88,6 +92,23 @@ class Approval(StrEnum):
 
     ASK = "ask"
     AUTOMATIC = "automatic"
+
+
+class Topic(StrEnum):
+    """What notifications are about, as people turn them on and off for each channel."""
+
+    BOOKINGS = "bookings"
+    REMINDERS = "reminders"
+    WAITS = "waits"
+    UNREAD = "unread"
+
+
+class Attendance(StrEnum):
+    """What somebody's calendar answered to our entry: PARTSTAT (RFC 5545, 3.2.12)."""
+
+    ACCEPTED = "accepted"
+    DECLINED = "declined"
+    TENTATIVE = "tentative"
 
 
 class Exceptional(StrEnum):
@@ -107,6 +128,7 @@ class Question(StrEnum):
     ANSWER_SERIES = "answer_series"
     ANSWER_MOVE = "answer_move"
     ANSWER_OFFER = "answer_offer"
+    ANSWER_ATTENDANCE = "answer_attendance"
     PICK_SLOT = "pick_slot"
     PICK_APPOINTMENT = "pick_appointment"
     PICK_PAST = "pick_past"
@@ -143,6 +165,9 @@ people = Table(
     Column("roles", ARRAY(Text), nullable=False),
     at("created_at"),
     at("disabled_at", nullable=True),
+    # Since when mails to the address come back for good, and the code with which the last one did (RFC 3463).
+    at("mail_stopped_at", nullable=True),
+    Column("mail_stopped_code", Text),
     CheckConstraint("language IN ('pt-BR', 'en')", name="language"),
     CheckConstraint("roles <@ ARRAY['supervisor', 'supervisee', 'admin']", name="roles"),
     Index("uq_people_email", func.lower(text("email")), unique=True),
@@ -547,4 +572,97 @@ idempotency_keys = Table(
     Column("fingerprint", LargeBinary, nullable=False),
     Column("response", JSONB, nullable=False),
     at("created_at"),
+)
+
+# How a person wants to be told; who has no row wants the usual. Reminders are minutes before the start. `unwanted`
+# holds words such as `mail:reminders`, a channel and a topic. Quiet hours are wall-clock times in the person's zone.
+preferences = Table(
+    "preferences",
+    metadata,
+    Column("person_id", Uuid, ForeignKey("people.id"), primary_key=True),
+    Column("mail_reminders", ARRAY(Integer), nullable=False),
+    Column("room_reminders", ARRAY(Integer), nullable=False),
+    Column("quiet_from", Time),
+    Column("quiet_until", Time),
+    Column("unwanted", ARRAY(Text), nullable=False),
+    at("updated_at"),
+    CheckConstraint("(quiet_from IS NULL) = (quiet_until IS NULL)", name="quiet_whole"),
+    CheckConstraint("quiet_from <> quiet_until", name="quiet_some"),
+)
+
+# What people's calendars answered last. `sequence` is that of the entry which was answered, `stamp` the DTSTAMP of the
+# answer: an older one changes nothing (RFC 5546, 2.1.5).
+attendances = Table(
+    "attendances",
+    metadata,
+    Column("appointment_id", Uuid, ForeignKey("appointments.id"), primary_key=True),
+    Column("person_id", Uuid, ForeignKey("people.id"), primary_key=True),
+    Column("answer", Text, nullable=False),
+    Column("sequence", Integer, nullable=False),
+    at("stamp"),
+    at("answered_at"),
+    one_of("answer", Attendance),
+)
+
+# Mails that came in and what became of them, so that one handed over twice takes effect once. `digest` is the SHA-256
+# of what was received; nothing of the mail itself is kept.
+inbound_mails = Table(
+    "inbound_mails",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("outcome", Text, nullable=False),
+    at("received_at"),
+    Index("ix_inbound_mails_received_at", "received_at"),
+)
+
+# A person's private calendar address; the token in it is derived from the nonce and the configured secret (seals.py).
+feeds = Table(
+    "feeds",
+    metadata,
+    Column("person_id", Uuid, ForeignKey("people.id"), primary_key=True),
+    Column("nonce", Uuid, nullable=False),
+    at("created_at"),
+)
+
+# A supervisor's other calendars, whose busy times are taken out of her slots. The address is a secret and stands here
+# encrypted (seals.py); `host` is the part of it that is shown. `fetched_at` is when it was last read as a whole.
+outside_calendars = Table(
+    "outside_calendars",
+    metadata,
+    identifier(),
+    person("supervisor_id"),
+    Column("address", LargeBinary, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("etag", Text),
+    Column("last_modified", Text),
+    Column("digest", LargeBinary),
+    Column("error", Text),
+    Column("failures", Integer, nullable=False),
+    at("created_at"),
+    at("fetched_at", nullable=True),
+    at("next_fetch_at"),
+    at("claimed_until", nullable=True),
+    Index("ix_outside_calendars_supervisor_id", "supervisor_id"),
+    Index("ix_outside_calendars_next_fetch_at", "next_fetch_at"),
+)
+
+busy_times = Table(
+    "busy_times",
+    metadata,
+    Column("calendar_id", Uuid, ForeignKey("outside_calendars.id", ondelete="CASCADE"), nullable=False),
+    person("supervisor_id"),
+    Column("during", TSTZRANGE, nullable=False),
+    Index("ix_busy_times_calendar_id", "calendar_id"),
+    Index("ix_busy_times_supervisor_id_during", "supervisor_id", "during", postgresql_using="gist"),
+)
+
+# The first message of the other's in a pair's room that a person has not read yet, and the mail that will say so.
+unreads = Table(
+    "unreads",
+    metadata,
+    Column("pair_id", Uuid, ForeignKey("pairs.id"), primary_key=True),
+    Column("person_id", Uuid, ForeignKey("people.id"), primary_key=True),
+    Column("event_id", Text, nullable=False),
+    Column("notification_id", Uuid, ForeignKey("notifications.id"), nullable=False),
+    at("since_at"),
 )
