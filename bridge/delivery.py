@@ -17,8 +17,8 @@ import structlog
 from prometheus_client import Counter
 from sqlalchemy import update
 
-from bridge import mail
-from bridge.mail import Letter, Outdated
+from bridge import letters, mail
+from bridge.letters import Letter, Outdated
 from bridge.smtp import STEPS, Connections
 from supervision import notifications
 from supervision.config import Config
@@ -147,7 +147,7 @@ class Delivery:
         found: list[tuple[Notification, Letter | Exception]] = []
         for notification in claimed:
             try:
-                found.append((notification, await mail.load(tx, notification)))
+                found.append((notification, await letters.load(tx, notification)))
             except Outdated:
                 await notifications.settle_superseded(tx, notification.id, now=self.clock())
             except DATABASE_AWAY:

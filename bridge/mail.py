@@ -8,7 +8,7 @@ import functools
 import unicodedata
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.errors import MessageError
 from email.headerregistry import Address
@@ -22,16 +22,14 @@ from urllib.parse import urlsplit
 import css_inline
 import jinja2
 
+from bridge.letters import Booking, Group, Letter, Offering, read_range
 from bridge.smtp import Envelope, domain, to_ascii
-from supervision import appointments, calendars, pairs, people, repetitions, series, sign_ins, waits
+from supervision import calendars, repetitions, sign_ins
 from supervision.appointments import Appointment, Proposal
-from supervision.audit import Actor
 from supervision.calendars import GONE, Answer, Method, Organizer
 from supervision.config import Config
-from supervision.db import Transaction
 from supervision.errors import Permanent
 from supervision.models import Status
-from supervision.notifications import Notification
 from supervision.people import Person
 from supervision.series import Series
 from supervision.texts import Moment, Moments, Reader, Span
@@ -68,104 +66,6 @@ KINDS = (
     "room.stranger",
     "sign_in",
 )
-
-
-@dataclass(frozen=True)
-class Booking:
-    """What a mail tells of: an appointment, the other of its pair, and the series that it belongs to."""
-
-    appointment: Appointment
-    other: Person
-    series: Series | None = None
-
-
-@dataclass(frozen=True)
-class Group:
-    """What a mail tells of: some of a series. `occurrences` are all that there ever were, `told` those it is about."""
-
-    series: Series
-    told: tuple[Appointment, ...]
-    occurrences: tuple[Appointment, ...]
-    other: Person
-
-
-@dataclass(frozen=True)
-class Offering:
-    """What a mail tells of: a time kept for somebody who waits for one with `other`, the supervisor."""
-
-    offer: Offer
-    other: Person
-
-
-@dataclass(frozen=True)
-class Letter:
-    """A notification and all that its mail needs from the database."""
-
-    notification: Notification
-    recipient: Person
-    subject: Booking | Group | Offering | None = None
-
-
-class Outdated(Exception):
-    """What the notification speaks of has moved on or is not open any more; if need be, a later one tells it."""
-
-
-async def load(tx: Transaction, notification: Notification) -> Letter:
-    """Read what the mail needs. Raises Outdated, NotFound, NotAllowed."""
-    of_pair = notification.appointment_id is not None or notification.kind.startswith(("series.", "wait."))
-    if notification.pair_id is None or not of_pair:
-        return Letter(notification, await people.get(tx, notification.person_id))
-    pair = await pairs.get(tx, notification.pair_id)
-    recipient = pair.member(notification.person_id)
-    other = pair.other(recipient.id)
-    if notification.appointment_id is not None:
-        return Letter(
-            notification, recipient, await _read_booking(tx, notification, notification.appointment_id, other)
-        )
-    if notification.kind == "wait.offered":
-        return Letter(notification, recipient, Offering(await _read_offer(tx, notification), other))
-    return Letter(notification, recipient, await _read_group(tx, notification, other))
-
-
-async def _read_booking(
-    tx: Transaction, notification: Notification, appointment_id: uuid.UUID, other: Person
-) -> Booking:
-    reads = Actor(notification.person_id, "system")
-    appointment = await appointments.get(tx, reads, appointment_id)
-    if notification.revision is not None and appointment.revision != notification.revision:
-        raise Outdated
-    if notification.kind == "move.proposed" and _proposal_id(appointment) != notification.details["proposal"]:
-        raise Outdated
-    own = None if appointment.series_id is None else await series.of(tx, reads, appointment.series_id)
-    return Booking(appointment, other, own)
-
-
-async def _read_group(tx: Transaction, notification: Notification, other: Person) -> Group:
-    """A series, with those of the notification's that are still as it says."""
-    details = notification.details
-    found = await series.of(tx, Actor(notification.person_id, "system"), uuid.UUID(details["series"]))
-    occurrences = tuple(await series.occurrences(tx, found.id))
-    if notification.kind == "series.proposed":
-        told = tuple(one for one in occurrences if _proposal_id(one) in details["proposals"])
-    else:
-        revisions = dict(zip(details["appointments"], details["revisions"], strict=True))
-        told = tuple(one for one in occurrences if revisions.get(str(one.id)) == one.revision)
-    if not told:
-        raise Outdated
-    return Group(found, told, occurrences, other)
-
-
-async def _read_offer(tx: Transaction, notification: Notification) -> Offer:
-    starts_at, ends_at = _range(notification.details["slot"])
-    wait = await waits.find(tx, uuid.UUID(notification.details["wait"]))
-    offer = wait.offer if wait is not None and wait.ended_at is None else None
-    if offer is None or (offer.starts_at, offer.ends_at) != (starts_at, ends_at):
-        raise Outdated
-    return offer
-
-
-def _proposal_id(appointment: Appointment) -> str | None:
-    return None if appointment.proposal is None else str(appointment.proposal.id)
 
 
 def compose(letter: Letter, config: Config, *, now: datetime) -> EmailMessage:
@@ -298,7 +198,7 @@ def _booking(letter: Letter, booking: Booking, reader: Reader, config: Config) -
     proposal = appointment.proposal if kind == "move.proposed" else None
     starts_at, ends_at = _times(proposal or appointment)
     gone = kind.startswith("move.") and kind != "move.proposed"
-    named = _range(letter.notification.details["proposed"])[0] if gone else starts_at
+    named = read_range(letter.notification.details["proposed"])[0] if gone else starts_at
     return {
         **_who(letter, appointment, other),
         **_when(reader, other, starts_at, ends_at),
@@ -351,7 +251,7 @@ def _lines(letter: Letter, group: Group, reader: Reader) -> tuple[list[datetime]
     details, kind = letter.notification.details, letter.notification.kind
     before: dict[tuple[datetime, datetime], tuple[datetime, datetime]] = {}
     if "proposed" in details:
-        spans = [_range(one) for one in details["proposed"]]
+        spans = [read_range(one) for one in details["proposed"]]
     elif kind == "series.proposed":
         before = {_times(one.proposal): _times(one) for one in group.told if one.proposal}
         spans = list(before)
@@ -436,7 +336,7 @@ def _rows(letter: Letter, appointment: Appointment, reader: Reader) -> list[tupl
         rows.append(("mail.now", reader.show(Span(appointment.starts_at, appointment.ends_at))))
         rows.append(("mail.by", reader.show(Moment(appointment.proposal.answer_by))))
     elif kind.startswith("move."):
-        rows.append(("mail.proposed", reader.show(Span(*_range(details["proposed"])))))
+        rows.append(("mail.proposed", reader.show(Span(*read_range(details["proposed"])))))
     elif appointment.status is Status.REQUESTED and appointment.answer_by is not None:
         rows.append(("mail.by", reader.show(Moment(appointment.answer_by))))
     return [(reader.say(key), value) for key, value in rows]
@@ -444,11 +344,6 @@ def _rows(letter: Letter, appointment: Appointment, reader: Reader) -> list[tupl
 
 def _times(of: Appointment | Proposal | Offer) -> tuple[datetime, datetime]:
     return of.starts_at, of.ends_at
-
-
-def _range(values: Sequence[str]) -> tuple[datetime, datetime]:
-    starts_at, ends_at = map(datetime.fromisoformat, values)
-    return starts_at, ends_at
 
 
 def _clocks(reader: Reader, starts_at: datetime, ends_at: datetime) -> str:

@@ -15,8 +15,9 @@ from _pytest.mark import ParameterSet
 from icalendar import Calendar
 from sqlalchemy import select
 
-from bridge import mail
-from bridge.mail import KINDS, Booking, Group, Letter, Offering, Outdated
+from bridge import letters, mail
+from bridge.letters import Booking, Group, Letter, Offering, Outdated
+from bridge.mail import KINDS
 from supervision import appointments, groups, moves, series, shifts, sign_ins, waits
 from supervision.appointments import Appointment, Proposal
 from supervision.db import Database
@@ -1071,7 +1072,7 @@ async def outcomes(database: Database) -> list[tuple[str, str, str]]:
                 row.details, row.priority, row.created_at, 1, None,
             )  # fmt: skip
             try:
-                written = await mail.load(tx, told)
+                written = await letters.load(tx, told)
             except Outdated:
                 found.append((row.kind, "", "outdated"))
             else:
