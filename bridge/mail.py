@@ -24,7 +24,7 @@ import jinja2
 
 from bridge.letters import Booking, Group, Letter, Offering, read_range
 from bridge.smtp import Envelope, domain, to_ascii
-from supervision import calendars, repetitions, sign_ins
+from supervision import calendars, repetitions, seals, sign_ins
 from supervision.appointments import Appointment, Proposal
 from supervision.calendars import GONE, Answer, Method, Organizer
 from supervision.config import Config
@@ -36,6 +36,7 @@ from supervision.texts import Moment, Moments, Reader, Span
 from supervision.waits import Offer
 
 MAILS = Path(__file__).with_name("mails")
+ALARMS = (1440, 60, 15)  # minutes before the start: when reminders come
 MOST_TIMES = 12  # of a series, told one by one; its calendar entry has them all
 MERE_PROPOSALS = ("series.proposed", "series.refused", "series.withdrawn", "series.lapsed")
 KINDS = (
@@ -126,16 +127,17 @@ def _entry(letter: Letter, booking: Booking, config: Config) -> tuple[Method, by
         appointment,
         replace(letter.recipient, email=to_ascii(letter.recipient.email)),
         booking.other,
-        _organizer(config, supervises=_supervises(letter, appointment)),
+        _organizer(letter, config, supervises=_supervises(letter, appointment)),
         stamp=letter.notification.created_at,
         answer=_answer(letter, appointment),
         series=booking.series,
+        alarms=ALARMS,
     )
 
 
 def _series_entry(letter: Letter, group: Group, config: Config) -> tuple[Method, bytes]:
     recipient = replace(letter.recipient, email=to_ascii(letter.recipient.email))
-    organizer = _organizer(config, supervises=_supervises(letter, group.told[0]))
+    organizer = _organizer(letter, config, supervises=_supervises(letter, group.told[0]))
     stamp = letter.notification.created_at
     if group.told[0].status in GONE:
         return Method.CANCEL, calendars.write_gone(
@@ -149,6 +151,7 @@ def _series_entry(letter: Letter, group: Group, config: Config) -> tuple[Method,
         organizer,
         stamp=stamp,
         answer=functools.partial(_answer, letter),
+        alarms=ALARMS,
     )
 
 
@@ -176,7 +179,7 @@ def _content(letter: Letter, config: Config, now: datetime) -> dict[str, Any]:
         case Group():
             return content | _group(letter, letter.subject, reader, config)
         case Offering():
-            return content | _offering(letter.subject, reader, config)
+            return content | _offering(letter, letter.subject, reader, config)
     if letter.notification.kind == "sign_in":
         return content | _sign_in(letter.notification.details, config)
     return content | {"url": config.web.base_url, "pair": letter.notification.details.get("pair", "")}
@@ -194,7 +197,7 @@ def _sign_in(details: dict[str, Any], config: Config) -> dict[str, str]:
 
 def _booking(letter: Letter, booking: Booking, reader: Reader, config: Config) -> dict[str, Any]:
     appointment, other, kind = booking.appointment, booking.other, letter.notification.kind
-    organizer = _organizer(config, supervises=_supervises(letter, appointment))
+    organizer = _organizer(letter, config, supervises=_supervises(letter, appointment))
     proposal = appointment.proposal if kind == "move.proposed" else None
     starts_at, ends_at = _times(proposal or appointment)
     gone = kind.startswith("move.") and kind != "move.proposed"
@@ -212,7 +215,7 @@ def _booking(letter: Letter, booking: Booking, reader: Reader, config: Config) -
     }
 
 
-def _offering(offering: Offering, reader: Reader, config: Config) -> dict[str, Any]:
+def _offering(letter: Letter, offering: Offering, reader: Reader, config: Config) -> dict[str, Any]:
     starts_at, ends_at = _times(offering.offer)
     return {
         "other": offering.other.name,
@@ -220,7 +223,7 @@ def _offering(offering: Offering, reader: Reader, config: Config) -> dict[str, A
         "when": f"{reader.day(starts_at)}, {reader.clock(starts_at)}",
         "rows": [(reader.say("mail.kept_until"), reader.show(Moment(offering.offer.until)))],
         "place": "",
-        "url": _organizer(config, supervises=False).url,
+        "url": _organizer(letter, config, supervises=False).url,
         "links": (),
     }
 
@@ -242,7 +245,7 @@ def _group(letter: Letter, group: Group, reader: Reader, config: Config) -> dict
         "by_when": _by_when(letter, group, reader),
         "late": reader.say_count("mail.series.late", late) if late else None,
         "skipped": _skipped(details.get("skipped", ()), reader),
-        "url": _organizer(config, supervises=_supervises(letter, one)).url,
+        "url": _organizer(letter, config, supervises=_supervises(letter, one)).url,
     }
 
 
@@ -372,9 +375,19 @@ def _by(letter: Letter) -> str:
     return "you" if by == str(letter.recipient.id) else "other"
 
 
-def _organizer(config: Config, *, supervises: bool) -> Organizer:
-    page = "supervisor" if supervises else "appointments"
-    return Organizer(config.mail.sender_name, to_ascii(config.mail.sender), f"{config.web.base_url}/{page}")
+def _organizer(letter: Letter, config: Config, *, supervises: bool) -> Organizer:
+    """Ourselves, at the recipient's own address where answers are read, else at the one that we send from."""
+    page, sender = "supervisor" if supervises else "appointments", to_ascii(config.mail.sender)
+    email = sender
+    if config.inbound is not None:
+        email = seals.reply_address(config.secret.get_secret_value(), letter.recipient.id, config.inbound.domain)
+    return Organizer(
+        config.mail.sender_name,
+        email,
+        f"{config.web.base_url}/{page}",
+        domain(sender),
+        answers=config.inbound is not None,
+    )
 
 
 def _mailbox(name: str, address: str) -> Address:

@@ -18,9 +18,18 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from urllib.parse import quote, urlencode
 
-from icalendar import Alarm, Calendar, Event, Timezone, TimezoneDaylight, TimezoneStandard, vCalAddress, vRecur
+from icalendar import (
+    Alarm,
+    Calendar,
+    Event,
+    Timezone,
+    TimezoneDaylight,
+    TimezoneStandard,
+    vCalAddress,
+    vDuration,
+    vRecur,
+)
 
-from supervision import reminders
 from supervision.appointments import Appointment
 from supervision.models import Mode, Status
 from supervision.people import Person
@@ -52,16 +61,15 @@ class Answer(StrEnum):
 class Organizer:
     """Whom calendars name as ORGANIZER: our own address, so that answers do not go to the other person.
 
-    `url` is the page that shows the recipient's appointments.
+    `email` is where the recipient's calendar answers to, if `answers` says that answers are read. `url` is the page
+    that shows the recipient's appointments, `domain` the one of the UIDs: it must stay the same for life.
     """
 
     name: str
     email: str
     url: str
-
-    @property
-    def domain(self) -> str:
-        return self.email.rpartition("@")[2]
+    domain: str
+    answers: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,13 +98,15 @@ def write(
     stamp: datetime,
     answer: Answer = Answer.OPEN,
     series: Series | None = None,
+    alarms: Sequence[int] = (),
 ) -> bytes:
     """One person's iCalendar object for an appointment, in UTF-8 with CRLF line ends, lines folded at 75 octets.
 
     `other` is the other of the pair, `series` the one that the appointment belongs to. `stamp` is the DTSTAMP: of two
     objects with the same SEQUENCE the later one counts, so give the moment of the change and not of the writing.
+    `alarms` are the minutes before the start at which the calendar is to ring.
     """
-    entry = event(appointment, recipient, other, organizer, stamp=stamp, answer=answer, series=series)
+    entry = event(appointment, recipient, other, organizer, stamp=stamp, answer=answer, series=series, alarms=alarms)
     return _calendar(method(appointment), series, [entry])
 
 
@@ -109,6 +119,7 @@ def write_series(
     *,
     stamp: datetime,
     answer: Callable[[Appointment], Answer],
+    alarms: Sequence[int] = (),
 ) -> bytes:
     """One person's iCalendar object for all of a series as it is now, with `METHOD:REQUEST`.
 
@@ -119,14 +130,14 @@ def write_series(
     standing = [one for one in occurrences if one.status not in GONE]
     pattern = next((one for one in standing if one.status is not Status.REQUESTED), standing[0])
     shown = replace(pattern, status=Status.CONFIRMED if pattern.status is not Status.REQUESTED else pattern.status)
-    master = _master(series, shown, recipient, other, organizer, stamp=stamp, answer=answer(shown))
+    master = _master(series, shown, recipient, other, organizer, stamp=stamp, answer=answer(shown), alarms=alarms)
     master.add("rrule", _rule(series))
     starts = {wall_clock(one.series_at or one.starts_at, series.zone) for one in standing}
     empty = [clock for clock in expand(series.rule, series.first_local) if clock not in starts]
     if empty:
         master.add("exdate", [clock.replace(tzinfo=series.zone) for clock in empty])
     changed = [
-        event(one, recipient, other, organizer, stamp=stamp, answer=answer(one), series=series)
+        event(one, recipient, other, organizer, stamp=stamp, answer=answer(one), series=series, alarms=alarms)
         for one in standing
         if not _is_as_ruled(series, shown, one)
     ]
@@ -150,7 +161,7 @@ def write_gone(
     if any(one.status not in GONE for one in occurrences):
         entries = [event(one, recipient, other, organizer, stamp=stamp, series=series) for one in gone]
     else:
-        entries = [_master(series, gone[0], recipient, other, organizer, stamp=stamp, answer=Answer.OPEN)]
+        entries = [_master(series, gone[0], recipient, other, organizer, stamp=stamp, answer=Answer.OPEN, alarms=())]
     return _calendar(Method.CANCEL, series, entries)
 
 
@@ -163,13 +174,14 @@ def event(
     stamp: datetime,
     answer: Answer = Answer.OPEN,
     series: Series | None = None,
+    alarms: Sequence[int] = (),
 ) -> Event:
     """The VEVENT of `write`. The recipient alone stands in it as ATTENDEE.
 
     The SEQUENCE of an occurrence counts the changes of its series too: a calendar compares it with the master's, of
     which it was a part until then (RFC 5546, 2.1.5).
     """
-    entry = _event(appointment, recipient, other, organizer, stamp=stamp, answer=answer)
+    entry = _event(appointment, recipient, other, organizer, stamp=stamp, answer=answer, alarms=alarms)
     if series is None:
         entry.add("uid", uid(appointment.id, organizer.domain))
         entry.add("sequence", appointment.revision)
@@ -191,9 +203,10 @@ def _master(
     *,
     stamp: datetime,
     answer: Answer,
+    alarms: Sequence[int],
 ) -> Event:
     """The VEVENT for all occurrences, without its rule; all else is the pattern's."""
-    entry = _event(pattern, recipient, other, organizer, stamp=stamp, answer=answer)
+    entry = _event(pattern, recipient, other, organizer, stamp=stamp, answer=answer, alarms=alarms)
     entry.add("uid", uid(series.id, organizer.domain))
     entry.add("sequence", series.revision)
     _put_times(entry, series.starts_at, series.ends_at, series.zone)
@@ -208,6 +221,7 @@ def _event(
     *,
     stamp: datetime,
     answer: Answer,
+    alarms: Sequence[int],
 ) -> Event:
     """All that does not depend on which entry it is and when."""
     reader = Reader(recipient.language, recipient.time_zone)
@@ -222,9 +236,10 @@ def _event(
     entry.add("class", "PRIVATE")
     entry.add("transp", "TRANSPARENT" if appointment.status in GONE else "OPAQUE")
     entry.add("organizer", _address(organizer.name, organizer.email))
-    entry.add("attendee", _attendee(recipient, answer))
+    entry.add("attendee", _attendee(recipient, answer, organizer.answers))
     if appointment.status is Status.CONFIRMED:
-        entry.add_component(_alarm(title))
+        for minutes in alarms:
+            entry.add_component(_alarm(title, minutes))
     return entry
 
 
@@ -408,22 +423,28 @@ def _address(name: str, email: str) -> vCalAddress:
     return address
 
 
-def _attendee(recipient: Person, answer: Answer) -> vCalAddress:
+def _attendee(recipient: Person, answer: Answer, answers: bool) -> vCalAddress:
     attendee = _address(recipient.name, recipient.email)
     attendee.params["CUTYPE"] = "INDIVIDUAL"
     attendee.params["ROLE"] = "REQ-PARTICIPANT"
     attendee.params["PARTSTAT"] = answer.value
-    attendee.params["RSVP"] = "FALSE"
+    attendee.params["RSVP"] = "TRUE" if answers else "FALSE"
     return attendee
 
 
-def _alarm(title: str) -> Alarm:
-    """As long before as the mailed reminder."""
+def _alarm(title: str, minutes: int) -> Alarm:
     alarm = Alarm()
     alarm.add("action", "DISPLAY")
     alarm.add("description", title)
-    alarm.add("trigger", -reminders.BEFORE)
+    alarm.add("trigger", Before(timedelta(minutes=-minutes)))
     return alarm
+
+
+class Before(vDuration):
+    """A trigger in minutes: a day of RFC 5545 has 23 or 25 hours where a clock is changed (3.3.6), ours has 24."""
+
+    def to_ical(self) -> bytes:
+        return b"-PT%dM" % (-self.td // timedelta(minutes=1))
 
 
 def _basic(at: datetime) -> str:

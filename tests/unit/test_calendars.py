@@ -37,7 +37,9 @@ from supervision.series import Series
 SAO_PAULO, LISBON = "America/Sao_Paulo", "Europe/Lisbon"
 ANA = Person(uuid.UUID(int=1), "Ana", "ana@example.org", None, "pt-BR", SAO_PAULO, frozenset({Role.SUPERVISOR}))
 BRUNO = Person(uuid.UUID(int=2), "Bruno", "bruno@example.org", None, "en", LISBON, frozenset({Role.SUPERVISEE}))
-OURS = Organizer("Visavis", "visavis@clinic.example.org", "https://visavis.example.org/supervisor")
+OURS = Organizer(
+    "Visavis", "visavis@clinic.example.org", "https://visavis.example.org/supervisor", "clinic.example.org"
+)
 STAMP = datetime(2026, 11, 23, 12, 0, 5, tzinfo=UTC)
 APPOINTMENT = Appointment(
     uuid.UUID("5d4b1d8e-6c0f-4a0e-9f5c-0d3c1a2b3c4d"),
@@ -60,7 +62,7 @@ def read(written: bytes) -> tuple[Calendar, Event]:
 
 
 def test_the_whole_entry_as_written() -> None:
-    written = write(APPOINTMENT, ANA, BRUNO, OURS, stamp=STAMP, answer=Answer.ACCEPTED)
+    written = write(APPOINTMENT, ANA, BRUNO, OURS, stamp=STAMP, answer=Answer.ACCEPTED, alarms=(1440, 15))
     assert written.decode().replace("\r\n ", "").split("\r\n") == [
         "BEGIN:VCALENDAR",
         "VERSION:2.0",
@@ -84,7 +86,12 @@ def test_the_whole_entry_as_written() -> None:
         "BEGIN:VALARM",
         "ACTION:DISPLAY",
         "DESCRIPTION:Supervisão com Bruno",
-        "TRIGGER:-P1D",
+        "TRIGGER:-PT1440M",
+        "END:VALARM",
+        "BEGIN:VALARM",
+        "ACTION:DISPLAY",
+        "DESCRIPTION:Supervisão com Bruno",
+        "TRIGGER:-PT15M",
         "END:VALARM",
         "END:VEVENT",
         "END:VCALENDAR",
@@ -113,7 +120,7 @@ def test_lines_are_folded_at_75_octets() -> None:
 )
 def test_a_status_has_its_method(status: Status, expected: Method, shown: str, alarms: int) -> None:
     appointment = replace(APPOINTMENT, status=status)
-    calendar, entry = read(write(appointment, BRUNO, ANA, OURS, stamp=STAMP))
+    calendar, entry = read(write(appointment, BRUNO, ANA, OURS, stamp=STAMP, alarms=(60,)))
     assert method(appointment) is expected
     assert (str(calendar["METHOD"]), str(entry["STATUS"]), len(entry.alarms.times)) == (expected.value, shown, alarms)
     assert entry["UID"] == uid(APPOINTMENT.id, "clinic.example.org")
@@ -151,9 +158,19 @@ def test_times_are_right_on_both_clocks(utc: str, sao_paulo: str, lisbon: str) -
         assert f"{entry.start.astimezone(ZoneInfo(person.time_zone)):%Y-%m-%dT%H:%M}" == expected
 
 
-def test_the_alarm_rings_when_the_reminder_is_mailed() -> None:
-    _, entry = read(write(APPOINTMENT, ANA, BRUNO, OURS, stamp=STAMP))
-    assert [alarm.trigger for alarm in entry.alarms.times] == [APPOINTMENT.starts_at - timedelta(hours=24)]
+def test_the_alarms_ring_when_the_recipient_wants_it() -> None:
+    _, entry = read(write(APPOINTMENT, ANA, BRUNO, OURS, stamp=STAMP, alarms=(1440, 60, 0)))
+    assert [alarm.trigger for alarm in entry.alarms.times] == [
+        APPOINTMENT.starts_at - timedelta(minutes=minutes) for minutes in (1440, 60, 0)
+    ]
+
+
+def test_an_answer_is_asked_for_where_answers_are_read() -> None:
+    """At the recipient's own address; the UID does not follow from it."""
+    hears = replace(OURS, email="reply+secret@mail.example.org", answers=True)
+    _, entry = read(write(APPOINTMENT, ANA, BRUNO, hears, stamp=STAMP))
+    assert entry["UID"] == uid(APPOINTMENT.id, "clinic.example.org")
+    assert (entry["ORGANIZER"], entry["ATTENDEE"].params["RSVP"]) == ("mailto:reply+secret@mail.example.org", "TRUE")
 
 
 @pytest.mark.parametrize(
@@ -279,7 +296,7 @@ def occurrences_of(series: Series, status: Status = Status.CONFIRMED) -> list[Ap
 
 
 def written(series: Series, occurrences: list[Appointment], answer: Answer = Answer.ACCEPTED) -> bytes:
-    return write_series(series, occurrences, ANA, BRUNO, OURS, stamp=STAMP, answer=lambda _: answer)
+    return write_series(series, occurrences, ANA, BRUNO, OURS, stamp=STAMP, answer=lambda _: answer, alarms=(60,))
 
 
 def unfolded(written: bytes) -> list[str]:
