@@ -1,0 +1,148 @@
+"""What somebody of a pair has not read yet of what the other wrote in their room, and the one mail that will say so.
+
+The outbox is the timer: the first unread message enqueues a mail for later, and reading takes it back. The row stays
+after the mail was sent, so that there is no second one until the person has read. Nothing is known here but who wrote,
+where and when.
+"""
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from supervision import notifications
+from supervision.db import Ready, Transaction
+from supervision.models import Channel, PairStatus, State, pairs, people, unreads
+from supervision.models import notifications as outbox
+from supervision.notifications import LOW, SCRUBBED, Notice
+from supervision.pairs import Pair
+
+KIND = "room.unread"
+LIFETIME = timedelta(days=2)  # after which a mail that could not go out is not worth it any more
+
+
+@dataclass(frozen=True)
+class Unread:
+    """The first message that a person has not read; `since_at` is the homeserver's time of it."""
+
+    pair_id: uuid.UUID
+    person_id: uuid.UUID
+    event_id: str
+    since_at: datetime
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An open row with what the bot calls the people: `reader` has not read what `writer` wrote."""
+
+    room_id: str
+    reader: str
+    writer: str
+    unread: Unread
+
+
+COLUMNS = (unreads.c.pair_id, unreads.c.person_id, unreads.c.event_id, unreads.c.since_at)
+OPEN = Ready(select(*COLUMNS).where(unreads.c.pair_id == bindparam("pair"), unreads.c.person_id == bindparam("person")))
+# Whoever archives the pair waits, or has done so already; a second process of the same bot waits too.
+STILL_ACTIVE = Ready(
+    select(pairs.c.id)
+    .where(pairs.c.id == bindparam("pair"), pairs.c.status == PairStatus.ACTIVE)
+    .with_for_update(key_share=True)
+)
+
+
+async def note_message(
+    tx: Transaction,
+    pair: Pair,
+    sender_id: uuid.UUID,
+    event_id: str,
+    *,
+    sent_at: datetime | None = None,
+    wait: timedelta,
+    now: datetime,
+) -> Unread | None:
+    """One of the two wrote: the other has something unread, and is to be told in `wait` unless they read it before.
+
+    Returns what is unread now, which may be an earlier message; None where nobody is to be told: the pair is archived,
+    or one of the two is disabled. Raises NotAllowed if the sender is neither of the two.
+    """
+    sender = pair.member(sender_id)
+    reader = pair.other(sender.id)
+    if sender.disabled_at or reader.disabled_at or not await STILL_ACTIVE.fetch(tx, {"pair": pair.id}):
+        return None
+    for row in await OPEN.fetch(tx, {"pair": pair.id, "person": reader.id}):
+        return Unread(*row)
+    mail = Notice(
+        reader.id,
+        Channel.MAIL,
+        KIND,
+        pair_id=pair.id,
+        priority=LOW,
+        send_at=now + wait,
+        expires_at=now + wait + LIFETIME,
+    )
+    await notifications.enqueue(tx, [mail], now=now)
+    unread = Unread(pair.id, reader.id, event_id, sent_at or now)
+    await tx.execute(
+        insert(unreads).values(
+            pair_id=unread.pair_id,
+            person_id=unread.person_id,
+            event_id=unread.event_id,
+            notification_id=mail.id,
+            since_at=unread.since_at,
+        )
+    )
+    return unread
+
+
+async def note_read(tx: Transaction, pair_id: uuid.UUID, person_id: uuid.UUID, *, now: datetime) -> bool:
+    """This person has read what was unread; returns whether anything was.
+
+    A mail that nobody tried to send leaves the outbox with it: it was a timer, most are taken back within seconds,
+    and there is nothing of them to keep. One that was tried is superseded.
+    """
+    theirs = delete(unreads).where(unreads.c.pair_id == pair_id, unreads.c.person_id == person_id)
+    mail_id = await tx.scalar(theirs.returning(unreads.c.notification_id))
+    if mail_id is None:
+        return False
+    pending = (outbox.c.id == mail_id) & (outbox.c.state == State.PENDING)
+    untried = await tx.execute(delete(outbox).where(pending, outbox.c.attempts == 0))
+    if untried.rowcount == 0:
+        await tx.execute(update(outbox).where(pending).values(state=State.SUPERSEDED, settled_at=now, details=SCRUBBED))
+    return True
+
+
+async def is_open(tx: Transaction, notification_id: uuid.UUID) -> bool:
+    """Whether a mail's message is still unread, the pair still active, and neither of the two disabled."""
+    query = (
+        select(unreads.c.pair_id)
+        .join(pairs, pairs.c.id == unreads.c.pair_id)
+        .where(
+            unreads.c.notification_id == notification_id,
+            pairs.c.status == PairStatus.ACTIVE,
+            ~select(people.c.id)
+            .where(people.c.id.in_((pairs.c.supervisor_id, pairs.c.supervisee_id)), people.c.disabled_at.is_not(None))
+            .exists(),
+        )
+    )
+    return await tx.scalar(query) is not None
+
+
+async def list_for_bot(tx: Transaction, bot: str) -> list[Kept]:
+    """What is unread in the active rooms of one bot account."""
+    reader, supervisor, supervisee = people.alias("reader"), people.alias("supervisor"), people.alias("supervisee")
+    query = (
+        select(pairs.c.room_id, reader.c.matrix_id, supervisor.c.matrix_id, supervisee.c.matrix_id, *COLUMNS)
+        .select_from(unreads)
+        .join(pairs, pairs.c.id == unreads.c.pair_id)
+        .join(reader, reader.c.id == unreads.c.person_id)
+        .join(supervisor, supervisor.c.id == pairs.c.supervisor_id)
+        .join(supervisee, supervisee.c.id == pairs.c.supervisee_id)
+        .where(pairs.c.bot == bot, pairs.c.status == PairStatus.ACTIVE, pairs.c.room_id.is_not(None))
+    )
+    found = []
+    for room_id, own, first, second, *unread in await tx.execute(query):
+        found.append(Kept(room_id, own or "", (second if own == first else first) or "", Unread(*unread)))
+    return found
