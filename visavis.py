@@ -517,6 +517,7 @@ async def run_parts(
     # Loaded here, since no other command needs them and they take longer than most commands do.
     import bot.handlers
     import bot.notices
+    import bridge.app
     import bridge.delivery
     import web.app
     from bot.app import Bot
@@ -533,7 +534,7 @@ async def run_parts(
         async with asyncio.TaskGroup() as group:
             group.create_task(web.app.run(database, config, demo=demo_pages, metrics=metrics, pages="web" in parts))
             if "bridge" in parts:
-                group.create_task(keep_alive("bridge", lambda: bridge.delivery.run(database, config)))
+                group.create_task(keep_alive("bridge", lambda: bridge.app.run(database, config)))
             if "bot" in parts:
                 group.create_task(keep_alive("bot", lambda: Bot(database, config).run()))
             if when_running is not None:

@@ -30,7 +30,7 @@ PARTS = ("bot", "bridge", "web")
 
 # What a demo keeps; `--fresh` removes these and nothing else, whatever folder it is given.
 KEPT_FOLDERS = ("bot", "mail", "postgresql", "synapse")
-KEPT_FILES = ("config.yaml", "demo.json", "metrics-port", "passwords.json", "secret.json", "web-port")
+KEPT_FILES = ("config.yaml", "demo.json", "inbound-port", "metrics-port", "passwords.json", "secret.json", "web-port")
 
 
 class RunParts(Protocol):
@@ -121,6 +121,7 @@ async def configure(servers: Servers, web_port: int | None) -> Config:
     write_kept(state / "secret.json", json.dumps({"secret": secret}))
     port = await keep_port(state / "web-port", web_port, "the dashboard")
     metrics_port = await keep_port(state / "metrics-port", None, "the metrics")
+    inbound_port = await keep_port(state / "inbound-port", None, "calendars' answers")
     content = {
         "secret": secret,
         "database": {
@@ -134,6 +135,7 @@ async def configure(servers: Servers, web_port: int | None) -> Config:
             "store": str(state / "bot"),
         },
         "mail": {"port": servers.mail.port, "security": "none", "sender": "visavis@visavis.example"},
+        "inbound": {"domain": "mail.visavis.example", "authserv_id": "visavis.example", "port": inbound_port},
         "web": {"base_url": f"http://localhost:{port}", "port": port, "metrics_port": metrics_port},
     }
     write_kept(state / "config.yaml", yaml.safe_dump(content, sort_keys=False))

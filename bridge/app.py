@@ -1,0 +1,34 @@
+"""The bridge: what carries mail and calendars, side by side."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from bridge import delivery
+from supervision.config import Config
+from supervision.db import Database
+
+log = structlog.get_logger(__name__)
+
+RESTART_SECONDS = 15.0
+
+
+async def run(database: Database, config: Config) -> None:
+    """Deliver mail, and take it in where that is configured, until cancelled.
+
+    What fails is begun again after a pause while the rest goes on: another bridge on this machine may have the port
+    of the listener.
+    """
+    async with asyncio.TaskGroup() as group:
+        group.create_task(keep("delivery", lambda: delivery.run(database, config)))
+
+
+async def keep(part: str, start: Callable[[], Awaitable[None]]) -> None:
+    """Run something again and again, after a pause each time."""
+    while True:
+        try:
+            await start()
+        except Exception as error:
+            log.exception("bridge.part_ended", part=part, error=type(error).__name__)
+        await asyncio.sleep(RESTART_SECONDS)

@@ -1,0 +1,103 @@
+"""Addresses that mails come back from: no more is sent to them until somebody says that they are right again."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import or_, select, text, update
+
+from supervision import audit, notifications, pairs, people
+from supervision.audit import SYSTEM, Actor
+from supervision.db import Transaction, lock_people
+from supervision.models import Channel, PairStatus, Role, State
+from supervision.models import notifications as table
+from supervision.models import people as people_table
+from supervision.notifications import NORMAL, Notice
+
+ADDRESS_STOPPED = "address_stopped"  # the error of a mail that was not sent because of this
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Since when nothing is mailed to a person, and the status with which the mail came back (RFC 3463)."""
+
+    at: datetime
+    code: str
+
+
+async def stopped(tx: Transaction, person_id: uuid.UUID) -> Stopped | None:
+    """Whether mails to a person's address are stopped."""
+    query = select(people_table.c.mail_stopped_at, people_table.c.mail_stopped_code)
+    row = (await tx.execute(query.where(people_table.c.id == person_id))).one_or_none()
+    return Stopped(row[0], row[1] or "") if row is not None and row[0] is not None else None
+
+
+async def stop(tx: Transaction, notification_id: uuid.UUID, code: str, *, now: datetime) -> None:
+    """Note that this mail came back because of its address, and mail nothing more there.
+
+    The admins are told by mail, the person and the others of their pairs in their rooms; once, until it is resumed.
+    """
+    person_id = await bounce(tx, notification_id, code, now=now)
+    if person_id is None:
+        return
+    await lock_people(tx, [person_id])
+    changed = await tx.execute(
+        update(people_table)
+        .where(people_table.c.id == person_id, people_table.c.mail_stopped_at.is_(None))
+        .values(mail_stopped_at=now, mail_stopped_code=code)
+    )
+    if changed.rowcount:
+        await notifications.enqueue(
+            tx,
+            await _news(tx, person_id, code),
+            now=now,
+            audited=audit.entry(SYSTEM, "mailbox.stop", "person", person_id, now=now, reason=code),
+        )
+
+
+async def bounce(tx: Transaction, notification_id: uuid.UUID, code: str, *, now: datetime) -> uuid.UUID | None:
+    """Park a mail that came back, for whoever looks after it. Returns whose it was; None for a mail unknown."""
+    row = (
+        await tx.execute(
+            update(table)
+            .where(table.c.id == notification_id, table.c.channel == Channel.MAIL)
+            .values(state=State.PARKED, error=f"bounced_{code}", settled_at=now, claimed_until=None)
+            .returning(table.c.person_id)
+        )
+    ).one_or_none()
+    return None if row is None else row.person_id
+
+
+async def resume(tx: Transaction, actor: Actor, person_id: uuid.UUID, *, now: datetime) -> None:
+    """Mail to a person again, and at once what was kept back or came back. Nothing where it was not stopped."""
+    await lock_people(tx, [person_id])
+    await people.get(tx, person_id)
+    before = await stopped(tx, person_id)
+    if before is None:
+        return
+    await tx.execute(
+        update(people_table).where(people_table.c.id == person_id).values(mail_stopped_at=None, mail_stopped_code=None)
+    )
+    kept = or_(table.c.error == ADDRESS_STOPPED, table.c.error.like("bounced_%") & (table.c.settled_at >= before.at))
+    await tx.execute(
+        update(table)
+        .where(table.c.person_id == person_id, table.c.channel == Channel.MAIL, table.c.state == State.PARKED, kept)
+        .values(state=State.PENDING, attempts=0, next_try_at=now, claimed_until=None, error=None, settled_at=None)
+    )
+    await tx.execute(text("SELECT pg_notify('visavis_mail', '')"))
+    await audit.record(tx, actor, "mailbox.resume", "person", person_id, now=now)
+
+
+async def _news(tx: Transaction, person_id: uuid.UUID, code: str) -> list[Notice]:
+    details = {"whose": str(person_id), "code": code}
+    kind = "mailbox.stopped"
+    admins = [one for one in await people.list_all(tx) if Role.ADMIN in one.roles and one.disabled_at is None]
+    mails = [Notice(one.id, Channel.MAIL, kind, details, priority=NORMAL) for one in admins if one.id != person_id]
+    rooms = [one for one in await pairs.list_all(tx) if one.status is PairStatus.ACTIVE]
+    said = [
+        Notice(member.id, Channel.MATRIX, kind, details, pair_id=pair.id)
+        for pair in rooms
+        if person_id in (pair.supervisor.id, pair.supervisee.id)
+        for member in pair.people
+    ]
+    return mails + said
