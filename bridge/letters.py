@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from supervision import appointments, pairs, people, series, waits
+from supervision import appointments, pairs, people, series, unreads, waits
 from supervision.appointments import Appointment
 from supervision.audit import Actor
 from supervision.db import Transaction
@@ -13,6 +13,8 @@ from supervision.notifications import Notification
 from supervision.people import Person
 from supervision.series import Series
 from supervision.waits import Offer
+
+OF_PAIR = ("series.", "wait.", unreads.KIND)  # the beginnings of kinds that speak of a pair without an appointment
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,19 @@ class Offering:
 
 
 @dataclass(frozen=True)
+class Writing:
+    """What a mail tells of: that `other` wrote in the room; never what."""
+
+    other: Person
+
+
+@dataclass(frozen=True)
 class Letter:
     """A notification and all that its mail needs from the database."""
 
     notification: Notification
     recipient: Person
-    subject: Booking | Group | Offering | None = None
+    subject: Booking | Group | Offering | Writing | None = None
 
 
 class Outdated(Exception):
@@ -57,7 +66,7 @@ class Outdated(Exception):
 
 async def load(tx: Transaction, notification: Notification) -> Letter:
     """Read what the mail needs. Raises Outdated, NotFound, NotAllowed."""
-    of_pair = notification.appointment_id is not None or notification.kind.startswith(("series.", "wait."))
+    of_pair = notification.appointment_id is not None or notification.kind.startswith(OF_PAIR)
     if notification.pair_id is None or not of_pair:
         return Letter(notification, await people.get(tx, notification.person_id))
     pair = await pairs.get(tx, notification.pair_id)
@@ -67,6 +76,10 @@ async def load(tx: Transaction, notification: Notification) -> Letter:
         return Letter(
             notification, recipient, await _read_booking(tx, notification, notification.appointment_id, other)
         )
+    if notification.kind == unreads.KIND:
+        if not await unreads.is_open(tx, notification.id):
+            raise Outdated
+        return Letter(notification, recipient, Writing(other))
     if notification.kind == "wait.offered":
         return Letter(notification, recipient, Offering(await _read_offer(tx, notification), other))
     return Letter(notification, recipient, await _read_group(tx, notification, other))

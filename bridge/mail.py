@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import css_inline
 import jinja2
 
-from bridge.letters import Booking, Group, Letter, Offering, read_range
+from bridge.letters import Booking, Group, Letter, Offering, Writing, read_range
 from bridge.smtp import Envelope, domain, to_ascii
 from supervision import calendars, repetitions, seals, sign_ins
 from supervision.appointments import Appointment, Proposal
@@ -65,6 +65,7 @@ KINDS = (
     "identity.changed",
     "identity.confirmed",
     "room.stranger",
+    "room.unread",
     "sign_in",
 )
 
@@ -180,6 +181,8 @@ def _content(letter: Letter, config: Config, now: datetime) -> dict[str, Any]:
             return content | _group(letter, letter.subject, reader, config)
         case Offering():
             return content | _offering(letter, letter.subject, reader, config)
+        case Writing(other):
+            return content | {"url": config.web.base_url, "other": other.name}
     if letter.notification.kind == "sign_in":
         return content | _sign_in(letter.notification.details, config)
     return content | {"url": config.web.base_url, "pair": letter.notification.details.get("pair", "")}
