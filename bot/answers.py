@@ -51,6 +51,8 @@ async def answer(talk: Talk, command: Command) -> Reply:
             return await settling.hours(talk, command)
         case commands.Appointments(when):
             return await lists.coming(talk, when)
+        case commands.Calendar():
+            return say("calendar.link", url=f"{talk.dashboard}/calendar")
         case commands.Dashboard():
             return say("dashboard.link", url=talk.dashboard)
         case commands.Language(language):

@@ -145,6 +145,11 @@ class Appointments:
 
 
 @dataclass(frozen=True)
+class Calendar:
+    pass
+
+
+@dataclass(frozen=True)
 class Dashboard:
     pass
 
@@ -184,6 +189,7 @@ Command = (
     | Availability
     | Settings
     | Appointments
+    | Calendar
     | Dashboard
     | Language
     | Unknown
@@ -217,6 +223,7 @@ WORDS: dict[str, Word] = {
     "away": Word(("ausencia",), "supervisor"),
     "availability": Word(("disponibilidade",), "each"),
     "settings": Word(("configurar",), "each"),
+    "calendar": Word(("calendario",)),
     "dashboard": Word(("painel",)),
     "language": Word(("idioma",)),
 }
@@ -347,6 +354,8 @@ def _read(name: str, rest: str) -> Command:
             return _availability(argument)
         case "appointments":
             return _appointments(argument)
+        case "calendar":
+            return Calendar()
         case "dashboard":
             return Dashboard()
         case _:
