@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, or_, select, text
 
-from supervision import audit, availability, holds, hours, notifications, pairs, policies, reminders
+from supervision import audit, availability, holds, hours, notifications, pairs, policies, preferences, reminders
 from supervision.audit import SYSTEM, Actor
 from supervision.db import Ready, Transaction, lock_people
 from supervision.errors import AlreadyAnswered, NotAllowed, NotFound, NotUnderstood, SlotTaken, Stale, TooLate
@@ -170,7 +170,7 @@ async def book(
             raise
         await check_room(tx, actor, pair, rules, slot, now=now)
     appointment = make(actor, pair, rules, slot, now=now)
-    news = news_of_booking(appointment, actor, now=now)
+    news = await news_of_booking(tx, appointment, actor, now=now)
     values = vars(appointment) | holds.parameters(appointment) | notifications.parameters(news, now=now)
     audited = audit.entry(actor, "appointment.book", "appointment", appointment.id, now=now)
     await holds.execute(tx, BOOK, values | audited)
@@ -185,7 +185,7 @@ async def _take_own_offer(tx: Transaction, actor: Actor, pair: Pair, slot: Slot,
     return wait_id is not None
 
 
-def news_of_booking(appointment: Appointment, actor: Actor, *, now: datetime) -> list[Notice]:
+async def news_of_booking(tx: Transaction, appointment: Appointment, actor: Actor, *, now: datetime) -> list[Notice]:
     if appointment.status is Status.REQUESTED:
         kind, told = "appointment.requested", appointment.supervisor_id
         return [notice(appointment, told, channel, kind, actor) for channel in (Channel.MATRIX, Channel.MAIL)]
@@ -195,7 +195,7 @@ def news_of_booking(appointment: Appointment, actor: Actor, *, now: datetime) ->
     return [
         notice(appointment, appointment.other(actor.person_id), Channel.MATRIX, kind, actor, NORMAL, details),
         *mails(appointment, kind, actor, NORMAL, details),
-        *remind(appointment, now=now),
+        *await remind(tx, [appointment], now=now),
     ]
 
 
@@ -207,7 +207,7 @@ async def confirm(
     now: datetime,
     if_revision: int | None = None,
 ) -> Appointment:
-    """The supervisor agrees to a request. Both get the calendar entry and, a day before, a reminder."""
+    """The supervisor agrees to a request. Both get the calendar entry, and reminders as they wish."""
     appointment = await get_locked(tx, actor, appointment_id, if_revision)
     appointment = await agree(tx, actor, appointment, now=now)
     kind = "appointment.confirmed"
@@ -216,7 +216,7 @@ async def confirm(
         [
             notice(appointment, appointment.supervisee_id, Channel.MATRIX, kind, actor),
             *mails(appointment, kind, actor),
-            *remind(appointment, now=now),
+            *await remind(tx, [appointment], now=now),
         ],
         now=now,
         audited=audit.entry(actor, "appointment.confirm", "appointment", appointment.id, now=now),
@@ -640,15 +640,18 @@ def mails(
     return [notice(appointment, person, Channel.MAIL, kind, actor, priority, details) for person in appointment.people]
 
 
-def remind(appointment: Appointment, *, now: datetime) -> list[Notice]:
-    return reminders.plan(
-        appointment.id,
-        appointment.revision,
-        appointment.pair_id,
-        appointment.people,
-        appointment.starts_at,
-        now=now,
-    )
+async def remind(tx: Transaction, several: Sequence[Appointment], *, now: datetime) -> list[Notice]:
+    """The reminders of those that are confirmed, as each of the two wishes. They are of one pair."""
+    confirmed = [one for one in several if one.status is Status.CONFIRMED]
+    if not confirmed:
+        return []
+    wishes = await preferences.of_several(tx, confirmed[0].people)
+    wanted = {person: wishes[person].reminders for person in confirmed[0].people}
+    return [
+        notice
+        for one in confirmed
+        for notice in reminders.plan(one.id, one.revision, one.pair_id, wanted, one.starts_at, now=now)
+    ]
 
 
 def asked_length(starts_at: datetime, ends_at: datetime | None, length: int | None) -> int | None:

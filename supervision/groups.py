@@ -96,7 +96,8 @@ async def confirm(
     group = await gather(tx, actor, appointment_id, scope, if_revision, seen=seen)
     done = await _each(group, lambda one: appointments.agree(tx, actor, one, now=now))
     news = series.notices("series.confirmed", actor, done.after, [done.other(actor)], done.people)
-    await settle(tx, actor, "appointment.confirm", done, [*news, *series.remind(done.after, now=now)], now=now)
+    news += await appointments.remind(tx, done.after, now=now)
+    await settle(tx, actor, "appointment.confirm", done, news, now=now)
     return done.after
 
 
@@ -166,7 +167,8 @@ async def accept(
     done = await _each(group, lambda one: moves.carry_out(tx, actor, one, now=now))
     details = done.was | {"accepted": True}
     news = series.notices("series.rescheduled", actor, done.after, [done.other(actor)], done.people, details)
-    await settle(tx, actor, "appointment.accept", done, [*news, *series.remind(done.after, now=now)], now=now)
+    news += await appointments.remind(tx, done.after, now=now)
+    await settle(tx, actor, "appointment.accept", done, news, now=now)
     return done.after
 
 

@@ -238,7 +238,7 @@ def careful_starts(
 ) -> list[datetime]:
     """The starts of any day, ascending, each wall-clock time read for itself."""
     lasts = timedelta(minutes=minutes)
-    taken = [(_existing(day, starts, zone, fold=0), _existing(day, ends, zone, fold=1)) for starts, ends in off]
+    taken = [(existing(day, starts, zone, fold=0), existing(day, ends, zone, fold=1)) for starts, ends in off]
     found: set[datetime] = set()
     for starts, ends in ranges:
         end = _end_instant(day, ends, zone)
@@ -264,7 +264,7 @@ def _end_instant(day: date, clock: time, zone: zoneinfo.ZoneInfo) -> datetime:
     return max(local.replace(fold=fold).astimezone(UTC) for fold in (0, 1))
 
 
-def _existing(day: date, clock: time, zone: zoneinfo.ZoneInfo, *, fold: int) -> datetime:
+def existing(day: date, clock: time, zone: zoneinfo.ZoneInfo, *, fold: int) -> datetime:
     """The instant of a wall-clock time, in a gap that of the gap's end; `fold` says which of two where it repeats."""
     local = datetime.combine(day, clock).replace(fold=fold)
     while True:

@@ -46,7 +46,7 @@ async def reschedule(
     action = "appointment.reschedule" if moved.proposal is None else "appointment.propose"
     await notifications.enqueue(
         tx,
-        news_of_move(appointment, moved, actor, now=now),
+        await news_of_move(tx, appointment, moved, actor, now=now),
         now=now,
         audited=audit.entry(actor, action, "appointment", moved.id, now=now),
     )
@@ -159,7 +159,7 @@ async def accept(
     moved = await carry_out(tx, actor, appointment, now=now, if_proposal=if_proposal)
     await notifications.enqueue(
         tx,
-        news_of_move(appointment, moved, actor, now=now, accepted=True),
+        await news_of_move(tx, appointment, moved, actor, now=now, accepted=True),
         now=now,
         audited=audit.entry(actor, "appointment.accept", "appointment", moved.id, now=now),
     )
@@ -260,8 +260,14 @@ def require_proposal(appointment: Appointment, if_proposal: uuid.UUID | None) ->
     return appointment.proposal
 
 
-def news_of_move(
-    before: Appointment, after: Appointment, actor: Actor, *, now: datetime, accepted: bool = False
+async def news_of_move(
+    tx: Transaction,
+    before: Appointment,
+    after: Appointment,
+    actor: Actor,
+    *,
+    now: datetime,
+    accepted: bool = False,
 ) -> list[Notice]:
     """Of a proposal to whoever is asked; of a change of the time to both, `accepted` if the other had proposed it."""
     if after.proposal is not None:
@@ -274,5 +280,5 @@ def news_of_move(
     return [
         notice(after, after.other(actor.person_id), Channel.MATRIX, kind, actor, NORMAL, details),
         *appointments.mails(after, kind, actor, NORMAL, details),
-        *(appointments.remind(after, now=now) if after.status is Status.CONFIRMED else []),
+        *await appointments.remind(tx, [after], now=now),
     ]

@@ -226,7 +226,7 @@ async def _tell_booked(
         details |= {} if on_behalf else {"automatic": True}
         kind = "series.booked" if on_behalf else "series.confirmed"
         news = notices(kind, actor, booked, [one.other(actor.person_id)], one.people, details)
-        news += remind(booked, now=now)
+        news += await appointments.remind(tx, booked, now=now)
     await record(tx, actor, "appointment.book", booked, now=now)
     await notifications.enqueue(tx, news, now=now)
 
@@ -290,12 +290,6 @@ def notices(
         for channel, people in ((Channel.MATRIX, rooms), (Channel.MAIL, mails))
         for person in people
     ]
-
-
-def remind(told: Iterable[Appointment], *, now: datetime) -> list[Notice]:
-    """The reminders of those that are confirmed."""
-    confirmed = (one for one in told if one.status is Status.CONFIRMED)
-    return [notice for one in confirmed for notice in appointments.remind(one, now=now)]
 
 
 async def record(tx: Transaction, actor: Actor, action: str, changed: Iterable[Appointment], *, now: datetime) -> None:

@@ -209,8 +209,8 @@ async def _move(
     if at_once.pairs:
         others, details = [at_once.other(actor)], at_once.was | skipped
         news = series.notices("series.rescheduled", actor, at_once.after, others, at_once.people, details)
-        reminders = series.remind(at_once.after, now=now)
-        await groups.settle(tx, actor, "appointment.reschedule", at_once, [*news, *reminders], now=now)
+        news += await appointments.remind(tx, at_once.after, now=now)
+        await groups.settle(tx, actor, "appointment.reschedule", at_once, news, now=now)
     if asked.pairs:
         others = [asked.other(actor)]
         details = {"proposals": [str(one.proposal.id) for one in asked.after if one.proposal]} | skipped

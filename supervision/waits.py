@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from supervision import appointments, audit, availability, holds, hours, notifications, pairs, people
+from supervision import appointments, audit, availability, holds, hours, notifications, outside, pairs, people
 from supervision.appointments import A_MINUTE, Appointment
 from supervision.audit import SYSTEM, Actor
 from supervision.db import Transaction, lock_key, lock_people
@@ -27,7 +27,7 @@ from supervision.models import waits as table
 from supervision.notifications import NORMAL, Notice
 from supervision.pairs import Pair
 from supervision.people import Person
-from supervision.ranges import Range, merge
+from supervision.ranges import Busy, Range, merge
 
 MOST_WAITS = 5  # of a pair, open at a time
 MOST_RANGES = 20  # of a wait
@@ -193,7 +193,7 @@ async def accept(
 
     It was within notice and horizon when it was offered, and is not asked for that again. Raises Stale if it is not
     the slot that starts at `if_starts_at`, TooLate once its time has passed, AlreadyAnswered without an offer,
-    NotFound if the supervisor has taken the hour away, SlotTaken if her day or week is full by now, PairArchived.
+    NotFound if the supervisor has taken the hour away or is elsewhere then, SlotTaken if her day or week is full by now, PairArchived.
     """
     wait = await _get_locked(tx, actor, wait_id)
     offer = require_offer(wait, if_starts_at)
@@ -210,7 +210,7 @@ async def accept(
     await appointments.insert(tx, appointment, now=now)
     await notifications.enqueue(
         tx,
-        appointments.news_of_booking(appointment, actor, now=now),
+        await appointments.news_of_booking(tx, appointment, actor, now=now),
         now=now,
         audited=audit.entry(actor, "appointment.book", "appointment", appointment.id, now=now),
     )
@@ -336,7 +336,8 @@ class _Line:
             rules = await availability.load(self.tx, supervisor_id)
         except NotFound:
             rules = Availability(())
-        tidied = [await self._tidy(wait, rules, supervisor.zone, over=over) for wait, over in found]
+        elsewhere = await self._look_elsewhere(supervisor_id, [wait.offer for wait, _ in found if wait.offer])
+        tidied = [await self._tidy(wait, rules, supervisor.zone, elsewhere, over=over) for wait, over in found]
         waiting = [wait for wait in tidied if wait is not None and wait.offer is None]
         since = self.now + timedelta(minutes=rules.notice) + SHORTEST
         until = min(self.now + timedelta(days=rules.horizon), max((one.ends_at for one in waiting), default=since))
@@ -351,6 +352,7 @@ class _Line:
                 slot
                 for slot in hours.offered(rules, supervisor.zone, since, until, length)
                 if not busy[supervisor_id].overlaps(*rules.held(slot.starts_at, slot.ends_at))
+                and not busy[supervisor_id].is_elsewhere(slot.starts_at, slot.ends_at)
             ]
             for length in {wait.length for wait in waiting}
         }
@@ -365,11 +367,22 @@ class _Line:
             ]
             await self._offer_first(wait, supervisor, rules, wanted)
 
-    async def _tidy(self, wait: Wait, rules: Availability, zone: ZoneInfo, *, over: bool) -> Wait | None:
+    async def _look_elsewhere(self, supervisor_id: uuid.UUID, offers: Sequence[Offer]) -> Busy:
+        """What her other calendars have by now where something is on offer."""
+        if not offers:
+            return Busy()
+        around = min(one.starts_at for one in offers), max(one.ends_at for one in offers)
+        return Busy((), await outside.busy(self.tx, supervisor_id, *around))
+
+    async def _tidy(
+        self, wait: Wait, rules: Availability, zone: ZoneInfo, elsewhere: Busy, *, over: bool
+    ) -> Wait | None:
         """The wait as it is now: ended if it is over, without an offer whose deadline has passed or hour is gone."""
         offer = wait.offer
         lapsed = offer is not None and offer.until <= self.now
-        gone = offer is not None and not is_offered(rules, zone, offer.slot)
+        gone = offer is not None and (
+            not is_offered(rules, zone, offer.slot) or elsewhere.is_elsewhere(offer.starts_at, offer.ends_at)
+        )
         if not (over or lapsed or gone):
             return wait
         if self.changed >= self.most or not await _is_unchanged(self.tx, wait):
