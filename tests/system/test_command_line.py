@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import aiohttp
 import asyncpg
@@ -679,8 +679,9 @@ def test_the_example_documents_every_key_and_no_other() -> None:
 
 def keys_of(model: type[BaseModel], above: str = "") -> Iterator[str]:
     for name, value in model.model_fields.items():
-        kind = value.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from keys_of(kind, f"{above}{name}.")
+        kinds = get_args(value.annotation) or (value.annotation,)  # a section that may be left out is `X | None`
+        section = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if section is not None:
+            yield from keys_of(section, f"{above}{name}.")
         else:
             yield above + name
