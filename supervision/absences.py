@@ -177,6 +177,7 @@ async def _next_free(
         for slot in hours.offered(rules, zone, after, until, one.length)
         if slot.starts_at > now
         and not busy[pair.supervisor.id].overlaps(*rules.held(slot.starts_at, slot.ends_at))
+        and not busy[pair.supervisor.id].is_elsewhere(slot.starts_at, slot.ends_at)
         and not busy[pair.supervisee.id].overlaps(slot.starts_at, slot.ends_at)
     ]
     usual = _on_the_clock(one.starts_at, zone)

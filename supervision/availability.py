@@ -182,6 +182,8 @@ async def slots(
 ) -> list[Slot]:
     """What this pair can book with a start in `[since, until)`: within notice, horizon and limits, free for both.
 
+    Her other calendars take their times out of it.
+
     `moving` is an appointment whose own time counts as free. `length` is one of the pair's, in minutes; without it
     their first is meant. Raises NotUnderstood for another.
     """
@@ -215,16 +217,23 @@ async def slots(
 def _taken(rules: Availability, supervisor: Busy, supervisee: Busy) -> list[Range]:
     """When no appointment can be: what is held of either, the supervisor's widened by the buffers it would need."""
     before, after = timedelta(minutes=rules.buffer_before), timedelta(minutes=rules.buffer_after)
-    return merge([*((start - after, end + before) for start, end in supervisor.ranges), *supervisee.ranges])
+    held = [(start - after, end + before) for start, end in supervisor.ranges]
+    return merge([*held, *supervisor.outside, *supervisee.ranges])
 
 
 BUSY = Ready(
     text(
         """
-    SELECT person_id, array_agg(lower(during) ORDER BY during), array_agg(upper(during) ORDER BY during) FROM holds
+    SELECT person_id, false, array_agg(lower(during) ORDER BY during), array_agg(upper(during) ORDER BY during)
+    FROM holds
     WHERE person_id = ANY(CAST(:people AS uuid[])) AND during && tstzrange(:since, :until, '[)')
         AND (CAST(:moving AS uuid) IS NULL OR appointment_id IS DISTINCT FROM :moving)
     GROUP BY person_id
+    UNION ALL
+    SELECT supervisor_id, true, array_agg(lower(during)), array_agg(upper(during))
+    FROM busy_times
+    WHERE supervisor_id = ANY(CAST(:people AS uuid[])) AND during && tstzrange(:since, :until, '[)')
+    GROUP BY supervisor_id
     """
     )
 )
@@ -238,11 +247,20 @@ async def busy_times(
     *,
     moving: uuid.UUID | None = None,
 ) -> dict[uuid.UUID, Busy]:
-    """What is held of each person's time around `[since, until)`, a day more on either side."""
+    """What is held of each person's time around `[since, until)`, a day more on either side, and what other calendars
+    take of it.
+    """
     around = {"since": since - ONE_DAY, "until": until + ONE_DAY}
     rows = await BUSY.fetch(tx, {"people": list(person_ids), "moving": moving, **around})
-    found = {person_id: Busy(tuple(zip(starts, ends, strict=True))) for person_id, starts, ends in rows}
-    return {person: found.get(person, Busy()) for person in person_ids}
+    held: dict[uuid.UUID, Sequence[Range]] = {}
+    outside: dict[uuid.UUID, Sequence[Range]] = {}
+    for person_id, is_outside, starts, ends in rows:
+        ranges = zip(starts, ends, strict=True)
+        if is_outside:
+            outside[person_id] = merge(ranges)
+        else:
+            held[person_id] = tuple(ranges)
+    return {person: Busy(held.get(person, ()), outside.get(person, ())) for person in person_ids}
 
 
 COUNTED = text(

@@ -4,7 +4,7 @@ The exclusion constraint on the table is the last word: whatever was checked bef
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,10 @@ from sqlalchemy import text
 
 from supervision import availability
 from supervision.db import Ready, Transaction
-from supervision.errors import SlotTaken
+from supervision.errors import NotFound, SlotTaken
 from supervision.hours import Availability, Slot
 from supervision.pairs import Pair
-from supervision.ranges import merge
+from supervision.ranges import Busy, merge
 
 if TYPE_CHECKING:
     from supervision.appointments import Appointment
@@ -135,12 +135,18 @@ async def require_free(
     now: datetime,
     moving: uuid.UUID | None = None,
     length: int | None = None,
+    bound: bool = False,
 ) -> None:
     """Raise SlotTaken, with the day's other slots, if either person's time is held in that range.
 
     `moving` is an appointment whose own time counts as free, `length` the minutes that other slots should have.
+    `bound` says that the supervisor's other calendars count: a time of theirs is as little offered, NotFound, as one
+    outside her hours.
     """
-    if await is_free(tx, pair, rules, slot, moving=moving):
+    busy = await _look(tx, pair, slot, moving)
+    if bound and busy[pair.supervisor.id].is_elsewhere(slot.starts_at, slot.ends_at):
+        raise NotFound("refused.slot_not_offered")
+    if not _is_held(pair, rules, slot, busy):
         return
     zone = pair.supervisor.zone
     midnight = slot.starts_at.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -150,13 +156,20 @@ async def require_free(
     raise SlotTaken(alternatives=[other.starts_at for other in day])
 
 
-async def is_free(
-    tx: Transaction, pair: Pair, rules: Availability, slot: Slot, *, moving: uuid.UUID | None = None
-) -> bool:
-    """Whether nothing holds either person's time in that range, the supervisor's with her buffers."""
+async def is_free(tx: Transaction, pair: Pair, rules: Availability, slot: Slot) -> bool:
+    """Whether nothing holds either person's time in that range, the supervisor's with her buffers, and no other
+    calendar of hers has something then.
+    """
+    busy = await _look(tx, pair, slot, None)
+    elsewhere = busy[pair.supervisor.id].is_elsewhere(slot.starts_at, slot.ends_at)
+    return not elsewhere and not _is_held(pair, rules, slot, busy)
+
+
+async def _look(tx: Transaction, pair: Pair, slot: Slot, moving: uuid.UUID | None) -> dict[uuid.UUID, Busy]:
     people = [person.id for person in pair.people]
-    busy = await availability.busy_times(tx, people, slot.starts_at, slot.ends_at, moving=moving)
-    taken = busy[pair.supervisor.id].overlaps(*rules.held(slot.starts_at, slot.ends_at)) or busy[
-        pair.supervisee.id
-    ].overlaps(slot.starts_at, slot.ends_at)
-    return not taken
+    return await availability.busy_times(tx, people, slot.starts_at, slot.ends_at, moving=moving)
+
+
+def _is_held(pair: Pair, rules: Availability, slot: Slot, busy: Mapping[uuid.UUID, Busy]) -> bool:
+    hers, theirs = busy[pair.supervisor.id], busy[pair.supervisee.id]
+    return hers.overlaps(*rules.held(slot.starts_at, slot.ends_at)) or theirs.overlaps(slot.starts_at, slot.ends_at)

@@ -9,7 +9,7 @@ from datetime import date, datetime
 
 from sqlalchemy import text
 
-from supervision import availability
+from supervision import availability, outside
 from supervision.audit import Actor
 from supervision.db import Transaction
 from supervision.hours import ONE_DAY, Availability, Slot
@@ -53,6 +53,8 @@ class Ledger:
 
     def why_not(self, owner: uuid.UUID, slot: Slot) -> str | None:
         """The key of the sentence that says why this appointment cannot be then; its own time counts as free."""
+        if self.supervisor.is_elsewhere(slot.starts_at, slot.ends_at):
+            return "refused.slot_not_offered"
         held = self.rules.held(slot.starts_at, slot.ends_at)
         if self.supervisor.overlaps(*held) or self.supervisee.overlaps(slot.starts_at, slot.ends_at):
             return "refused.slot_taken"
@@ -91,9 +93,13 @@ async def look(
     slots: Sequence[Slot],
     apart: Collection[uuid.UUID] = (),
 ) -> Ledger:
-    """What is taken around these slots, but for the appointments `apart`. Needs the people's locks."""
+    """What is taken around these slots, but for the appointments `apart`. Needs the people's locks.
+
+    The supervisor's other calendars and her limits do not bind herself.
+    """
     supervisor, supervisee = pair.people
-    limited = actor.person_id != supervisor.id and (rules.day_limit or rules.week_limit) is not None
+    bound = actor.person_id != supervisor.id
+    limited = bound and (rules.day_limit or rules.week_limit) is not None
     ledger = Ledger(rules, supervisor.zone, Busy(), Busy(), limited)
     if not slots:
         return ledger
@@ -109,4 +115,5 @@ async def look(
         for identifier, starts_at in await tx.execute(availability.COUNTED, counted):
             if identifier not in apart:
                 ledger.count(identifier, starts_at)
-    return replace(ledger, supervisor=Busy(found[supervisor.id]), supervisee=Busy(found[supervisee.id]))
+    elsewhere = await outside.busy(tx, supervisor.id, since, until) if bound else ()
+    return replace(ledger, supervisor=Busy(found[supervisor.id], elsewhere), supervisee=Busy(found[supervisee.id]))

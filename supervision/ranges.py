@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import itemgetter
 
 Range = tuple[datetime, datetime]
 
@@ -25,9 +26,14 @@ def merge(ranges: Iterable[Range]) -> list[Range]:
 
 @dataclass(frozen=True)
 class Busy:
-    """Held ranges of one person, as (start, end) in ascending order; no two of them overlap."""
+    """Held ranges of one person, as (start, end) in ascending order; no two of them overlap.
+
+    `outside` are those that her other calendars take, likewise. They bind who books a supervisor's time, not herself,
+    and need no buffers around them.
+    """
 
     ranges: Sequence[Range] = field(default_factory=tuple)
+    outside: Sequence[Range] = ()
 
     @functools.cached_property
     def starts(self) -> list[datetime]:
@@ -36,3 +42,8 @@ class Busy:
     def overlaps(self, starts_at: datetime, ends_at: datetime) -> bool:
         before = bisect_left(self.starts, ends_at)
         return before > 0 and self.ranges[before - 1][1] > starts_at
+
+    def is_elsewhere(self, starts_at: datetime, ends_at: datetime) -> bool:
+        """Whether another calendar has something then."""
+        before = bisect_left(self.outside, ends_at, key=itemgetter(0))
+        return before > 0 and self.outside[before - 1][1] > starts_at
