@@ -466,10 +466,14 @@ async def check_room(
     now: datetime,
     moving: uuid.UUID | None = None,
 ) -> None:
-    """Raise SlotTaken unless both are free then, and the supervisor's limits leave room. Needs the people's locks."""
+    """Raise SlotTaken unless both are free then, and the supervisor's limits leave room. Needs the people's locks.
+
+    Her limits and her other calendars, whose times are as little offered (NotFound), do not bind herself.
+    """
     length = (slot.ends_at - slot.starts_at) // A_MINUTE
-    await holds.require_free(tx, pair, rules, slot, now=now, moving=moving, length=length)
-    if actor.person_id != pair.supervisor.id:
+    bound = actor.person_id != pair.supervisor.id
+    await holds.require_free(tx, pair, rules, slot, now=now, moving=moving, length=length, bound=bound)
+    if bound:
         await availability.check_limits(tx, rules, pair.supervisor, slot.starts_at, moving=moving)
 
 

@@ -193,7 +193,8 @@ async def accept(
 
     It was within notice and horizon when it was offered, and is not asked for that again. Raises Stale if it is not
     the slot that starts at `if_starts_at`, TooLate once its time has passed, AlreadyAnswered without an offer,
-    NotFound if the supervisor has taken the hour away or is elsewhere then, SlotTaken if her day or week is full by now, PairArchived.
+    NotFound if the supervisor has taken the hour away or is elsewhere then, SlotTaken if her day or week is full by
+    now, PairArchived.
     """
     wait = await _get_locked(tx, actor, wait_id)
     offer = require_offer(wait, if_starts_at)
