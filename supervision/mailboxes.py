@@ -1,20 +1,25 @@
-"""Addresses that mails come back from: no more is sent to them until somebody says that they are right again."""
+"""Mail that comes in: what was taken once, and addresses that mails come back from.
+
+Nothing more is sent to such an address until somebody says that it is right again.
+"""
 
 import uuid
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import or_, select, text, update
+from sqlalchemy import delete, or_, select, text, update
+from sqlalchemy.dialects.postgresql import insert
 
 from supervision import audit, notifications, pairs, people
 from supervision.audit import SYSTEM, Actor
 from supervision.db import Transaction, lock_people
-from supervision.models import Channel, PairStatus, Role, State
+from supervision.models import Channel, PairStatus, Role, State, inbound_mails
 from supervision.models import notifications as table
 from supervision.models import people as people_table
 from supervision.notifications import NORMAL, Notice
 
 ADDRESS_STOPPED = "address_stopped"  # the error of a mail that was not sent because of this
+REMEMBERED = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,27 @@ async def resume(tx: Transaction, actor: Actor, person_id: uuid.UUID, *, now: da
     )
     await tx.execute(text("SELECT pg_notify('visavis_mail', '')"))
     await audit.record(tx, actor, "mailbox.resume", "person", person_id, now=now)
+
+
+async def take_in(tx: Transaction, digest: bytes, outcome: str, *, now: datetime) -> bool:
+    """Note a mail in the transaction of its effect; False where it was taken before. `outcome` is a static word."""
+    added = await tx.execute(
+        insert(inbound_mails)
+        .values(digest=digest, outcome=outcome, received_at=now)
+        .on_conflict_do_nothing()
+        .returning(inbound_mails.c.digest)
+    )
+    return added.one_or_none() is not None
+
+
+async def rename(tx: Transaction, digest: bytes, outcome: str) -> None:
+    """Another outcome for a mail that this transaction has taken in."""
+    await tx.execute(update(inbound_mails).where(inbound_mails.c.digest == digest).values(outcome=outcome))
+
+
+async def forget_old(tx: Transaction, *, now: datetime) -> None:
+    """Remove what no mail server hands over again: it gives up after days (RFC 5321, 4.5.4.1)."""
+    await tx.execute(delete(inbound_mails).where(inbound_mails.c.received_at <= now - REMEMBERED))
 
 
 async def _news(tx: Transaction, person_id: uuid.UUID, code: str) -> list[Notice]:
