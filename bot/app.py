@@ -3,17 +3,19 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 from sqlalchemy import select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from bot.client import Client
+from bot.events import Incoming
 from bot.greetings import greet
 from bot.handlers import Handlers
 from bot.logins import Account
 from bot.notices import Notices
+from bot.reads import Reads
 from bot.rooms import Plan, create_room
 from bot.trust import Trust
 from supervision import audit, identities, notifications, pairs
@@ -52,6 +54,7 @@ class Bot:
         self.client = Client(account, pin=self._pin)
         self.notices = Notices(database, self.client, clock)
         self.handlers = Handlers(database, self.notices, clock, config.web.base_url, config.calls.template)
+        self.reads = Reads(database, self.client, clock, timedelta(minutes=matrix.unread_minutes))
         self.ready = asyncio.Event()
 
     async def run(self) -> None:
@@ -69,10 +72,11 @@ class Bot:
                     self.client.run(
                         load_token=self._load_token,
                         save_token=self._save_token,
-                        on_event=self.handlers.handle,
+                        on_event=self._heard,
                         on_members=self._members_changed,
                         on_trust_changed=self._trust_changed,
                         on_invitation=self._invited,
+                        on_receipts=self.reads.see if self.reads.wait else None,
                     )
                 )
         finally:
@@ -96,6 +100,7 @@ class Bot:
             await tx.execute(
                 update(bots).where(bots.c.matrix_id == self.client.user_id).values(master_key=self.client.master_key)
             )
+        await self.reads.load()
         log.info("bot.connected")
 
     async def _stop_without(self, lock: AccountLock) -> None:
@@ -166,6 +171,12 @@ class Bot:
         everybody = {member for room in self.client.rooms() for member in self.client.members(room)}
         for user_id in [matrix_id] if matrix_id else everybody - {self.client.user_id}:
             self.client.reconsider(user_id)
+
+    async def _heard(self, event: Incoming) -> None:
+        """Act on it, then see to what is unread: nobody's answer waits for that. Both bear being told it again."""
+        await self.handlers.handle(event)
+        if self.reads.wait:
+            await self.reads.hear(event)
 
     async def _members_changed(self, room_id: str, members: Mapping[str, str]) -> None:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -32,6 +32,7 @@ from bot.events import (
 )
 from bot.lanes import Batch, Lanes, Progress, pauses
 from bot.logins import Account, Folder, Login
+from bot.receipts import Order, Receipt, Surroundings, read_receipts
 from bot.requests import Homeserver, HomeserverRefused, path
 from bot.signatures import fingerprint
 from bot.trust import MEGOLM, Directory, Machine, Pin, RoomKeys, Trust, open_machine
@@ -69,6 +70,7 @@ OnEvent = Callable[[Incoming], Awaitable[None]]
 OnMembers = Callable[[str, Mapping[str, str]], Awaitable[None]]
 OnTrustChanged = Callable[[str, Trust], Awaitable[None]]
 OnInvitation = Callable[[str, str | None], Awaitable[None]]
+OnReceipts = Callable[[str, Sequence[Receipt]], Awaitable[None]]
 
 
 @dataclass
@@ -111,6 +113,7 @@ class _Ears:
     on_members: OnMembers
     on_trust_changed: OnTrustChanged
     on_invitation: OnInvitation
+    on_receipts: OnReceipts | None
 
 
 class _Waiting:
@@ -162,6 +165,7 @@ class Client:
         self.user_id = account.user_id
         self.homeserver = Homeserver(account.homeserver)
         self.directory = Directory(self.homeserver, pin, self._trust_changed)
+        self.order = Order()
         self.master_key = ""
         self._folder = Folder(account.store)
         self._login = Login(account, self.homeserver, self._folder)
@@ -370,6 +374,19 @@ class Client:
                 return None
             query["from"] = str(answer["end"])
 
+    async def look_around(self, room_id: str, event_id: str) -> Surroundings | None:
+        """An event that came before we listened, and up to 25 that follow it; None if the homeserver has none such."""
+        place = path("/rooms/{room}/context/{event}", room=room_id, event=event_id)
+        try:
+            answer = await self.homeserver.ask("GET", place, params={"limit": "50"})
+        except HomeserverRefused as refused:
+            if refused.code in _LOGGED_OUT:
+                raise Transient("logged_out") from refused
+            return None
+        found = open_envelope(room_id, answer.get("event"))
+        after = tuple(self._others_events(room_id, _array(answer, "events_after")))
+        return None if found is None else Surroundings(found.sent_at, after)
+
     async def leave(self, room_id: str) -> None:
         """Leave a room, or refuse its invitation; that the bot is not in it is success."""
         try:
@@ -402,6 +419,7 @@ class Client:
         on_members: OnMembers,
         on_trust_changed: OnTrustChanged,
         on_invitation: OnInvitation,
+        on_receipts: OnReceipts | None = None,
     ) -> None:
         """Sync until cancelled; raises LoggedOut if the homeserver ends the login, and nothing else.
 
@@ -411,9 +429,10 @@ class Client:
         two are waited for without end). `on_members(room_id, members)` is told each room at the start and
         at every change of membership; `on_trust_changed(user_id, trust)` every change of a fellow member's
         devices or identity; `on_invitation(room_id, inviter)` every invitation after it was refused, and
-        every room of somebody else's making after it was left.
+        every room of somebody else's making after it was left. `on_receipts(room_id, receipts)` is told how
+        far others have read, after the events that came with it; without it they are not asked for.
         """
-        self._ears = _Ears(on_event, on_members, on_trust_changed, on_invitation)
+        self._ears = _Ears(on_event, on_members, on_trust_changed, on_invitation, on_receipts)
         token = await load_token()
         progress = Progress(save_token)
         try:
@@ -464,7 +483,10 @@ class Client:
 
     async def _upload_filter(self) -> str:
         place = path("/user/{user}/filter", user=self.user_id)
-        return str((await self.homeserver.ask("POST", place, _FILTER))["filter_id"])
+        wanted = _FILTER
+        if self._ears_now().on_receipts is not None:
+            wanted = {**_FILTER, "room": {**_FILTER["room"], "ephemeral": {"types": ["m.receipt"]}}}
+        return str((await self.homeserver.ask("POST", place, wanted))["filter_id"])
 
     async def _poll(self, token: str | None, filter_id: str, first: bool) -> Json:
         params = {"filter": filter_id, "timeout": "0" if first else str(_POLL_SECONDS * 1000)}
@@ -493,6 +515,7 @@ class Client:
         for room_id, part in joined.items():
             if room_id in self._rooms:
                 self._read_timeline(room_id, _object(part, "timeline"), since, batch)
+                self._read_receipts(room_id, _object(part, "ephemeral"), batch)
         self._read_counts(answer)
         if self._machine_now().wedged or self._machine_now().greeted:
             self._soon("mend", self._keys_now().mend)
@@ -619,8 +642,21 @@ class Client:
             fill = partial(self._fill_gap, room_id, since, start, events, batch)
             self._lanes_now().put(room_id, "gap", fill, batch)
             return
+        if events and self._ears_now().on_receipts is not None:
+            self._lanes_now().put(room_id, "order", partial(self._note_order, events), batch)
         for envelope in self._others_events(room_id, events):
             self._lanes_now().put(room_id, "event", partial(self._hear, envelope, batch), batch)
+
+    async def _note_order(self, events: Iterable[object]) -> None:
+        """In the room's lane, so that what a gap held comes first; ours and state events too: they can be read."""
+        ids = (event.get("event_id") for event in events if isinstance(event, dict))
+        self.order.note(event_id for event_id in ids if isinstance(event_id, str))
+
+    def _read_receipts(self, room_id: str, ephemeral: Json, batch: Batch) -> None:
+        on_receipts = self._ears_now().on_receipts
+        found = [one for one in read_receipts(_array(ephemeral, "events")) if one.user_id != self.user_id]
+        if found and on_receipts is not None:
+            self._lanes_now().put(room_id, "receipts", partial(on_receipts, room_id, found), batch)
 
     def _others_events(self, room_id: str, events: Iterable[object]) -> Iterator[Envelope]:
         for event in events:
@@ -644,7 +680,9 @@ class Client:
             if not page.get("chunk") or not isinstance(following, str) or following == at:
                 break
             at = following
-        heard = self._others_events(room_id, [*reversed(missed), *events])
+        came = [*reversed(missed), *events]
+        await self._note_order(came)
+        heard = self._others_events(room_id, came)
         works = [partial(self._hear, envelope, batch) for envelope in heard]
         self._lanes_now().put_first(room_id, "event", works, batch)
 

@@ -186,6 +186,7 @@ def read_unreadable(envelope: Envelope, doubt: Doubt, origin: Origin) -> Incomin
         session_id=origin.session_id,
         message_index=origin.message_index,
         device_id=origin.device_id,
+        is_edit=_relation(envelope.content).get("rel_type") == "m.replace",
     )
 
 

@@ -101,7 +101,7 @@ class Handlers:
             if getattr(error.orig, "sqlstate", None) == DISK_FULL:
                 await self._tell_disk_full(event)
                 raise Transient("disk_full") from error
-            if not _is_outage(error):
+            if not is_outage(error):
                 await self._apologise(event, error)
                 return
             raise Transient("database") from error
@@ -375,7 +375,7 @@ class Handlers:
             self._complaints.popitem(last=False)
 
 
-def _is_outage(error: DBAPIError) -> bool:
+def is_outage(error: DBAPIError) -> bool:
     """Whether PostgreSQL is away or overloaded (classes 08, 40, 53, 55, 57 of its appendix A), rather than we wrong."""
     state = str(getattr(error.orig, "sqlstate", None) or "")
     return error.connection_invalidated or not state or state[:2] in ("08", "40", "53", "55", "57")
