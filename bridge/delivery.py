@@ -21,12 +21,12 @@ from bridge import letters, mail
 from bridge.letters import Letter, Outdated
 from bridge.smtp import STEPS, Connections
 from supervision import notifications
-from supervision.config import Config
+from supervision.config import Config, MailConfig
 from supervision.db import DATABASE_AWAY, Database, Transaction, listen
 from supervision.errors import DeliveryFailed, Permanent, Transient
 from supervision.models import Channel, State
 from supervision.models import notifications as table
-from supervision.notifications import MAIL_BACKOFF, Backoff, Notification
+from supervision.notifications import Backoff, Notification
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +50,7 @@ async def run(
     config: Config,
     *,
     clock: Clock = utc_now,
-    backoff: Backoff = MAIL_BACKOFF,
+    backoff: Backoff | None = None,
     poll: float = 30.0,
     grace: float = 10.0,
 ) -> None:
@@ -59,7 +59,7 @@ async def run(
     It wakes at once for what is enqueued, at the time of the next try, and every `poll` seconds in any case. A
     database that is away is waited for.
     """
-    delivery = Delivery(database, config, clock, backoff)
+    delivery = Delivery(database, config, clock, backoff or plan_retries(config.mail))
     listening = asyncio.create_task(listen(database, "visavis_mail", delivery.wake))
     try:
         while True:
@@ -70,6 +70,12 @@ async def run(
         listening.cancel()
         await delivery.finish(grace)
         await asyncio.gather(listening, return_exceptions=True)
+
+
+def plan_retries(config: MailConfig) -> Backoff:
+    """A mail server that is away overnight is no reason to give up: the usual ten tries take about a day."""
+    first, longest = config.first_retry_seconds, config.longest_retry_seconds
+    return Backoff(timedelta(seconds=first), timedelta(seconds=longest), config.tries, factor=3)
 
 
 class Delivery:

@@ -443,8 +443,10 @@ notifications = Table(
         "channel",
         "priority",
         "next_try_at",
+        "position",
         postgresql_where=text("state = 'pending'"),
     ),
+    Index("ix_notifications_parked", "position", postgresql_where=text("state = 'parked'")),
     Index(
         "ix_notifications_lane",
         "appointment_id",

@@ -1,8 +1,12 @@
 """The outbox: what is to be told to whom, by which channel, when; and what became of it.
 
 A row is `pending` until it is settled as `sent`, `superseded` (the revision it speaks of is gone), `expired` (its
-time has passed) or `parked` (given up, can be retried by hand). A Matrix row whose person has no device that the
-bot may write to is `waiting`, until one appears and a summary replaces what waited.
+time has passed), `unwanted` (its person has turned its topic off) or `parked` (given up, can be retried by hand). A
+Matrix row whose person has no device that the bot may write to is `waiting`, until one appears and a summary replaces
+what waited.
+
+Whoever claims a row has it until its lease ends. A process that slept through that finds, by the number of the try,
+that the row is another's now: it may say that it sent it, which is so, and nothing else.
 """
 
 import json
@@ -13,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ARRAY, Row, Text, bindparam, literal, literal_column, select, text, update
+from sqlalchemy import ARRAY, ColumnElement, Row, Text, bindparam, literal, literal_column, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from supervision import audit
@@ -44,8 +48,6 @@ class Backoff:
         return plain * jitter
 
 
-# A mail server that is away overnight is no reason to give up: ten tries take about a day.
-MAIL_BACKOFF = Backoff(timedelta(seconds=30), timedelta(hours=8), tries=10, factor=3)
 # A homeserver that was away is tried soon after it is back; ten minutes of it are no reason to give up.
 MATRIX_BACKOFF = Backoff(timedelta(seconds=1), timedelta(seconds=15), tries=2000)
 
@@ -101,6 +103,7 @@ class Notification:
     created_at: datetime
     attempts: int
     matrix_event_id: str | None
+    send_at: datetime | None = None  # when it was first to be sent
 
 
 # One statement for any number of rows; NOTIFY reaches listeners at the commit. Also the last part of the one that
@@ -182,44 +185,52 @@ async def supersede_older(tx: Transaction, appointment_id: uuid.UUID, revision: 
     await SUPERSEDE_OLDER.fetch(tx, {"appointment": appointment_id, "before": revision, "now": now})
 
 
-# `send_at <= now` in the lane: a reminder of next week does not hold up today's news, a retried mail does.
-CLAIM = text(
-    """
-    WITH due AS (
-        SELECT n.id FROM notifications AS n
-        WHERE n.channel = :channel AND n.state = 'pending' AND n.next_try_at <= :now
-            AND (n.claimed_until IS NULL OR n.claimed_until <= :now)
-            AND (CAST(:bot AS text) IS NULL
-                OR EXISTS (SELECT FROM pairs WHERE pairs.id = n.pair_id AND pairs.bot = :bot))
-            AND NOT EXISTS (
-                SELECT FROM notifications AS older
-                WHERE older.appointment_id = n.appointment_id AND older.person_id = n.person_id
-                    AND older.channel = n.channel AND older.position < n.position
-                    AND older.state = 'pending' AND older.send_at <= :now)
-        ORDER BY n.priority, n.next_try_at, n.position
-        LIMIT :most
-        FOR UPDATE OF n SKIP LOCKED
+# Whatever is older and due for the same person, channel and appointment goes first. `send_at <= now`: a reminder of
+# next week does not hold up today's news, a mail that is to be tried again does.
+FREE = """
+    n.channel = :channel AND n.state = 'pending'
+    AND (CAST(:bot AS text) IS NULL OR EXISTS (SELECT FROM pairs WHERE pairs.id = n.pair_id AND pairs.bot = :bot))
+    AND NOT EXISTS (
+        SELECT FROM notifications AS older
+        WHERE older.appointment_id = n.appointment_id AND older.person_id = n.person_id
+            AND older.channel = n.channel AND older.position < n.position
+            AND older.state = 'pending' AND older.send_at <= :now)
+"""
+
+# Each priority has an ordered piece of the index of its own, so what is planned for later is not even looked at.
+CLAIM = Ready(
+    text(
+        f"""
+        WITH due AS (
+            SELECT found.id FROM unnest(ARRAY[1, 2, 3]) AS p(priority)
+            CROSS JOIN LATERAL (
+                SELECT n.id FROM notifications AS n
+                WHERE {FREE} AND n.priority = p.priority AND n.next_try_at <= :now
+                    AND (n.claimed_until IS NULL OR n.claimed_until <= :now)
+                ORDER BY n.next_try_at, n.position
+                LIMIT CASE WHEN p.priority = {LOW} THEN CAST(:low AS bigint) ELSE CAST(:most AS bigint) END
+                FOR UPDATE OF n SKIP LOCKED
+            ) AS found
+            LIMIT CAST(:most AS bigint)
+        ), judged AS (
+            SELECT n.id, CASE
+                WHEN n.expires_at <= :now THEN 'expired'
+                WHEN n.revision < a.revision THEN 'superseded'
+                ELSE 'pending' END AS state
+            FROM due JOIN notifications AS n ON n.id = due.id LEFT JOIN appointments AS a ON a.id = n.appointment_id
+        )
+        UPDATE notifications AS n
+        SET attempts = n.attempts + 1,
+            state = judged.state,
+            claimed_until = CASE WHEN judged.state = 'pending' THEN CAST(:until AS timestamptz) END,
+            details = CASE WHEN judged.state = 'pending' THEN n.details
+                ELSE n.details - ARRAY['lines', 'reason'] END,
+            settled_at = CASE WHEN judged.state <> 'pending' THEN CAST(:now AS timestamptz) END
+        FROM judged WHERE n.id = judged.id
+        RETURNING n.id, n.person_id, n.pair_id, n.appointment_id, n.revision, n.channel, n.kind, n.details,
+            n.priority, n.created_at, n.attempts, n.matrix_event_id, n.send_at, n.state, n.position
+        """  # noqa: S608 - of constants of ours alone
     )
-    UPDATE notifications AS n
-    SET claimed_until = :until,
-        attempts = n.attempts + 1,
-        state = CASE
-            WHEN n.expires_at <= :now THEN 'expired'
-            WHEN n.revision < (SELECT a.revision FROM appointments AS a WHERE a.id = n.appointment_id)
-                THEN 'superseded'
-            ELSE 'pending' END,
-        details = CASE
-            WHEN n.expires_at <= :now
-                OR n.revision < (SELECT a.revision FROM appointments AS a WHERE a.id = n.appointment_id)
-                THEN n.details - ARRAY['lines', 'reason'] ELSE n.details END,
-        settled_at = CASE
-            WHEN n.expires_at <= :now
-                OR n.revision < (SELECT a.revision FROM appointments AS a WHERE a.id = n.appointment_id)
-                THEN CAST(:now AS timestamptz) END
-    FROM due WHERE n.id = due.id
-    RETURNING n.id, n.person_id, n.pair_id, n.appointment_id, n.revision, n.channel, n.kind, n.details,
-        n.priority, n.created_at, n.attempts, n.matrix_event_id, n.state, n.position
-    """
 )
 
 
@@ -229,19 +240,85 @@ async def claim(
     *,
     now: datetime,
     most: int = 10,
+    low: int | None = None,
     bot: str | None = None,
     lease: timedelta = LEASE,
 ) -> list[Notification]:
     """Lease what is due, the most urgent first. What is out of date is settled on the way and not returned.
 
-    `bot` limits it to the rooms of one bot account. Commit before sending: the lease keeps others away.
+    At most `low` of the lowest priority; `bot` limits it to the rooms of one bot account. Commit before sending: the
+    lease keeps others away.
     """
-    rows = await tx.execute(
-        CLAIM,
-        {"channel": channel, "now": now, "until": now + lease, "most": most, "bot": bot},
+    values = {"channel": channel, "now": now, "until": now + lease, "bot": bot}
+    rows = await CLAIM.fetch(tx, values | {"most": most, "low": most if low is None else min(low, most)})
+    ordered = sorted(rows, key=lambda row: (row["priority"], row["position"]))
+    return [_from_row(row) for row in ordered if row["state"] == State.PENDING]
+
+
+# The tries that are the caller's own: nobody has claimed these rows since.
+OWN = """
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[])) AS own(id, attempts)
+    WHERE n.id = own.id AND n.attempts = own.attempts AND n.state = 'pending'
+"""
+RENEW = Ready(text(f"UPDATE notifications AS n SET claimed_until = :until {OWN}"))  # noqa: S608
+GIVE_BACK = Ready(
+    text(
+        "UPDATE notifications AS n SET claimed_until = NULL, attempts = n.attempts - 1,"  # noqa: S608
+        f" error = coalesce(CAST(:error AS text), n.error) {OWN}"
     )
-    ordered = sorted(rows, key=lambda row: (row.priority, row.position))
-    return [_from_row(row) for row in ordered if row.state == State.PENDING]
+)
+
+
+async def renew(tx: Transaction, claimed: Sequence[Notification], lease: timedelta, *, now: datetime) -> None:
+    """Keep these rows leased for that much longer, where they are still the caller's."""
+    await RENEW.fetch(tx, _tries(claimed) | {"until": now + lease})
+
+
+async def give_back(tx: Transaction, claimed: Sequence[Notification], error: str | None = None) -> None:
+    """Leave these to whoever claims next, as if they had not been claimed; `error` says what kept them from being sent.
+
+    For what is no answer to them: a server that cannot be reached, a stop.
+    """
+    await GIVE_BACK.fetch(tx, _tries(claimed) | {"error": error})
+
+
+def _tries(claimed: Sequence[Notification]) -> dict[str, object]:
+    return {"ids": [one.id for one in claimed], "attempts": [one.attempts for one in claimed]}
+
+
+async def postpone(tx: Transaction, notification: Notification, until: datetime) -> None:
+    """It is not to be told before `until`, and holds up nothing before. The try is not counted."""
+    await tx.execute(
+        update(notifications)
+        .where(*_own(notification))
+        .values(
+            send_at=until,
+            next_try_at=until,
+            claimed_until=None,
+            attempts=notifications.c.attempts - 1,
+        )
+    )
+
+
+def _own(notification: Notification) -> tuple[ColumnElement[bool], ...]:
+    return (
+        notifications.c.id == notification.id,
+        notifications.c.attempts == notification.attempts,
+        notifications.c.state == State.PENDING,
+    )
+
+
+SETTLE_SENT = Ready(
+    text(
+        "UPDATE notifications SET state = 'sent', settled_at = :now, claimed_until = NULL, error = NULL,"
+        " details = details - ARRAY['lines', 'reason'] WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'pending'"
+    )
+)
+
+
+async def settle_all_sent(tx: Transaction, ids: Sequence[uuid.UUID], *, now: datetime) -> None:
+    """They were handed over, which is so whoever has claimed them since; what was settled otherwise stays so."""
+    await SETTLE_SENT.fetch(tx, {"ids": list(ids), "now": now})
 
 
 async def settle_sent(
@@ -288,7 +365,10 @@ async def settle_failed(
     permanent: bool = False,
     retry_after: float | None = None,
 ) -> State:
-    """Plan the next try, or park it after the last one. Returns the state it is left in."""
+    """Plan the next try, or park it after the last one. Returns the state that follows.
+
+    `retry_after`, in seconds, is what the other side asks for. A row that is not the caller's any more is left alone.
+    """
     given_up = permanent or notification.attempts >= backoff.tries
     state = State.PARKED if given_up else State.PENDING
     delay = backoff.delay(notification.attempts)
@@ -296,7 +376,7 @@ async def settle_failed(
         delay = max(delay, timedelta(seconds=min(retry_after, 86400)))
     await tx.execute(
         update(notifications)
-        .where(notifications.c.id == notification.id, notifications.c.state == State.PENDING)
+        .where(*_own(notification))
         .values(
             state=state,
             error=code[:200],
@@ -309,10 +389,20 @@ async def settle_failed(
 
 
 async def settle_superseded(tx: Transaction, notification_id: uuid.UUID, *, now: datetime) -> None:
+    """What it speaks of is gone or has moved on."""
+    await _settle(tx, notification_id, State.SUPERSEDED, now=now)
+
+
+async def settle_unwanted(tx: Transaction, notification_id: uuid.UUID, *, now: datetime) -> None:
+    """Its person has turned its topic off."""
+    await _settle(tx, notification_id, State.UNWANTED, now=now)
+
+
+async def _settle(tx: Transaction, notification_id: uuid.UUID, state: State, *, now: datetime) -> None:
     await tx.execute(
         update(notifications)
         .where(notifications.c.id == notification_id)
-        .values(state=State.SUPERSEDED, settled_at=now, claimed_until=None, details=SCRUBBED)
+        .values(state=state, settled_at=now, claimed_until=None, details=SCRUBBED)
     )
 
 
@@ -366,33 +456,44 @@ async def take_waiting(tx: Transaction, pair_id: uuid.UUID, person_id: uuid.UUID
     return changed.rowcount
 
 
-async def list_by_state(tx: Transaction, state: State, *, most: int = 200) -> list[Row[Any]]:
+async def list_by_state(
+    tx: Transaction, state: State, *, channel: Channel | None = None, kind: str | None = None, most: int = 200
+) -> list[Row[Any]]:
     """For the operator: the newest first, without their details."""
-    query = (
-        select(
-            notifications.c.id,
-            notifications.c.channel,
-            notifications.c.kind,
-            notifications.c.attempts,
-            notifications.c.error,
-            notifications.c.created_at,
-            notifications.c.next_try_at,
-        )
-        .where(notifications.c.state == state)
-        .order_by(notifications.c.position.desc())
-        .limit(most)
-    )
-    return list(await tx.execute(query))
+    query = select(
+        notifications.c.id,
+        notifications.c.channel,
+        notifications.c.kind,
+        notifications.c.attempts,
+        notifications.c.error,
+        notifications.c.created_at,
+        notifications.c.next_try_at,
+        notifications.c.settled_at,
+    ).where(notifications.c.state == state, *_chosen(channel, kind))
+    return list(await tx.execute(query.order_by(notifications.c.position.desc()).limit(most)))
 
 
-async def retry(tx: Transaction, notification_id: uuid.UUID | None, *, now: datetime) -> int:
-    """Try a parked notification again, or all of them. Returns how many; raises NotFound for an ID not parked."""
-    condition = notifications.c.state == State.PARKED
-    if notification_id is not None:
-        condition &= notifications.c.id == notification_id
+def _chosen(channel: Channel | None, kind: str | None) -> list[ColumnElement[bool]]:
+    asked = ((notifications.c.channel, channel), (notifications.c.kind, kind))
+    return [column == value for column, value in asked if value is not None]
+
+
+async def retry(
+    tx: Transaction,
+    notification_id: uuid.UUID | None,
+    *,
+    now: datetime,
+    channel: Channel | None = None,
+    kind: str | None = None,
+) -> int:
+    """Try a parked notification again, or all of that channel and kind. Returns how many.
+
+    Raises NotFound for an ID that is not parked.
+    """
+    chosen = [notifications.c.id == notification_id] if notification_id is not None else _chosen(channel, kind)
     changed = await tx.execute(
         update(notifications)
-        .where(condition)
+        .where(notifications.c.state == State.PARKED, *chosen)
         .values(
             state=State.PENDING,
             attempts=0,
@@ -408,39 +509,44 @@ async def retry(tx: Transaction, notification_id: uuid.UUID | None, *, now: date
     return changed.rowcount
 
 
-NEXT_DUE = text(
-    """
-    SELECT min(greatest(n.next_try_at, n.claimed_until)) FROM notifications AS n
-    WHERE n.channel = :channel AND n.state = 'pending'
-        AND (CAST(:bot AS text) IS NULL
-            OR EXISTS (SELECT FROM pairs WHERE pairs.id = n.pair_id AND pairs.bot = :bot))
-        AND NOT EXISTS (
-            SELECT FROM notifications AS older
-            WHERE older.appointment_id = n.appointment_id AND older.person_id = n.person_id
-                AND older.channel = n.channel AND older.position < n.position
-                AND older.state = 'pending' AND older.send_at <= :now)
-    """
+# What is due already is leased, or there is not much of it: whoever asks has just claimed what was free.
+NEXT_DUE = Ready(
+    text(
+        f"""
+        SELECT min(found.at) FROM unnest(ARRAY[1, 2, 3]) AS p(priority)
+        CROSS JOIN LATERAL (
+            SELECT min(greatest(n.next_try_at, n.claimed_until)) AS at FROM notifications AS n
+            WHERE {FREE} AND n.priority = p.priority AND n.next_try_at <= :now
+            UNION ALL
+            (SELECT n.next_try_at FROM notifications AS n
+            WHERE {FREE} AND n.priority = p.priority AND n.next_try_at > :now
+            ORDER BY n.next_try_at, n.position LIMIT 1)
+        ) AS found
+        """  # noqa: S608
+    )
 )
 
 
 async def next_due(tx: Transaction, channel: Channel, *, now: datetime, bot: str | None = None) -> datetime | None:
     """When the earliest row that `claim` could take wants to be tried, or is given back by its lease."""
-    due: datetime | None = await tx.scalar(NEXT_DUE, {"channel": channel, "now": now, "bot": bot})
+    [row] = await NEXT_DUE.fetch(tx, {"channel": channel, "now": now, "bot": bot})
+    due: datetime | None = row[0]
     return due
 
 
-def _from_row(row: Row[Any]) -> Notification:
+def _from_row(row: Any) -> Notification:
     return Notification(
-        row.id,
-        row.person_id,
-        row.pair_id,
-        row.appointment_id,
-        row.revision,
-        Channel(row.channel),
-        row.kind,
-        row.details,
-        row.priority,
-        row.created_at,
-        row.attempts,
-        row.matrix_event_id,
+        row["id"],
+        row["person_id"],
+        row["pair_id"],
+        row["appointment_id"],
+        row["revision"],
+        Channel(row["channel"]),
+        row["kind"],
+        row["details"],
+        row["priority"],
+        row["created_at"],
+        row["attempts"],
+        row["matrix_event_id"],
+        row["send_at"],
     )

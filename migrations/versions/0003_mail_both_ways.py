@@ -113,6 +113,22 @@ def upgrade() -> None:
         "notifications",
         "state IN ('pending', 'waiting', 'sent', 'superseded', 'expired', 'unwanted', 'parked')",
     )
+    # In the order in which it is claimed; and what was given up, for who looks after it.
+    op.drop_index("ix_notifications_due", "notifications")
+    op.create_index(
+        "ix_notifications_due",
+        "notifications",
+        ["channel", "priority", "next_try_at", "position"],
+        unique=False,
+        postgresql_where=sa.text("state = 'pending'"),
+    )
+    op.create_index(
+        "ix_notifications_parked",
+        "notifications",
+        ["position"],
+        unique=False,
+        postgresql_where=sa.text("state = 'parked'"),
+    )
     op.drop_constraint("ck_questions_kind", "questions")
     op.create_check_constraint(
         op.f("ck_questions_kind"),

@@ -14,11 +14,12 @@ from supervision.db import Database, listen
 from supervision.errors import NotFound
 from supervision.models import Channel, State
 from supervision.models import notifications as table
-from supervision.notifications import HIGH, LEASE, LOW, MAIL_BACKOFF, NORMAL, Notice, Notification
+from supervision.notifications import HIGH, LEASE, LOW, NORMAL, Backoff, Notice, Notification
 from supervision.pairs import Pair
 from tests.support.sample import acts, add_pair, add_person
 
 SECOND = timedelta(seconds=1)
+THREEFOLD = Backoff(30 * SECOND, timedelta(hours=8), tries=10, factor=3)
 
 
 async def enqueue(database: Database, now: datetime, *notices: Notice) -> None:
@@ -33,7 +34,7 @@ async def claim(database: Database, now: datetime, most: int = 10, **more: Any) 
 
 async def fail(database: Database, claimed: Notification, now: datetime, **more: Any) -> State:
     async with database.transaction() as tx:
-        return await notifications.settle_failed(tx, claimed, "smtp_451", now=now, backoff=MAIL_BACKOFF, **more)
+        return await notifications.settle_failed(tx, claimed, "smtp_451", now=now, backoff=THREEFOLD, **more)
 
 
 async def sent(database: Database, claimed: Notification, now: datetime) -> None:
@@ -199,7 +200,7 @@ async def test_an_invitation_that_was_tried_gives_way_at_its_next_try(database: 
     [(1, 30), (2, 90), (3, 270), (6, 7290), (7, 21870), (8, 28800), (60, 28800), (2000, 28800)],
 )
 def test_the_backoff_grows_threefold_up_to_eight_hours(attempts: int, seconds: float) -> None:
-    delays = [MAIL_BACKOFF.delay(attempts).total_seconds() for _ in range(500)]
+    delays = [THREEFOLD.delay(attempts).total_seconds() for _ in range(500)]
     assert min(delays) >= 0.75 * seconds
     assert max(delays) <= 1.25 * seconds
     assert max(delays) - min(delays) > 0.3 * seconds

@@ -36,7 +36,7 @@ from supervision import identities, notifications, pairs
 from supervision.config import Config, load
 from supervision.db import Database
 from supervision.models import Approval, Channel
-from supervision.notifications import MAIL_BACKOFF, Notice
+from supervision.notifications import MATRIX_BACKOFF, Notice
 
 ROOT = Path(visavis.__file__).resolve().parent
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -505,7 +505,7 @@ async def test_parked_notifications_are_listed_and_tried_again(shell: Shell, dat
         await notifications.enqueue(tx, [first, second], now=now)
         for claimed in await notifications.claim(tx, Channel.MAIL, now=now):
             await notifications.settle_failed(
-                tx, claimed, "smtp_550_5.1.1", now=now, backoff=MAIL_BACKOFF, permanent=True
+                tx, claimed, "smtp_550_5.1.1", now=now, backoff=MATRIX_BACKOFF, permanent=True
             )
 
     def listed(notice: Notice, attempts: str, error: str) -> list[str]:
