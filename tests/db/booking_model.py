@@ -1,9 +1,9 @@
 """What should come of everything that is done to bookings: a small model for test_booking_machine.py, and its cast."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import text
 
@@ -13,6 +13,7 @@ from supervision.hours import Availability
 from supervision.models import Status
 from supervision.pairs import Pair
 from supervision.people import Person
+from supervision.preferences import USUAL, Preferences
 from supervision.waits import Wait
 from tests.support.sample import add_pair, add_person
 
@@ -31,6 +32,8 @@ LEGAL = {
     (Status.NO_SHOW, Status.COMPLETED),
 }
 
+CLEARED = "holds questions notifications appointments waits series dated_exceptions preferences".split()
+
 News = tuple[str, str, uuid.UUID]  # kind, channel, person
 Range = tuple[datetime, datetime]
 
@@ -46,6 +49,7 @@ class Told:
     revision: int | None = None
     state: str = "pending"
     about: frozenset[uuid.UUID] = frozenset()  # the appointments of a series, or the wait
+    due: datetime | None = None  # of a reminder
 
 
 @dataclass
@@ -57,10 +61,12 @@ class World:
     audited: list[str] = field(default_factory=list)
     waits: dict[uuid.UUID, Wait] = field(default_factory=dict)
     kept: dict[uuid.UUID, tuple[Range, Range]] = field(default_factory=dict)  # by wait: the two people's time
+    wishes: dict[uuid.UUID, Preferences] = field(default_factory=dict)
 
-    def put(self, after: Appointment, action: str, news: list[News]) -> None:
+    def put(self, after: Appointment, action: str, news: list[News], single: Sequence[Told] = ()) -> None:
         self.change(after, action)
         self.told += [Told(*one, after.id, after.revision) for one in news]
+        self.told += single
 
     def put_group(
         self, changed: list[Appointment], action: str, news: list[News], single: list[Told], *, shown: bool = True
@@ -85,6 +91,29 @@ class World:
                     one.state = "superseded"
         self.known[after.id] = after
         self.audited.append(action)
+
+    def reminders(self, one: Appointment, person: uuid.UUID, now: datetime) -> list[Told]:
+        """What this person is still to be reminded of."""
+        wishes = self.wishes.get(person, USUAL)
+        planned = [("mail", minutes) for minutes in wishes.mail_reminders]
+        planned += [("matrix", minutes) for minutes in wishes.room_reminders]
+        moments = [(channel, one.starts_at - timedelta(minutes=minutes)) for channel, minutes in planned]
+        kind = "appointment.reminder"
+        return [
+            Told(kind, channel, person, one.id, one.revision, due=due)
+            for channel, due in moments
+            if one.status is Status.CONFIRMED and due > now
+        ]
+
+    def wish(self, person: uuid.UUID, wishes: Preferences, now: datetime) -> None:
+        """From now on this person is reminded like that."""
+        self.wishes[person] = wishes
+        self.audited.append("preferences.save")
+        for told in self.told:
+            if told.person == person and told.state == "pending" and told.due is not None and told.due > now:
+                told.state = "superseded"
+        for one in self.known.values():
+            self.told += self.reminders(one, person, now) if person in one.people else []
 
     def put_wait(self, after: Wait, actions: list[str], kinds: list[tuple[str, str]], kept: Availability) -> None:
         """A wait as it is now, with its audit entries and its news as (kind, channel)."""
@@ -148,7 +177,7 @@ class Cast:
     async def clear(self, owner: Database) -> None:
         """Forget every booking; people and pairs stay."""
         async with owner.transaction() as tx:
-            for name in ("holds", "questions", "notifications", "appointments", "waits", "series", "dated_exceptions"):
+            for name in CLEARED:
                 await tx.execute(text(f"DELETE FROM {name}"))  # noqa: S608 - these names
             await tx.execute(text("DELETE FROM audit_entries"))
             await tx.execute(text("UPDATE pairs SET approval = NULL, lengths = NULL"))

@@ -26,7 +26,7 @@ from supervision.errors import (
 )
 from supervision.models import Approval, Status, audit_entries, holds, notifications
 from supervision.pairs import Pair
-from tests.support.sample import OPEN_HOURS, acts, add_pair, add_person
+from tests.support.sample import OPEN_HOURS, REMINDERS, acts, add_pair, add_person
 
 TEN = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)  # 10:00 in São Paulo
 
@@ -84,18 +84,17 @@ async def test_a_confirmation_tells_both_and_plans_reminders(database: Database,
         ("appointment.confirmed", "matrix", "Bruno", 1, "pending"),
         ("appointment.confirmed", "mail", "Ana", 1, "pending"),
         ("appointment.confirmed", "mail", "Bruno", 1, "pending"),
-        ("appointment.reminder", "mail", "Ana", 1, "pending"),
-        ("appointment.reminder", "mail", "Bruno", 1, "pending"),
+        *[(*one, 1, "pending") for one in REMINDERS],
     ]
     async with database.transaction() as tx:
         rows = await tx.execute(
-            select(notifications.c.send_at, notifications.c.expires_at).where(
-                notifications.c.kind == "appointment.reminder"
-            )
+            select(notifications.c.send_at, notifications.c.expires_at)
+            .where(notifications.c.kind == "appointment.reminder")
+            .order_by(notifications.c.position)
         )
-        assert {(row.send_at, row.expires_at) for row in rows} == {
-            (appointment.starts_at - timedelta(hours=24), appointment.starts_at)
-        }
+        starts_at = appointment.starts_at
+        before = [timedelta(hours=24), timedelta(hours=1), timedelta(minutes=15)]
+        assert [tuple(row) for row in rows] == 2 * [(starts_at - one, starts_at) for one in before]
 
 
 async def test_a_declined_request_frees_the_time(database: Database, now: datetime) -> None:
@@ -273,8 +272,7 @@ async def test_where_nobody_is_asked_a_booking_is_confirmed_at_once(database: Da
         ("appointment.confirmed", "matrix", "Ana", 0, "pending"),
         ("appointment.confirmed", "mail", "Ana", 0, "pending"),
         ("appointment.confirmed", "mail", "Bruno", 0, "pending"),
-        ("appointment.reminder", "mail", "Ana", 0, "pending"),
-        ("appointment.reminder", "mail", "Bruno", 0, "pending"),
+        *[(*one, 0, "pending") for one in REMINDERS],
     ]
 
 
@@ -289,8 +287,7 @@ async def test_a_supervisor_books_on_behalf_and_the_supervisee_can_decline(datab
         ("appointment.booked", "matrix", "Bruno", 0, "pending"),
         ("appointment.booked", "mail", "Ana", 0, "pending"),
         ("appointment.booked", "mail", "Bruno", 0, "pending"),
-        ("appointment.reminder", "mail", "Ana", 0, "pending"),
-        ("appointment.reminder", "mail", "Bruno", 0, "pending"),
+        *[(*one, 0, "pending") for one in REMINDERS],
     ]
     async with database.transaction() as tx:
         with pytest.raises(AlreadyAnswered):

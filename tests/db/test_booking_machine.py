@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
+from functools import partial
 from typing import Any, Literal
 
 import pytest
@@ -27,10 +28,22 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import select
+from sqlalchemy import Row, select
 
 from embedded.postgresql import PostgreSQL
-from supervision import absences, appointments, availability, groups, jobs, moves, policies, series, shifts, waits
+from supervision import (
+    absences,
+    appointments,
+    availability,
+    groups,
+    jobs,
+    moves,
+    policies,
+    preferences,
+    series,
+    shifts,
+    waits,
+)
 from supervision.appointments import Appointment, Proposal
 from supervision.audit import Actor
 from supervision.db import Database, Transaction
@@ -40,6 +53,7 @@ from supervision.hours import Availability, DatedException, WeeklyRange
 from supervision.models import Approval, Exceptional, Status, audit_entries, holds, notifications
 from supervision.pairs import Pair
 from supervision.people import Person
+from supervision.preferences import USUAL, Preferences
 from supervision.waits import Offer, Wait
 from tests.db.booking_model import OPEN, Cast, News, Range, Told, World, both_mailed, make_cast
 from tests.support.sample import acts
@@ -62,8 +76,9 @@ BEGINNINGS = (
 )
 WHAT: tuple[str, ...] = ("book",) * 3 + ("confirm",) * 3 + ("reschedule",) * 3 + ("answer",) * 2
 WHAT += ("book any time", "decline", "cancel", "mark", "settle", "look", "wait")
-WHAT += ("series", "group", "group", "move group", "join", "join", "offer", "away", "wait")
+WHAT += ("wish", "series", "group", "group", "move group", "join", "join", "offer", "away", "wait")
 GROUPED = ("confirm", "confirm", "accept", "accept", "refuse", "withdraw", "cancel", "decline")
+WISHES = (USUAL, Preferences((), ()), Preferences((2880, 60), ()), Preferences((), (1440, 240, 15)))
 SETTLED = (Exceptional.TIME_OFF, Exceptional.EXTRA_HOURS, Approval.ASK, Approval.AUTOMATIC, None)
 WHO = ("supervisor", "supervisor", "supervisee", "supervisee", "stranger")
 
@@ -145,6 +160,8 @@ class Bookings(RuleBasedStateMachine):
                 self.go_away(place, which, ("cancel", "propose")[minutes > 0])
             case "group" | "move group":
                 self.book_series(place, which, "supervisee", skip=True)
+            case "wish":
+                self.wish(place, WISHES[which % len(WISHES)])
             case "look":
                 self.nothing_held_is_offered(place)
             case "wait":
@@ -212,8 +229,8 @@ class Bookings(RuleBasedStateMachine):
         else:
             kind = "appointment.booked" if behalf else "appointment.confirmed"
             told = supervisee if behalf else supervisor
-            news = [(kind, "matrix", told), *both_mailed(kind, booked), *self.reminders(booked)]
-        self.world.put(booked, "appointment.book", news)
+            news = [(kind, "matrix", told), *both_mailed(kind, booked)]
+        self.world.put(booked, "appointment.book", news, self.reminders_of([booked]))
 
     def require_booked(self, pair: Pair, actor: Actor, booked: Appointment) -> tuple[bool, bool]:
         """Whether the supervisor is asked, and whether it was booked on behalf."""
@@ -232,8 +249,8 @@ class Bookings(RuleBasedStateMachine):
         if after is not None:
             self.require(before, after, status=Status.CONFIRMED, answer_by=None, proposal=None, by=1)
             kind = "appointment.confirmed"
-            news = [(kind, "matrix", before.supervisee_id), *both_mailed(kind, after), *self.reminders(after)]
-            self.world.put(after, "appointment.confirm", news)
+            news = [(kind, "matrix", before.supervisee_id), *both_mailed(kind, after)]
+            self.world.put(after, "appointment.confirm", news, self.reminders_of([after]))
 
     def decline(self, which: int, by: str) -> None:
         before, actor = self.pick(which, by, *OPEN)
@@ -333,9 +350,7 @@ class Bookings(RuleBasedStateMachine):
         assert (after.status, after.revision, after.proposal) == (status, before.revision + 1, None)
         kind = "appointment.rescheduled"
         news: list[News] = [(kind, "matrix", before.other(actor.person_id)), *both_mailed(kind, after)]
-        if after.status is Status.CONFIRMED:
-            news += self.reminders(after)
-        self.world.put(after, action, news)
+        self.world.put(after, action, news, self.reminders_of([after]))
 
     # Series
 
@@ -615,6 +630,16 @@ class Bookings(RuleBasedStateMachine):
         if added is not None:
             self.world.audited.append("availability.add_exception")
 
+    # Being told
+
+    def wish(self, place: int, wishes: Preferences) -> None:
+        """Who changes their wishes is reminded by them of all that is confirmed."""
+        pair = self.cast.pairs[place]
+        for person in pair.people:
+            actor = acts(person)
+            self.do(partial(preferences.save, actor=actor, person_id=person.id, wishes=wishes, now=self.now))
+            self.world.wish(person.id, wishes, self.now)
+
     # The clock
 
     def time_goes_by(self, minutes: int) -> None:
@@ -687,7 +712,8 @@ class Bookings(RuleBasedStateMachine):
             (person, *during) for person, during in self.world.held()
         )
         rows = Counter(
-            (r.kind, r.channel, r.person_id, r.appointment_id, r.revision, r.state, _about(r.details)) for r in outbox
+            (*(r.kind, r.channel, r.person_id, r.appointment_id, r.revision, r.state), _about(r.details), _due(r))
+            for r in outbox
         )
         assert rows == Counter(tuple(vars(one).values()) for one in self.world.told)
         assert Counter(written) == Counter([*self.world.audited, *self.cast.set_up])
@@ -762,21 +788,22 @@ class Bookings(RuleBasedStateMachine):
 
     def reminders_of(self, changed: list[Appointment]) -> list[Told]:
         return [
-            Told(*news, one.id, one.revision)
-            for one in changed
-            if one.status is Status.CONFIRMED
-            for news in self.reminders(one)
+            told for one in changed for person in one.people for told in self.world.reminders(one, person, self.now)
         ]
-
-    def reminders(self, appointment: Appointment) -> list[News]:
-        if appointment.starts_at - timedelta(hours=24) <= self.now:
-            return []
-        return [("appointment.reminder", "mail", one) for one in appointment.people]
 
 
 def _about(details: dict[str, Any]) -> frozenset[uuid.UUID]:
     named = details.get("appointments") or ([details["wait"]] if "wait" in details else [])
     return frozenset(uuid.UUID(one) for one in named)
+
+
+def _due(row: Row[Any]) -> datetime | None:
+    """The moment of a reminder, which is as long before the start as it says."""
+    if row.kind != "appointment.reminder":
+        return None
+    assert row.send_at == row.expires_at - row.details["minutes"] * MINUTE
+    due: datetime = row.send_at
+    return due
 
 
 @pytest.mark.timeout(7200)

@@ -12,7 +12,7 @@ from supervision.errors import AlreadyAnswered, NotAllowed, NotUnderstood, SlotT
 from supervision.models import Approval, Status
 from supervision.pairs import Pair
 from tests.db.test_appointments import TEN, audited, book, held, told
-from tests.support.sample import OPEN_HOURS, acts, add_pair
+from tests.support.sample import OPEN_HOURS, REMINDERS, acts, add_pair
 
 LENGTH, BUFFERED = timedelta(minutes=50), timedelta(minutes=60)
 
@@ -65,8 +65,7 @@ async def test_whoever_was_asked_accepts(database: Database, now: datetime) -> N
         ("appointment.rescheduled", "matrix", "Ana"),
         ("appointment.rescheduled", "mail", "Ana"),
         ("appointment.rescheduled", "mail", "Bruno"),
-        ("appointment.reminder", "mail", "Ana"),
-        ("appointment.reminder", "mail", "Bruno"),
+        *REMINDERS,
     ]
 
 

@@ -53,7 +53,7 @@ from supervision.models import series as series_table
 from supervision.pairs import Pair
 from supervision.people import Person
 from supervision.series import Booked
-from tests.support.sample import OPEN_HOURS, acts, add_pair, add_person
+from tests.support.sample import OPEN_HOURS, REMINDERS, acts, add_pair, add_person
 
 SAO_PAULO, LISBON, NEW_YORK = ZoneInfo("America/Sao_Paulo"), ZoneInfo("Europe/Lisbon"), ZoneInfo("America/New_York")
 TEN = datetime(2026, 12, 1, 13, 0, tzinfo=UTC)  # a Tuesday, 10:00 in São Paulo
@@ -210,7 +210,7 @@ async def test_nobody_is_asked_where_bookings_are_approved_automatically(databas
         ("series.confirmed", "matrix", "Ana", 4),
         ("series.confirmed", "mail", "Ana", 4),
         ("series.confirmed", "mail", "Bruno", 4),
-        *[("appointment.reminder", "mail", name, 1) for _ in range(4) for name in ("Ana", "Bruno")],
+        *[(*one, 1) for one in 4 * REMINDERS],
     ]
     assert (await details(database, "series.confirmed"))["automatic"] is True
 
@@ -225,7 +225,7 @@ async def test_a_supervisor_books_on_behalf_at_any_free_time(database: Database,
         ("series.booked", "matrix", "Bruno", 4),
         ("series.booked", "mail", "Ana", 4),
         ("series.booked", "mail", "Bruno", 4),
-        *[("appointment.reminder", "mail", name, 1) for _ in range(4) for name in ("Ana", "Bruno")],
+        *[(*one, 1) for one in 4 * REMINDERS],
     ]
 
 
@@ -484,7 +484,7 @@ async def test_a_supervisor_confirms_all(database: Database, now: datetime) -> N
         ("series.confirmed", "matrix", "Bruno", 4),
         ("series.confirmed", "mail", "Ana", 4),
         ("series.confirmed", "mail", "Bruno", 4),
-        *[("appointment.reminder", "mail", name, 1) for _ in range(4) for name in ("Ana", "Bruno")],
+        *[(*one, 1) for one in 4 * REMINDERS],
     ]
     assert await audited(database, "appointment.confirm") == [str(one.id) for one in done]
     assert await revision(database, pair, booked.series_id) == 1
@@ -598,7 +598,7 @@ async def test_a_supervisors_move_is_proposed_for_all_and_accepted(database: Dat
         ("series.rescheduled", "matrix", "Ana", 3),
         ("series.rescheduled", "mail", "Ana", 3),
         ("series.rescheduled", "mail", "Bruno", 3),
-        *[("appointment.reminder", "mail", name, 1) for _ in range(3) for name in ("Ana", "Bruno")],
+        *[(*one, 1) for one in 3 * REMINDERS],
     ]
     assert (await details(database, "series.rescheduled"))["was"] == [one.starts_at.isoformat() for one in before[1:]]
     assert (await held(database), await revision(database, pair, before[0].series_id)) == (8, 2)

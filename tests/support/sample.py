@@ -13,6 +13,9 @@ from supervision.pairs import Pair
 from supervision.people import Person
 
 WEEKDAYS = tuple(WeeklyRange(weekday, time(9), time(18)) for weekday in range(5))
+REMINDERS = [  # the usual ones of an appointment of Ana's and Bruno's, in their order
+    ("appointment.reminder", channel, name) for name in ("Ana", "Bruno") for channel in ("mail", "matrix", "matrix")
+]
 OPEN_HOURS = Availability(WEEKDAYS, length=50, grid=60, buffer_after=10, notice=60, horizon=60)
 
 
