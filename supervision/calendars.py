@@ -40,6 +40,8 @@ from supervision.texts import Reader
 PRODID = "-//Visavis//Visavis//EN"
 GONE = (Status.DECLINED, Status.CANCELLED)
 A_DAY = timedelta(days=1)
+REFRESH = timedelta(hours=1)  # how often a feed is worth reading
+ANY_YEAR = 2020
 YEARS = 8  # of a zone's clock changes that are looked at: a rule that holds so long is written as a rule
 
 
@@ -73,6 +75,18 @@ class Organizer:
 
 
 @dataclass(frozen=True)
+class Item:
+    """An appointment as a feed shows it. `supervisor` is named to the supervisee; to the supervisor it is None.
+
+    `stamp` is when it was last changed.
+    """
+
+    appointment: Appointment
+    supervisor: str | None
+    stamp: datetime
+
+
+@dataclass(frozen=True)
 class Link:
     """A page that puts an appointment into a calendar on the web."""
 
@@ -82,6 +96,12 @@ class Link:
 
 def method(appointment: Appointment) -> Method:
     return Method.CANCEL if appointment.status in GONE else Method.REQUEST
+
+
+def domain_of(sender: str) -> str:
+    """The domain of the UIDs: that of the address we send from, in ASCII."""
+    domain = sender.rpartition("@")[2]
+    return domain if domain.isascii() else domain.encode("idna").decode("ascii")
 
 
 def uid(appointment_id: uuid.UUID, domain: str) -> str:
@@ -165,6 +185,51 @@ def write_gone(
     return _calendar(Method.CANCEL, series, entries)
 
 
+def write_feed(items: Sequence[Item], person: Person, base_url: str, domain: str) -> bytes:
+    """A person's appointments for calendars that subscribe to an address, with `METHOD:PUBLISH` (RFC 5546, 3.2.1).
+
+    It names no client and no place, as it may be kept by anybody whom the person gives the address: of a supervisor's
+    appointments only that they are supervision. Each occurrence of a series is an entry of its own, so what is moved
+    or called off is gone with the next reading. Nothing in it depends on when it is read.
+    """
+    reader = Reader(person.language, person.time_zone)
+    name = reader.say("calendar.feed")
+    calendar = Calendar()
+    calendar.add("prodid", PRODID)
+    calendar.add("version", "2.0")
+    calendar.add("method", "PUBLISH")
+    calendar.add("name", name)  # RFC 7986, 5.1; the other two are what calendars knew before
+    calendar.add("x-wr-calname", name)
+    calendar.add("refresh-interval", vDuration(REFRESH), parameters={"VALUE": "DURATION"})  # RFC 7986, 5.7
+    calendar.add("x-published-ttl", vDuration(REFRESH))
+    for item in items:
+        calendar.add_component(_feed_entry(item, reader, base_url, domain))
+    if not items:  # an object has to have one component at least (RFC 5545, 3.6)
+        calendar.add_component(_time_zone(person.time_zone, ANY_YEAR))
+    written: bytes = calendar.to_ical()
+    return written
+
+
+def _feed_entry(item: Item, reader: Reader, base_url: str, domain: str) -> Event:
+    one, key = item.appointment, "calendar.feed" if item.supervisor is None else "calendar.summary"
+    if one.status is Status.REQUESTED:
+        key += "_requested"
+    page = f"{base_url}/appointments/{one.id}"
+    entry = Event()
+    entry.add("uid", uid(one.id, domain))
+    entry.add("dtstamp", item.stamp.astimezone(UTC))
+    entry.add("sequence", one.revision)
+    _put_times(entry, one.starts_at, one.ends_at, None)
+    entry.add("summary", reader.say(key, other=item.supervisor or ""))
+    entry.add("description", reader.say("calendar.description", url=page))
+    entry.add("location", _mode(one, reader))
+    entry.add("url", page)
+    entry.add("status", _status(one))
+    entry.add("class", "PRIVATE")
+    entry.add("transp", "OPAQUE")
+    return entry
+
+
 def event(
     appointment: Appointment,
     recipient: Person,
@@ -236,7 +301,7 @@ def _event(
     entry.add("class", "PRIVATE")
     entry.add("transp", "TRANSPARENT" if appointment.status in GONE else "OPAQUE")
     entry.add("organizer", _address(organizer.name, organizer.email))
-    entry.add("attendee", _attendee(recipient, answer, organizer.answers))
+    entry.add("attendee", _attendee(recipient, answer, asks=organizer.answers and appointment.status not in GONE))
     if appointment.status is Status.CONFIRMED:
         for minutes in alarms:
             entry.add_component(_alarm(title, minutes))
@@ -375,6 +440,10 @@ def place(appointment: Appointment, reader: Reader) -> str:
     """Where it happens: what the supervisor wrote, else how."""
     if appointment.place:
         return appointment.place
+    return _mode(appointment, reader)
+
+
+def _mode(appointment: Appointment, reader: Reader) -> str:
     return reader.say("calendar.online" if appointment.mode is Mode.ONLINE else "calendar.in_person")
 
 
@@ -406,7 +475,7 @@ def calendar_links(
     return (
         Link("Google", _link("https://calendar.google.com/calendar/render", google)),
         Link("Outlook.com", _link("https://outlook.live.com/calendar/0/deeplink/compose", outlook)),
-        Link("Office 365", _link("https://outlook.office.com/calendar/0/deeplink/compose", outlook)),
+        Link("Office 365", _link("https://outlook.office.com/calendar/deeplink/compose", outlook)),
         Link("Yahoo", _link("https://calendar.yahoo.com/", yahoo)),
     )
 
@@ -423,12 +492,12 @@ def _address(name: str, email: str) -> vCalAddress:
     return address
 
 
-def _attendee(recipient: Person, answer: Answer, answers: bool) -> vCalAddress:
+def _attendee(recipient: Person, answer: Answer, *, asks: bool) -> vCalAddress:
     attendee = _address(recipient.name, recipient.email)
     attendee.params["CUTYPE"] = "INDIVIDUAL"
     attendee.params["ROLE"] = "REQ-PARTICIPANT"
     attendee.params["PARTSTAT"] = answer.value
-    attendee.params["RSVP"] = "TRUE" if answers else "FALSE"
+    attendee.params["RSVP"] = "TRUE" if asks else "FALSE"
     return attendee
 
 

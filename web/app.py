@@ -12,6 +12,7 @@ from web import (
     bookings,
     dashboard,
     demo,
+    feeds,
     forms,
     health,
     hours,
@@ -50,8 +51,9 @@ def make_app(
     app[METRICS] = metrics or Metrics()
     app[middleware.PEOPLE] = Limit(PERSON_BURST, PERSON_PER_SECOND)
     app[signing_in.ADDRESSES] = Limit(ADDRESS_BURST, ADDRESS_PER_SECOND)
+    app[feeds.READERS] = Limit(feeds.BURST, feeds.PER_SECOND)
     app.on_response_prepare.append(middleware.put_headers)
-    rooms = (health, assets, openapi, signing_in, dashboard, forms, bookings, waits, hours, policies, absences)
+    rooms = (health, assets, openapi, signing_in, dashboard, forms, bookings, waits, hours, policies, absences, feeds)
     for part in rooms:
         app.add_routes(part.ROUTES)
     if demo is not None:

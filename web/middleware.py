@@ -140,8 +140,9 @@ def is_api(request: web.Request) -> bool:
 
 
 def is_public(request: web.Request) -> bool:
-    """What strangers may see: signing in, the demo's pages, and that something does not exist."""
-    return request.match_info.http_exception is not None or request.path.startswith(("/sign-in", "/demo"))
+    """What strangers may see: signing in, feeds, the demo's pages, and that something does not exist."""
+    is_feed = request.path.startswith("/calendar/") and request.path.endswith(".ics")
+    return request.match_info.http_exception is not None or is_feed or request.path.startswith(("/sign-in", "/demo"))
 
 
 def is_foreign(request: web.Request) -> bool:

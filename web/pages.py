@@ -51,6 +51,9 @@ RESULTS = frozenset(
         "series_moved",
         "series_moved_some",
         "identity_confirmed",
+        "feed_opened",
+        "feed_renewed",
+        "feed_closed",
         "signed_out",
     }
 )
