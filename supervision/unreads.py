@@ -9,7 +9,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import bindparam, delete, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from supervision import notifications
@@ -48,7 +48,7 @@ OPEN = Ready(select(*COLUMNS).where(unreads.c.pair_id == bindparam("pair"), unre
 # Whoever archives the pair waits, or has done so already; a second process of the same bot waits too.
 STILL_ACTIVE = Ready(
     select(pairs.c.id)
-    .where(pairs.c.id == bindparam("pair"), pairs.c.status == PairStatus.ACTIVE)
+    .where(pairs.c.id == bindparam("pair"), pairs.c.status == literal_column("'active'"))
     .with_for_update(key_share=True)
 )
 
