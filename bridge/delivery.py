@@ -18,7 +18,7 @@ from prometheus_client import Counter
 from sqlalchemy import update
 
 from bridge import letters, mail
-from bridge.letters import Letter, Outdated
+from bridge.letters import HeldBack, Letter, Outdated, Unwanted
 from bridge.smtp import STEPS, Connections
 from supervision import notifications
 from supervision.config import Config, MailConfig
@@ -150,16 +150,17 @@ class Delivery:
     async def _claim(self, tx: Transaction, most: int) -> list[tuple[Notification, Letter | Exception]]:
         """Lease rows and read what their mails need; what cannot be read comes with the reason."""
         claimed = await notifications.claim(tx, Channel.MAIL, now=self.clock(), most=most, lease=self.lease)
-        found: list[tuple[Notification, Letter | Exception]] = []
-        for notification in claimed:
-            try:
-                found.append((notification, await letters.load(tx, notification)))
-            except Outdated:
-                await notifications.settle_superseded(tx, notification.id, now=self.clock())
-            except DATABASE_AWAY:
-                raise
-            except Exception as error:  # this one mail's alone
-                found.append((notification, error))
+        found = []
+        for notification, letter in await letters.load_all(tx, claimed, now=self.clock()):
+            match letter:
+                case Outdated():
+                    await notifications.settle_superseded(tx, notification.id, now=self.clock())
+                case Unwanted():
+                    await notifications.settle_unwanted(tx, notification.id, now=self.clock())
+                case HeldBack(until=until):
+                    await notifications.postpone(tx, notification, until)
+                case _:
+                    found.append((notification, letter))
         return found
 
     async def _deliver(self, notification: Notification, letter: Letter | Exception) -> None:

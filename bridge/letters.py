@@ -1,16 +1,31 @@
-"""What a mail tells of, as the database has it when the mail is about to be sent."""
+"""What a mail tells of, as the database has it when the mail is about to be sent, and whether it is to be told now."""
 
+import contextlib
 import uuid
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate, pairwise
+from typing import Any
 
-from supervision import appointments, pairs, people, series, unreads, waits
+from sqlalchemy import ARRAY, ColumnElement, Uuid, and_, bindparam, case, column, func, select
+
+from supervision import appointments, people, preferences, series, unreads, waits
 from supervision.appointments import Appointment
-from supervision.audit import Actor
-from supervision.db import Transaction
+from supervision.db import Ready, Transaction
+from supervision.errors import NotAllowed, NotFound, Permanent
+from supervision.mailboxes import ADDRESS_STOPPED
+from supervision.models import Channel, PairStatus, Status
+from supervision.models import appointments as appointments_table
+from supervision.models import pairs as pairs_table
+from supervision.models import people as people_table
+from supervision.models import series as series_table
+from supervision.models import unreads as unreads_table
+from supervision.models import waits as waits_table
 from supervision.notifications import Notification
 from supervision.people import Person
+from supervision.preferences import USUAL, Preferences
 from supervision.series import Series
 from supervision.waits import Offer
 
@@ -52,57 +67,256 @@ class Writing:
 
 
 @dataclass(frozen=True)
+class Mailbox:
+    """What a mail tells of: that no mail is sent any more to the address of `whose`."""
+
+    whose: Person
+
+
+@dataclass(frozen=True)
 class Letter:
     """A notification and all that its mail needs from the database."""
 
     notification: Notification
     recipient: Person
-    subject: Booking | Group | Offering | Writing | None = None
+    subject: Booking | Group | Offering | Writing | Mailbox | None = None
+    wishes: Preferences = USUAL
+    stopped_at: datetime | None = None  # since when nothing is mailed to the recipient
 
 
 class Outdated(Exception):
     """What the notification speaks of has moved on or is not open any more; if need be, a later one tells it."""
 
 
+class Unwanted(Exception):
+    """The recipient wants no mails about this."""
+
+
+class HeldBack(Exception):
+    """The recipient's quiet hours last until `until`."""
+
+    def __init__(self, until: datetime) -> None:
+        super().__init__()
+        self.until = until
+
+
+Loaded = list[tuple[Notification, Letter | Exception]]
+Parts = Mapping[str, tuple[Any, ...]]  # of a row, by the name of what they describe; all None where there is none
+
+RECIPIENT, OTHER, WHOSE = (people_table.alias(name) for name in ("recipient", "other", "whose"))
+KEYS = ("notification", "person", "pair", "appointment", "series", "wait", "whose")
+TOLD = (
+    func.unnest(*(bindparam(key, type_=ARRAY(Uuid)) for key in KEYS))
+    .table_valued(*(column(key, Uuid) for key in KEYS), name="told")
+    .render_derived()
+)
+COLUMNS: Mapping[str, Sequence[ColumnElement[Any]]] = {
+    "notification": [TOLD.c.notification],
+    "recipient": [RECIPIENT.c[one.name] for one in people.COLUMNS],
+    "stopped": [RECIPIENT.c.mail_stopped_at],
+    "pair": [pairs_table.c.supervisor_id, pairs_table.c.supervisee_id, pairs_table.c.status],
+    "other": [OTHER.c[one.name] for one in people.COLUMNS],
+    "appointment": appointments.COLUMNS,
+    "series": series.COLUMNS,
+    "wait": waits.COLUMNS,
+    "unread": [unreads_table.c.since_at],
+    "whose": [WHOSE.c[one.name] for one in people.COLUMNS],
+}
+ENDS = accumulate(map(len, COLUMNS.values()), initial=0)
+PLACES = {name: slice(*ends) for name, ends in zip(COLUMNS, pairwise(ENDS), strict=True)}
+
+FIND = Ready(
+    select(*(one for columns in COLUMNS.values() for one in columns))
+    .select_from(TOLD)
+    .join(RECIPIENT, RECIPIENT.c.id == TOLD.c.person)
+    .outerjoin(pairs_table, pairs_table.c.id == TOLD.c.pair)
+    .outerjoin(
+        OTHER,
+        OTHER.c.id
+        == case(
+            (pairs_table.c.supervisor_id == TOLD.c.person, pairs_table.c.supervisee_id),
+            else_=pairs_table.c.supervisor_id,
+        ),
+    )
+    .outerjoin(appointments_table, appointments_table.c.id == TOLD.c.appointment)
+    .outerjoin(series_table, series_table.c.id == func.coalesce(appointments_table.c.series_id, TOLD.c.series))
+    .outerjoin(waits_table, waits_table.c.id == TOLD.c.wait)
+    .outerjoin(
+        unreads_table,
+        and_(
+            unreads_table.c.pair_id == TOLD.c.pair,
+            unreads_table.c.person_id == TOLD.c.person,
+            unreads_table.c.notification_id == TOLD.c.notification,
+        ),
+    )
+    .outerjoin(WHOSE, WHOSE.c.id == TOLD.c.whose)
+)
+OCCURRENCES = Ready(
+    select(*appointments.COLUMNS)
+    .where(appointments_table.c.series_id == func.any(bindparam("series", type_=ARRAY(Uuid))))
+    .order_by(appointments_table.c.series_at)
+)
+
+
 async def load(tx: Transaction, notification: Notification) -> Letter:
-    """Read what the mail needs. Raises Outdated, NotFound, NotAllowed."""
+    """Read what one mail needs. Raises Outdated, NotFound, NotAllowed."""
+    [(_, found)] = await _read(tx, [notification])
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+async def load_all(tx: Transaction, claimed: Sequence[Notification], *, now: datetime) -> Loaded:
+    """What each mail needs, or why it is not to be sent now; in three statements at most, however many they are.
+
+    The reasons are Outdated, Unwanted, HeldBack and Permanent; anything else is that one mail's alone.
+    """
+    found = await _read(tx, claimed)
+    return [
+        (notification, letter if isinstance(letter, Exception) else judge(letter, now=now) or letter)
+        for notification, letter in found
+    ]
+
+
+def judge(letter: Letter, *, now: datetime) -> Exception | None:
+    """What the recipient's wishes and their mailbox have to say against telling it now."""
+    kind = letter.notification.kind
+    if letter.stopped_at is not None and kind != "sign_in":
+        return Permanent(ADDRESS_STOPPED)
+    if not preferences.is_wanted(letter.wishes, Channel.MAIL, kind):
+        return Unwanted()
+    zone = letter.recipient.zone
+    until = preferences.hold_back(letter.wishes, zone, kind, now=now, starts_at=_useful_until(letter))
+    return None if until is None else HeldBack(until)
+
+
+def _useful_until(letter: Letter) -> datetime | None:
+    """The earliest time that it speaks of: a start, or the end of the time to answer."""
+    match letter.subject:
+        case Booking(appointment):
+            return min(_ends(letter.notification.kind, appointment))
+        case Group(_, told):
+            return min(end for one in told for end in _ends(letter.notification.kind, one))
+        case Offering(offer):
+            return offer.until
+    return None
+
+
+def _ends(kind: str, appointment: Appointment) -> Iterable[datetime]:
+    yield appointment.starts_at
+    if appointment.status is Status.REQUESTED and appointment.answer_by and kind.endswith(".requested"):
+        yield appointment.answer_by
+    if appointment.proposal and kind.endswith(".proposed"):
+        yield from (appointment.proposal.starts_at, appointment.proposal.answer_by)
+
+
+async def _read(tx: Transaction, claimed: Sequence[Notification]) -> Loaded:
+    """Every mail's letter, or the exception that reading it gave."""
+    asked = [_ask(notification) for notification in claimed]
+    found = await _find(tx, asked)
+    wishes = await preferences.of_several(tx, {one.person_id for one in claimed})
+    occurrences = await _read_occurrences(tx, [one[KEYS.index("series")] for one in asked])
+    letters: Loaded = []
+    for notification in claimed:
+        parts = found[notification.id]
+        try:
+            recipient = people.from_row(parts["recipient"])
+            subject = _subject(notification, recipient, parts, occurrences)
+            letter = Letter(notification, recipient, subject, wishes[recipient.id], parts["stopped"][0])
+        except Exception as error:
+            letters.append((notification, error))
+        else:
+            letters.append((notification, letter))
+    return letters
+
+
+def _ask(notification: Notification) -> tuple[uuid.UUID | None, ...]:
+    """The values of `KEYS`. What should be an ID there and is none is nothing that is found."""
+    details = notification.details
+
+    def named(key: str, wanted: bool) -> uuid.UUID | None:
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+            return uuid.UUID(details[key]) if wanted else None
+        return None
+
+    return (
+        notification.id,
+        notification.person_id,
+        notification.pair_id,
+        notification.appointment_id,
+        named("series", notification.appointment_id is None and notification.kind.startswith("series.")),
+        named("wait", notification.kind.startswith("wait.")),
+        named("whose", notification.kind == "mailbox.stopped"),
+    )
+
+
+async def _find(tx: Transaction, asked: Sequence[tuple[uuid.UUID | None, ...]]) -> dict[uuid.UUID, Parts]:
+    rows = await FIND.fetch(tx, {key: [one[place] for one in asked] for place, key in enumerate(KEYS)})
+    return {row[0]: {name: row[place] for name, place in PLACES.items()} for row in map(tuple, rows)}
+
+
+async def _read_occurrences(
+    tx: Transaction, series_ids: Iterable[uuid.UUID | None]
+) -> dict[uuid.UUID | None, list[Appointment]]:
+    """The occurrences of each series in the order of its rule."""
+    occurrences: dict[uuid.UUID | None, list[Appointment]] = defaultdict(list)
+    if wanted := [one for one in series_ids if one is not None]:
+        for row in await OCCURRENCES.fetch(tx, {"series": wanted}):
+            appointment = appointments.from_row(row)
+            occurrences[appointment.series_id].append(appointment)
+    return occurrences
+
+
+def _subject(
+    notification: Notification,
+    recipient: Person,
+    parts: Parts,
+    occurrences: Mapping[uuid.UUID | None, Sequence[Appointment]],
+) -> Booking | Group | Offering | Writing | Mailbox | None:
+    """Raises Outdated, NotFound, NotAllowed."""
+    if notification.kind == "mailbox.stopped":
+        return Mailbox(people.from_row(_there(parts["whose"])))
     of_pair = notification.appointment_id is not None or notification.kind.startswith(OF_PAIR)
     if notification.pair_id is None or not of_pair:
-        return Letter(notification, await people.get(tx, notification.person_id))
-    pair = await pairs.get(tx, notification.pair_id)
-    recipient = pair.member(notification.person_id)
-    other = pair.other(recipient.id)
+        return None
+    *members, status = _there(parts["pair"])
+    if recipient.id not in members:
+        raise NotAllowed
+    other = people.from_row(_there(parts["other"]))
     if notification.appointment_id is not None:
-        return Letter(
-            notification, recipient, await _read_booking(tx, notification, notification.appointment_id, other)
-        )
+        return _booking(notification, recipient, parts, other)
     if notification.kind == unreads.KIND:
-        if not await unreads.is_open(tx, notification.id):
+        if parts["unread"][0] is None or status != PairStatus.ACTIVE or recipient.disabled_at or other.disabled_at:
             raise Outdated
-        return Letter(notification, recipient, Writing(other))
+        return Writing(other)
     if notification.kind == "wait.offered":
-        return Letter(notification, recipient, Offering(await _read_offer(tx, notification), other))
-    return Letter(notification, recipient, await _read_group(tx, notification, other))
+        return Offering(_offer(notification, parts), other)
+    found = Series(*_there(parts["series"]))
+    if found.pair_id != notification.pair_id:
+        raise NotFound
+    return _group(notification, found, tuple(occurrences.get(found.id, ())), other)
 
 
-async def _read_booking(
-    tx: Transaction, notification: Notification, appointment_id: uuid.UUID, other: Person
-) -> Booking:
-    reads = Actor(notification.person_id, "system")
-    appointment = await appointments.get(tx, reads, appointment_id)
+def _there(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if values[0] is None:
+        raise NotFound
+    return values
+
+
+def _booking(notification: Notification, recipient: Person, parts: Parts, other: Person) -> Booking:
+    appointment = appointments.from_row(_there(parts["appointment"]))
+    if recipient.id not in appointment.people:
+        raise NotFound
     if notification.revision is not None and appointment.revision != notification.revision:
         raise Outdated
     if notification.kind == "move.proposed" and _proposal_id(appointment) != notification.details["proposal"]:
         raise Outdated
-    own = None if appointment.series_id is None else await series.of(tx, reads, appointment.series_id)
-    return Booking(appointment, other, own)
+    return Booking(appointment, other, None if appointment.series_id is None else Series(*_there(parts["series"])))
 
 
-async def _read_group(tx: Transaction, notification: Notification, other: Person) -> Group:
+def _group(notification: Notification, found: Series, occurrences: tuple[Appointment, ...], other: Person) -> Group:
     """A series, with those of the notification's that are still as it says."""
     details = notification.details
-    found = await series.of(tx, Actor(notification.person_id, "system"), uuid.UUID(details["series"]))
-    occurrences = tuple(await series.occurrences(tx, found.id))
     if notification.kind == "series.proposed":
         told = tuple(one for one in occurrences if _proposal_id(one) in details["proposals"])
     else:
@@ -113,9 +327,9 @@ async def _read_group(tx: Transaction, notification: Notification, other: Person
     return Group(found, told, occurrences, other)
 
 
-async def _read_offer(tx: Transaction, notification: Notification) -> Offer:
+def _offer(notification: Notification, parts: Parts) -> Offer:
     starts_at, ends_at = read_range(notification.details["slot"])
-    wait = await waits.find(tx, uuid.UUID(notification.details["wait"]))
+    wait = waits.from_row(parts["wait"]) if parts["wait"][0] is not None else None
     offer = wait.offer if wait is not None and wait.ended_at is None else None
     if offer is None or (offer.starts_at, offer.ends_at) != (starts_at, ends_at):
         raise Outdated
