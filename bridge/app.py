@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from bridge import delivery
+from bridge import delivery, inbound, outside
 from supervision.config import Config
 from supervision.db import Database
 
@@ -22,6 +22,9 @@ async def run(database: Database, config: Config) -> None:
     """
     async with asyncio.TaskGroup() as group:
         group.create_task(keep("delivery", lambda: delivery.run(database, config)))
+        group.create_task(keep("outside", lambda: outside.run(database, config)))
+        if config.inbound is not None:
+            group.create_task(keep("inbound", lambda: inbound.run(database, config)))
 
 
 async def keep(part: str, start: Callable[[], Awaitable[None]]) -> None:

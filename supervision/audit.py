@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from supervision.db import Ready, Transaction
 
-Via = Literal["matrix", "reaction", "web", "api", "cli", "system", "demo", "unsubscribe"]
+Via = Literal["matrix", "reaction", "calendar", "web", "api", "cli", "system", "demo", "unsubscribe"]
 
 
 @dataclass(frozen=True)

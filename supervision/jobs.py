@@ -9,7 +9,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from supervision import appointments, groups, moves, questions, sign_ins, waits
+from supervision import appointments, groups, mailboxes, moves, questions, sign_ins, waits
 from supervision.db import Database, Transaction, listen
 from supervision.models import idempotency_keys, journal
 
@@ -31,6 +31,7 @@ async def close_past(tx: Transaction, now: datetime) -> None:
 async def forget_old(tx: Transaction, now: datetime) -> None:
     await sign_ins.forget_old(tx, now=now)
     await questions.forget_details(tx, now=now)
+    await mailboxes.forget_old(tx, now=now)
     await tx.execute(delete(journal).where(journal.c.session_id.is_(None), journal.c.handled_at < now - JOURNAL_KEPT))
     await tx.execute(delete(idempotency_keys).where(idempotency_keys.c.created_at < now - IDEMPOTENCY_KEPT))
 

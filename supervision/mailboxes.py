@@ -73,6 +73,13 @@ async def bounce(tx: Transaction, notification_id: uuid.UUID, code: str, *, now:
     return None if row is None else row.person_id
 
 
+async def addressee(tx: Transaction, notification_id: uuid.UUID) -> str | None:
+    """The address that the person of a mail has now; None for a mail unknown."""
+    query = select(people_table.c.email).join(table, table.c.person_id == people_table.c.id)
+    found: str | None = await tx.scalar(query.where(table.c.id == notification_id, table.c.channel == Channel.MAIL))
+    return found
+
+
 async def resume(tx: Transaction, actor: Actor, person_id: uuid.UUID, *, now: datetime) -> None:
     """Mail to a person again, and at once what was kept back or came back. Nothing where it was not stopped."""
     await lock_people(tx, [person_id])
