@@ -21,7 +21,19 @@ import yaml
 from sqlalchemy.exc import DBAPIError
 
 import migrations
-from supervision import availability, checks, identities, jobs, logs, notifications, pairs, people, policies, queries
+from supervision import (
+    availability,
+    checks,
+    identities,
+    jobs,
+    logs,
+    notifications,
+    outside,
+    pairs,
+    people,
+    policies,
+    queries,
+)
 from supervision.audit import Actor
 from supervision.config import Config, load
 from supervision.db import Database, Transaction
@@ -458,6 +470,67 @@ async def require_rules(tx: Transaction, supervisor: Person) -> None:
         raise click.UsageError("Missing option '--hours'.") from error
 
 
+@cli.group("calendar")
+def calendar() -> None:
+    """Supervisors' other calendars, whose busy times are not offered."""
+
+
+@calendar.command("add")
+@click.argument("supervisor", metavar="SUPERVISOR")
+@click.argument("address")
+@click.pass_obj
+def add_calendar(config_path: Path, supervisor: str, address: str) -> None:
+    """Add a calendar by its ICS address and print its ID; the bridge reads it at once.
+
+    With - the address is read from the standard input, so that the machine's other users do not see it.
+    """
+    config = load(config_path)
+    given = click.get_text_stream("stdin").readline() if address == "-" else address
+
+    async def work(tx: Transaction) -> None:
+        added = await outside.add(
+            tx,
+            OPERATOR,
+            (await find_person(tx, supervisor)).id,
+            given,
+            secret=config.secret.get_secret_value(),
+            private=config.calendars.private_networks,
+            now=now(),
+        )
+        click.echo(added.id)
+
+    in_transaction(config_path, work)
+
+
+@calendar.command("list")
+@click.argument("supervisor", metavar="SUPERVISOR")
+@click.pass_obj
+def list_calendars(config_path: Path, supervisor: str) -> None:
+    """List a supervisor's other calendars: ID, host, when last read, what is wrong."""
+
+    async def work(tx: Transaction) -> None:
+        reader = Reader("en", "UTC")
+        for one in await outside.list_of(tx, OPERATOR, (await find_person(tx, supervisor)).id):
+            last = one.fetched_at.strftime("%Y-%m-%dT%H:%M:%SZ") if one.fetched_at else "-"
+            wrong = reader.say(f"web.calendar_error.{one.error}") if one.error else "-"
+            click.echo("\t".join((str(one.id), one.host, last, wrong)))
+
+    in_transaction(config_path, work)
+
+
+@calendar.command("remove")
+@click.argument("supervisor", metavar="SUPERVISOR")
+@click.argument("calendar_id", type=click.UUID)
+@click.pass_obj
+def remove_calendar(config_path: Path, supervisor: str, calendar_id: uuid.UUID) -> None:
+    """Forget a calendar, by the ID that `list` tells; its times are offered again."""
+
+    async def work(tx: Transaction) -> None:
+        await outside.remove(tx, OPERATOR, (await find_person(tx, supervisor)).id, calendar_id, now=now())
+
+    in_transaction(config_path, work)
+
+
 @cli.group("notifications")
 def outbox() -> None:
     """What was to be told to whom."""
@@ -519,6 +592,7 @@ async def run_parts(
     import bot.notices
     import bridge.app
     import bridge.delivery
+    import bridge.outside
     import web.app
     from bot.app import Bot
     from web.metrics import Metrics
@@ -528,7 +602,7 @@ async def run_parts(
     scheduler = jobs.schedule(database)
     scheduler.start()
     metrics = Metrics()
-    for counter in (bot.handlers.COMMANDS, bot.notices.DELIVERED, bridge.delivery.MAILS):
+    for counter in (bot.handlers.COMMANDS, bot.notices.DELIVERED, bridge.delivery.MAILS, bridge.outside.READS):
         metrics.registry.register(counter)
     try:
         async with asyncio.TaskGroup() as group:
