@@ -17,7 +17,7 @@ from supervision.notifications import Notification
 from supervision.pairs import Pair
 from supervision.people import Person
 from supervision.questions import Asked
-from supervision.texts import Moments, Span, from_json, reader
+from supervision.texts import Clocks, Minutes, Moments, Span, from_json, reader
 
 Range = tuple[datetime, datetime]
 
@@ -31,6 +31,7 @@ class Message:
     keys: tuple[str, ...] = ()
     asked: Asked | None = None
     thread_root: str | None = None
+    starts_at: datetime | None = None  # the earliest start that it speaks of
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,9 @@ async def compose(tx: Transaction, notification: Notification, pair: Pair, *, no
     if notification.revision is not None and notification.revision < appointment.revision:
         return None  # every change of the revision has its own news, the last one too
     if notification.kind.startswith("move."):
-        return _of_move(news, appointment)
-    return _of_appointment(news, appointment)
+        return _starting(_of_move(news, appointment), [appointment.starts_at])
+    was = [datetime.fromisoformat(one) for one in [notification.details.get("was")] if one]
+    return _starting(_of_appointment(news, appointment), [appointment.starts_at, *was])
 
 
 def compose_reply(notification: Notification) -> Message:
@@ -128,9 +130,35 @@ def _of_appointment(news: News, one: Appointment) -> Message | None:
             if one.status is Status.REQUESTED and news.row.person_id == one.supervisor_id:
                 return _request(news, one, news.told("news.rescheduled_ask", **times, until=_until(one)))
             return news.told("news.move_accepted" if details.get("accepted") else "news.rescheduled", **times)
+        case "appointment.reminder":
+            return _reminder(news, one)
         case "appointment.marked":
             return news.told(f"news.marked_{one.status}", span=span) if details["status"] == one.status else None
     raise NotFound("refused.not_found")
+
+
+def _starting(message: Message | None, starts: Sequence[datetime]) -> Message | None:
+    return message and replace(message, starts_at=min(starts))
+
+
+def _reminder(news: News, one: Appointment) -> Message | None:
+    """How long it is until then by the clock, since it may come late; the address of an online one with it."""
+    if one.status is not Status.CONFIRMED or one.starts_at <= news.now:
+        return None
+    person, other = news.addressee, news.pair.other(news.row.person_id)
+    today = one.starts_at.astimezone(person.zone).date() == news.now.astimezone(person.zone).date()
+    when = Clocks((one.starts_at,)) if today else Moments((one.starts_at,))
+    left = Minutes(until_then(one.starts_at - news.now))
+    link = one.place.startswith(("https://", "http://"))
+    key = "news.reminder_link" if link else "news.reminder"
+    return news.told(key, left=left, other=other.name, when=when, place=one.place)
+
+
+def until_then(left: timedelta) -> int:
+    """In minutes, as people say it: minutes for an hour and a half, then whole hours, then whole days."""
+    minutes = max(1, round(left / timedelta(minutes=1)))
+    unit = 1 if minutes < 90 else 60 if minutes < 36 * 60 else 24 * 60
+    return round(minutes / unit) * unit
 
 
 def _request(news: News, one: Appointment, told: Message) -> Message | None:
@@ -193,7 +221,7 @@ async def _of_wait(tx: Transaction, news: News) -> Message | None:
     if wait is None or offer is None or offer.starts_at != starts_at or offer.until <= news.now:
         return None
     told = news.told("news.offer", span=span, until=Moments((offer.until,)))
-    asking = news.asking(told, Question.ANSWER_OFFER, offer.until)
+    asking = replace(news.asking(told, Question.ANSWER_OFFER, offer.until), starts_at=starts_at)
     return replace(asking, asked=asking.asked and replace(asking.asked, choices=[wait.id], slots=[starts_at]))
 
 
@@ -206,6 +234,11 @@ async def _of_series(tx: Transaction, news: News) -> Message | None:
     found = await _as_told(tx, news)
     if not found:
         return None
+    was = [datetime.fromisoformat(one) for one in news.row.details.get("was", ())]
+    return _starting(_of_several(news, kind, found), [*(one.starts_at for one in found), *was])
+
+
+def _of_several(news: News, kind: str, found: Sequence[Appointment]) -> Message | None:
     match kind:
         case "requested":
             return _series_request(news, found, "news.series_requested", _times(news, found))

@@ -17,6 +17,7 @@ from bot.client import Client
 from bot.events import Json, LoggedOut, NobodyToHear, StrangerInRoom
 from bot.greetings import greet
 from bot.news import Message, compose, compose_reply
+from bot.quiet import keep_back
 from bot.replies import Line, shown_key
 from supervision import notifications, pairs, questions
 from supervision.db import DATABASE_AWAY, Database, listen
@@ -168,6 +169,10 @@ class Notices:
         else:
             async with self.database.transaction() as tx:
                 message = await compose(tx, notification, pair, now=self.clock())
+                kept = message and await keep_back(tx, notification, pair, message, now=self.clock())
+            if kept:
+                DELIVERED.labels(kept).inc()
+                return
         person = next(person for person in pair.people if person.id == notification.person_id)
         if message is None:
             async with self.database.transaction() as tx:

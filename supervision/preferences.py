@@ -82,6 +82,11 @@ def is_wanted(wishes: Preferences, channel: Channel, kind: str) -> bool:
     return topic is None or (channel, topic) not in CHOICES or (channel, topic) not in wishes.unwanted
 
 
+def may_be_kept_back(kind: str) -> bool:
+    """Whether anybody's wishes can matter to it: not to an answer, a sign-in, or what is about safety."""
+    return topic_of(kind) is not None or kind in CANCELLED
+
+
 def hold_back(
     wishes: Preferences, zone: zoneinfo.ZoneInfo, kind: str, *, now: datetime, starts_at: datetime | None
 ) -> datetime | None:
@@ -90,13 +95,13 @@ def hold_back(
     Told at once: what has no topic, but for cancellations; a change of what starts on the same local day; and what
     would come after the start.
     """
-    if topic_of(kind) is None and kind not in CANCELLED:
+    if not may_be_kept_back(kind):
         return None
     until = quiet_until(wishes, zone, now=now)
     if until is None or starts_at is None:
         return until
     today = starts_at.astimezone(zone).date() == now.astimezone(zone).date()
-    return None if starts_at <= until or (today and kind in CHANGES) else until
+    return None if now < starts_at <= until or (today and kind in CHANGES) else until
 
 
 def quiet_until(wishes: Preferences, zone: zoneinfo.ZoneInfo, *, now: datetime) -> datetime | None:

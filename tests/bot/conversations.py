@@ -7,9 +7,10 @@ from typing import Any
 
 from bot import answers, commands
 from bot.news import Message, compose
+from bot.quiet import keep_back
 from bot.replies import Line, Reply
 from bot.talks import Talk
-from supervision import notifications, policies, questions
+from supervision import notifications, policies, preferences, questions
 from supervision.audit import Actor
 from supervision.db import Database, Transaction
 from supervision.hours import Availability
@@ -17,6 +18,7 @@ from supervision.models import Channel
 from supervision.notifications import Notice, Notification
 from supervision.pairs import Pair
 from supervision.people import Person
+from supervision.preferences import Preferences
 from supervision.questions import Asked
 from supervision.texts import reader
 from tests.support.sample import OPEN_HOURS, add_pair, add_person
@@ -62,15 +64,22 @@ class Conversation:
     async def news(self, person: Person) -> list[tuple[str, Message]]:
         """What the bot told this person in the room since the last time, each as one text and as it is sent."""
         async with self.database.transaction() as tx:
-            while claimed := await notifications.claim(tx, Channel.MATRIX, now=self.now, most=100):
-                for row in claimed:
+            while await self._is_due(tx):
+                for row in await notifications.claim(tx, Channel.MATRIX, now=self.now, most=100):
                     await self._deliver(tx, row)
         return self.heard.pop(person.id, [])
+
+    async def _is_due(self, tx: Transaction) -> bool:
+        """Whether another claim may find something: one that finds nothing may have settled what was in the way."""
+        due = await notifications.next_due(tx, Channel.MATRIX, now=self.now)
+        return due is not None and due <= self.now
 
     async def _deliver(self, tx: Transaction, row: Notification) -> None:
         message = await compose(tx, row, self.pair, now=self.now)
         if message is None:
             await notifications.settle_superseded(tx, row.id, now=self.now)
+            return
+        if await keep_back(tx, row, self.pair, message, now=self.now):
             return
         await notifications.settle_sent(tx, row.id, now=self.now, matrix_event_id=f"${row.id}")
         if message.asked is not None:
@@ -88,6 +97,10 @@ class Conversation:
         assert message.asked is not None
         assert message.mentions == (person,)
         return text, message.asked, message.keys
+
+    async def wish(self, person: Person, wishes: Preferences) -> None:
+        async with self.database.transaction() as tx:
+            await preferences.save(tx, Actor(person.id, "web"), person.id, wishes, now=self.now)
 
     async def settle(self, **changes: Any) -> None:
         """Change the supervisor's rules."""

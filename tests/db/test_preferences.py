@@ -167,6 +167,9 @@ def at(local: str, zone: zoneinfo.ZoneInfo = SAO_PAULO, *, fold: int = 0) -> dat
         (NIGHT, "appointment.declined", "2026-11-25 01:00", "2026-11-25 10:00", None),
         (NIGHT, "appointment.confirmed", "2026-11-25 01:00", "2026-11-25 10:00", "2026-11-25 07:00"),
         (NIGHT, "appointment.confirmed", "2026-11-25 01:00", "2026-11-25 06:50", None),
+        # What is past: that it was held, or missed.
+        (NIGHT, "appointment.marked", "2026-11-24 23:00", "2026-11-24 20:00", "2026-11-25 07:00"),
+        (NIGHT, "appointment.cancelled", "2026-11-24 23:00", "2026-11-24 22:50", None),
         (SIESTA, "appointment.cancelled", "2026-11-25 12:30", "2026-11-25 20:00", None),
         # Reminders: never after the start.
         (NIGHT, "appointment.reminder", "2026-11-25 06:00", "2026-11-25 07:00", None),
