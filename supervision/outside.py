@@ -205,7 +205,8 @@ async def claim_due(tx: Transaction, *, now: datetime, most: int, lease: timedel
 async def next_due(tx: Transaction) -> datetime | None:
     """When the next calendar is to be read, which may be past; None if there is none."""
     query = select(func.min(func.greatest(table.c.next_fetch_at, table.c.claimed_until)))
-    at: datetime | None = await tx.scalar(query.join(people_table, people_table.c.id == table.c.supervisor_id))
+    query = query.join(people_table, people_table.c.id == table.c.supervisor_id)
+    at: datetime | None = await tx.scalar(query.where(people_table.c.disabled_at.is_(None)))
     return at
 
 
