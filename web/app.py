@@ -18,6 +18,7 @@ from web import (
     hours,
     middleware,
     openapi,
+    outside,
     policies,
     signing_in,
     waits,
@@ -53,7 +54,21 @@ def make_app(
     app[signing_in.ADDRESSES] = Limit(ADDRESS_BURST, ADDRESS_PER_SECOND)
     app[feeds.READERS] = Limit(feeds.BURST, feeds.PER_SECOND)
     app.on_response_prepare.append(middleware.put_headers)
-    rooms = (health, assets, openapi, signing_in, dashboard, forms, bookings, waits, hours, policies, absences, feeds)
+    rooms = (
+        health,
+        assets,
+        openapi,
+        signing_in,
+        dashboard,
+        forms,
+        bookings,
+        waits,
+        hours,
+        outside,
+        policies,
+        absences,
+        feeds,
+    )
     for part in rooms:
         app.add_routes(part.ROUTES)
     if demo is not None:

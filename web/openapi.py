@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from supervision.models import Status
 from web import schemas
-from web.api import absences, appointments, availability, pairs, series, waits
+from web.api import absences, appointments, availability, calendars, pairs, series, waits
 
 Handle = Callable[[web.Request], Awaitable[web.Response]]
 MEANINGS = {
@@ -163,6 +163,17 @@ OPERATIONS = (
     Operation(
         "post", "/api/supervisors/{id}/away", absences.go_away, (schemas.Appointments,), schemas.Absence, (ONCE,),
         200, CHANGE,
+    ),
+    Operation(
+        "get", "/api/supervisor/calendars", calendars.list_calendars, (schemas.OutsideCalendars,), refusals=(403,)
+    ),
+    Operation(
+        "post", "/api/supervisor/calendars", calendars.add_calendar, (schemas.OutsideCalendar,),
+        schemas.NewOutsideCalendar, (ONCE,), 201, (403, 409, 413, 422),
+    ),
+    Operation(
+        "delete", "/api/supervisor/calendars/{id}", calendars.remove_calendar, (), None, (ONCE,), 204,
+        (403, 404, 409, 422),
     ),
     Operation("get", "/api/waits", waits.list_waits, (schemas.Waits,)),
     Operation(

@@ -43,6 +43,8 @@ RESULTS = frozenset(
         "withdrawn",
         "marked",
         "saved",
+        "calendar_added",
+        "calendar_removed",
         "waiting",
         "left",
         "passed",

@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
-from supervision import appointments, checks, pairs, series, waits
+from supervision import appointments, checks, outside, pairs, series, waits
 from supervision.checks import BOUNDS
 from supervision.hours import Availability as KeptRules
 from supervision.hours import DatedException as KeptException
 from supervision.models import Approval, Exceptional, Mode, PairStatus, Role, Status
+from supervision.outside import OutsideCalendar as KeptCalendar
 from supervision.pairs import Pair as TwoPeople
 from supervision.people import Person as Someone
 from supervision.policies import Policies
@@ -460,6 +461,30 @@ class AvailabilityChanges(Given):
     valid_until: Day | None = left_out()
     country: Code | None = left_out()
     subdivision: Code | None = left_out()
+
+
+class NewOutsideCalendar(Given):
+    """An https or webcal address of an iCalendar file (RFC 5545)."""
+
+    address: Annotated[str, Field(max_length=outside.MOST_CHARACTERS), AfterValidator(plain_text)]
+
+
+class OutsideCalendar(BaseModel):
+    """A calendar of the supervisor's elsewhere. `fetched_at`: when it was last had; null before the first time."""
+
+    id: uuid.UUID
+    host: str
+    created_at: datetime
+    fetched_at: datetime | None
+    error: str | None = Field(description="A static word for why the last try failed; null if it did not.")
+
+    @classmethod
+    def of(cls, one: KeptCalendar) -> Self:
+        return cls(id=one.id, host=one.host, created_at=one.created_at, fetched_at=one.fetched_at, error=one.error)
+
+
+class OutsideCalendars(BaseModel):
+    items: list[OutsideCalendar]
 
 
 class PairSettings(Rules):
