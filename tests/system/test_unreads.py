@@ -1,0 +1,278 @@
+"""A message that stays unread is worth one mail: who wrote in which room, never what."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from urllib.parse import quote
+
+import pytest
+from sqlalchemy import select, text, update
+
+from supervision.models import Channel, State, journal, notifications, unreads
+from supervision.pairs import Pair
+from tests.support.human import Human
+from tests.support.practice import Practice
+
+SECRET = "a sentence about a patient"
+
+
+@dataclass
+class Room:
+    """Ana's and Bruno's room, each with a phone."""
+
+    practice: Practice
+    pair: Pair
+    ana: Human
+    bruno: Human
+
+    @property
+    def id(self) -> str:
+        return self.pair.room_id or ""
+
+    async def write(self, who: Human, body: str = SECRET) -> str:
+        return await who.send_text(self.id, body)
+
+    async def read(self, who: Human, event_id: str, kind: str = "m.read") -> None:
+        """As a phone does that shows an event."""
+        await who.request("POST", f"/rooms/{quote(self.id)}/receipt/{kind}/{quote(event_id)}", {})
+
+    async def unread(self) -> dict[str, str]:
+        """The first unread event of each who has one, by name."""
+        names = {person.id: person.name for person in self.pair.people}
+        async with self.practice.database.transaction() as tx:
+            rows = await tx.execute(select(unreads.c.person_id, unreads.c.event_id))
+            return {names[row.person_id]: row.event_id for row in rows}
+
+    async def wait_until_unread(self, expected: dict[str, str], timeout: float = 20) -> None:
+        found: dict[str, str] = {}
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    found = await self.unread()
+                    if found == expected:
+                        return
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise TimeoutError(f"unread are {found}, not {expected}") from None
+
+    async def settle(self) -> None:
+        """Wait until the bot has handled all that was said before: it answers a command after it."""
+        await self.wait_until_journaled(await self.bruno.send_text(self.id, "!painel"))
+
+    async def wait_until_journaled(self, event_id: str) -> None:
+        async with asyncio.timeout(20):
+            while True:
+                async with self.practice.database.transaction() as tx:
+                    if await tx.scalar(select(journal.c.event_id).where(journal.c.event_id == event_id)):
+                        return
+                await asyncio.sleep(0.05)
+
+    async def pass_the_wait(self) -> None:
+        """The minutes go by for the mails that wait."""
+        now = datetime.now(UTC)
+        waiting = (notifications.c.kind == "room.unread") & (notifications.c.state == State.PENDING)
+        async with self.practice.database.transaction() as tx:
+            await tx.execute(update(notifications).where(waiting).values(send_at=now, next_try_at=now))
+            await tx.execute(text("SELECT pg_notify('visavis_mail', '')"))
+
+    async def mails(self, at_least: int = 1) -> list[EmailMessage]:
+        """Those about unread messages to Ana, after the wait."""
+        await self.pass_the_wait()
+        return await self.practice.mails(self.pair.supervisor.email, at_least=at_least)
+
+    async def states(self) -> list[State]:
+        mails = (notifications.c.kind == "room.unread") & (notifications.c.channel == Channel.MAIL)
+        query = select(notifications.c.state).where(mails).order_by(notifications.c.position)
+        async with self.practice.database.transaction() as tx:
+            return [State(state) for state in await tx.scalars(query)]
+
+    async def no_mail_comes(self, sent: int = 0) -> None:
+        """Nothing waits, and no more than these were sent."""
+        assert await self.states() == [State.SENT] * sent
+        assert len(await self.practice.mails(self.pair.supervisor.email, at_least=sent)) == sent
+
+
+@asynccontextmanager
+async def open_room(practice: Practice) -> AsyncIterator[Room]:
+    pair = await practice.add_pair()
+    async with practice.phones(pair) as (ana, bruno):
+        yield Room(practice, pair, ana, bruno)
+
+
+@pytest.fixture
+async def room(practice: Practice) -> AsyncIterator[Room]:
+    async with open_room(practice) as room:
+        yield room
+
+
+async def test_one_mail_until_it_is_read(room: Room) -> None:
+    first = await room.write(room.bruno)
+    await room.wait_until_unread({"Ana": first})
+    [mail] = await room.mails()
+    assert mail["Subject"] == "Bruno escreveu na sala de vocês"
+    [plain, html] = [str(part.get_content()) for part in mail.walk() if not part.is_multipart()]
+    assert plain.splitlines()[0] == "Bruno escreveu na sala de supervisão de vocês."
+    assert room.practice.config.web.base_url in plain
+    assert SECRET not in plain + html
+    assert first not in mail.as_string()
+
+    await room.write(room.bruno)
+    await room.settle()
+    await room.wait_until_unread({"Ana": first})
+    await room.pass_the_wait()
+    await room.no_mail_comes(sent=1)
+
+    last = await room.write(room.bruno)
+    await room.read(room.ana, last)
+    await room.wait_until_unread({})
+    again = await room.write(room.bruno)
+    await room.wait_until_unread({"Ana": again})
+    assert [str(mail["Subject"]) for mail in await room.mails(2)] == ["Bruno escreveu na sala de vocês"] * 2
+    # Bruno, who wrote all of it, has nothing to read.
+    assert await room.practice.mails(room.pair.supervisee.email, at_least=0) == []
+
+
+async def test_what_is_read_in_time_is_worth_no_mail(room: Room) -> None:
+    for number in range(3):
+        said = await room.write(room.bruno)
+        await room.wait_until_unread({"Ana": said})
+        match number:
+            case 0:
+                await room.read(room.ana, said)
+            case 1:
+                await room.ana.react(room.id, said, "👍")
+            case 2:
+                await room.ana.send_text(room.id, "!ajuda")
+        await room.wait_until_unread({})
+    await room.no_mail_comes()
+    said = await room.write(room.bruno)
+    await room.wait_until_unread({"Ana": said})
+    answer = await room.write(room.ana)
+    await room.wait_until_unread({"Bruno": answer})
+
+
+async def test_a_receipt_for_something_older_or_a_private_one_reads_nothing(room: Room) -> None:
+    older = await room.write(room.bruno)
+    await room.read(room.ana, older)
+    await room.settle()
+    await room.wait_until_unread({})
+    first = await room.write(room.bruno)
+    await room.wait_until_unread({"Ana": first})
+    await room.read(room.ana, older)
+    await room.read(room.ana, first, "m.read.private")
+    await room.settle()
+    await room.wait_until_unread({"Ana": first})
+
+
+async def test_what_came_after_the_receipt_is_still_unread(room: Room) -> None:
+    first = await room.write(room.bruno)
+    second = await room.write(room.bruno)
+    await room.settle()
+    await room.wait_until_unread({"Ana": first})
+    await room.read(room.ana, first)
+    await room.wait_until_unread({"Ana": second})
+    assert len(await room.mails()) == 1
+
+
+async def test_what_is_meant_for_the_bot_or_changes_a_message_is_not_unread(room: Room) -> None:
+    said = await room.write(room.bruno)
+    await room.wait_until_unread({"Ana": said})
+    await room.read(room.ana, said)
+    await room.wait_until_unread({})
+    await room.bruno.edit(room.id, said, "better words")
+    await room.bruno.react(room.id, said, "👍")
+    await room.bruno.send_raw(room.id, "m.room.message", {"msgtype": "m.notice", "body": "a program's words"})
+    await room.settle()
+    assert await room.states() == []
+    sticker = await room.bruno.send_raw(room.id, "m.sticker", {"body": "a cat", "url": "mxc://localhost/a", "info": {}})
+    await room.wait_until_unread({"Ana": sticker})
+    await room.bruno.redact(room.id, sticker)
+    await room.wait_until_unread({})
+    assert await room.states() == []
+
+
+async def test_what_the_bot_cannot_decrypt_is_a_message(room: Room) -> None:
+    sealed = {"algorithm": "org.example.unknown", "ciphertext": "AAAA"}
+    said = await room.bruno.send_raw(room.id, "m.room.encrypted", sealed, encrypted=False)
+    await room.wait_until_unread({"Ana": said})
+
+
+async def test_what_was_read_while_its_key_was_waited_for_is_worth_no_mail(room: Room) -> None:
+    sealed = {"algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "AAAA", "session_id": secrets.token_urlsafe(32)}
+    said = await room.bruno.send_raw(room.id, "m.room.encrypted", sealed, encrypted=False)
+    await room.read(room.ana, said)
+    await room.wait_until_journaled(said)
+    await room.settle()
+    assert await room.states() == []
+
+
+async def test_the_bot_off_while_messages_and_receipts_come(room: Room) -> None:
+    practice = room.practice
+    # Noted before, read meanwhile, in a room where nothing else happens.
+    first = await room.write(room.bruno)
+    await room.wait_until_unread({"Ana": first})
+    await asyncio.sleep(1)  # the token is saved
+    await practice.stop_bot()
+    await room.read(room.ana, first)
+    await practice.start_bot()
+    await room.wait_until_unread({})
+    # Written and read meanwhile; then written and not read.
+    await practice.stop_bot()
+    await room.read(room.ana, await room.write(room.bruno))
+    await practice.start_bot()
+    await room.settle()
+    await room.wait_until_unread({})  # a receipt is heard after the events that came with it
+    assert await room.states() == []
+    await practice.stop_bot()
+    second = await room.write(room.bruno)
+    await practice.start_bot()
+    await room.wait_until_unread({"Ana": second})
+    # Read meanwhile, and more written after it.
+    await practice.stop_bot()
+    await room.read(room.ana, second)
+    third = await room.write(room.bruno)
+    await practice.start_bot()
+    await room.wait_until_unread({"Ana": third})
+    assert len(await room.mails()) == 1
+    # Told already: a bot that knows it from the database alone says it no second time.
+    await practice.stop_bot()
+    await practice.start_bot()
+    await room.write(room.bruno)
+    await room.settle()
+    await room.wait_until_unread({"Ana": third})
+    await room.pass_the_wait()
+    await room.no_mail_comes(sent=1)
+
+
+async def test_more_was_written_while_the_bot_was_off_than_a_timeline_holds(room: Room) -> None:
+    practice = room.practice
+    first = await room.write(room.bruno)
+    await room.wait_until_unread({"Ana": first})
+    await practice.stop_bot()
+    said = [await room.write(room.bruno) for _ in range(60)]
+    await room.read(room.ana, said[2])
+    await practice.start_bot()
+    await room.wait_until_unread({"Ana": said[-1]})
+    await practice.stop_bot()
+    await room.read(room.ana, said[-1])
+    await practice.start_bot()
+    await room.wait_until_unread({})
+    assert await room.states() == []
+
+
+async def test_zero_minutes_switch_it_off(room: Room) -> None:
+    practice = room.practice
+    said = await room.write(room.bruno)
+    await room.wait_until_unread({"Ana": said})
+    await practice.stop_bot()
+    matrix = practice.config.matrix.model_copy(update={"unread_minutes": 0})
+    practice.config = practice.config.model_copy(update={"matrix": matrix})
+    await practice.start_bot()
+    await room.wait_until_unread({})
+    await room.write(room.bruno)
+    await room.settle()
+    assert await room.states() == []
