@@ -8,7 +8,6 @@ from email import message_from_bytes
 from email.header import decode_header, make_header
 from email.message import EmailMessage
 from email.policy import SMTP
-from pathlib import Path
 
 import pytest
 from _pytest.mark import ParameterSet
@@ -18,12 +17,13 @@ from sqlalchemy import select
 from bridge import letters, mail
 from bridge.letters import Booking, Group, Letter, Offering, Outdated
 from bridge.mail import KINDS
-from supervision import appointments, groups, moves, series, shifts, sign_ins, waits
+from bridge.templates import MAILS
+from supervision import appointments, groups, moves, seals, series, shifts, sign_ins, waits
 from supervision.appointments import Appointment, Proposal
 from supervision.db import Database
 from supervision.errors import Permanent
 from supervision.groups import Scope
-from supervision.models import Channel, Mode, Role, Status
+from supervision.models import Channel, Mode, Role, Status, Topic
 from supervision.models import notifications as outbox
 from supervision.notifications import Notification
 from supervision.people import Person
@@ -207,9 +207,9 @@ CASES = [
     ),
     Case(
         "appointment.reminder", "bruno", Status.CONFIRMED, None,
-        says(("Lembrete de supervisão", "Sua supervisão com Ana está chegando.",
+        says(("Supervisão amanhã", "Sua supervisão com Ana é amanhã, às 13:00.",
               "Se não puder comparecer, remarque ou cancele antes."),
-             ("Supervision reminder", "Your appointment with Ana is coming up.",
+             ("Supervision tomorrow", "Your appointment with Ana is tomorrow, at 13:00.",
               "If you cannot come, move or cancel it before then.")),
     ),
 ]  # fmt: skip
@@ -223,6 +223,23 @@ def named(cases: list[Case]) -> list[ParameterSet]:
 
 
 NAMED = named(CASES)
+WITH_ENTRY = named([case for case in CASES if case.kind != "appointment.reminder"])
+
+
+FOOT_PT = [
+    "Você recebe este aviso porque faz supervisão pelo Visavis em visavis.example.org."
+    " Ninguém lê respostas a esta mensagem.",
+    "",
+    "Escolher quais avisos receber:",
+    f"{BASE_URL}/preferences",
+]
+FOOT_EN = [
+    "You get this notice because you have supervision through Visavis at visavis.example.org."
+    " Nobody reads replies to this message.",
+    "",
+    "Choose which notices you get:",
+    f"{BASE_URL}/preferences",
+]
 
 
 def letter(case: Case, language: str = "pt-BR", *, place: str = "") -> Letter:
@@ -284,7 +301,7 @@ def test_a_mail_says_what_happened_and_what_one_can_do(case: Case, language: str
     assert shown(part(message, "text/html"))[:3] == ["Visavis", lead, then]
 
 
-@pytest.mark.parametrize("case", NAMED)
+@pytest.mark.parametrize("case", WITH_ENTRY)
 def test_its_calendar_entry_says_the_same(case: Case) -> None:
     message = read(letter(case))
     gone = case.status in (Status.DECLINED, Status.CANCELLED)
@@ -311,7 +328,6 @@ def test_its_calendar_entry_says_the_same(case: Case) -> None:
         ("appointment.booked", "ana", Status.CONFIRMED, "ana", "ACCEPTED"),
         ("appointment.booked", "bruno", Status.CONFIRMED, "ana", "NEEDS-ACTION"),
         ("appointment.rescheduled", "bruno", Status.REQUESTED, "bruno", "ACCEPTED"),
-        ("appointment.reminder", "ana", Status.CONFIRMED, None, "ACCEPTED"),
     ],
 )
 def test_who_asked_or_agreed_has_accepted(kind: str, to: str, status: Status, by: str | None, answer: str) -> None:
@@ -319,7 +335,7 @@ def test_who_asked_or_agreed_has_accepted(kind: str, to: str, status: Status, by
     assert entry["ATTENDEE"].params["PARTSTAT"] == answer
 
 
-@pytest.mark.parametrize("case", NAMED)
+@pytest.mark.parametrize("case", WITH_ENTRY)
 def test_its_parts_and_headers(case: Case) -> None:
     message = read(letter(case))
     method = "CANCEL" if case.status in (Status.DECLINED, Status.CANCELLED) else "REQUEST"
@@ -361,18 +377,17 @@ def test_the_whole_text_of_a_confirmation() -> None:
         "Where: https://meet.example.org/a",
         "",
         "See the appointment:",
-        "https://visavis.example.org/appointments",
+        f"https://visavis.example.org/appointments/{uuid.UUID(int=7)}",
         "",
         "Add to a calendar:",
         "Google: https://calendar.google.com/calendar/render?…",
         "Outlook.com: https://outlook.live.com/calendar/0/deeplink/compose?…",
-        "Office 365: https://outlook.office.com/calendar/0/deeplink/compose?…",
+        "Office 365: https://outlook.office.com/calendar/deeplink/compose?…",
         "Yahoo: https://calendar.yahoo.com/?…",
         "The attached file serves every other calendar.",
         "",
         "-- ",
-        "You get this notice because you have supervision through Visavis at visavis.example.org.",
-        "To stop getting them, talk to whoever runs that address. Nobody reads replies to this message.",
+        *FOOT_EN,
     ]
 
 
@@ -395,10 +410,13 @@ def test_the_whole_page_of_a_move() -> None:
         "Onde",
         "Rua A, 5",
         "Responder ao pedido",
-        "Você recebe este aviso porque faz supervisão pelo Visavis em visavis.example.org.",
-        "Para não receber mais, fale com quem administra esse endereço. Ninguém lê respostas a esta mensagem.",
+        FOOT_PT[0],
+        "Escolher quais avisos receber",
     ]
-    assert re.findall(r'href="([^"]*)"', html) == [f"{BASE_URL}/supervisor"]
+    assert re.findall(r'href="([^"]*)"', html) == [
+        f"{BASE_URL}/appointments/{uuid.UUID(int=7)}",
+        f"{BASE_URL}/preferences",
+    ]
 
 
 @pytest.mark.parametrize("kind", ["identity.changed", "identity.confirmed"])
@@ -452,7 +470,7 @@ def test_a_sign_in_has_a_link_and_a_code(language: str, expected: list[str]) -> 
 @pytest.mark.parametrize("case", NAMED)
 def test_a_page_needs_nothing_from_elsewhere(case: Case, language: str) -> None:
     html = part(read(letter(case, language)), "text/html")
-    assert html.startswith(f'<!DOCTYPE html><html lang="{language}">')
+    assert html.startswith(f'<!DOCTYPE html><html lang="{language}" dir="ltr">')
     assert re.findall(r"<(?:img|script|link|iframe|object|form)\b|@import|url\(|\{[{%]", html) == []
     assert set(re.findall(r'class="([a-z]+)"(?![^>]*style=)', html)) == set()
 
@@ -540,16 +558,14 @@ def test_every_line_fits_and_ends_as_smtp_wants_it(case: Case) -> None:
 
 
 def test_a_kind_is_a_folder_of_three_files() -> None:
-    folders = {
-        path.name: sorted(file.name for file in path.iterdir()) for path in mail.MAILS.iterdir() if path.is_dir()
-    }
+    folders = {path.name: sorted(file.name for file in path.iterdir()) for path in MAILS.iterdir() if path.is_dir()}
     assert folders == {kind: ["body.html", "body.txt", "subject.txt"] for kind in KINDS}
 
 
 def test_the_sentences_of_both_languages_are_the_same_ones() -> None:
     found = {}
     for language in ("pt_BR", "en"):
-        catalogue = (Path(mail.MAILS).parent.parent / "locales" / language / "mail.po").read_text(encoding="utf-8")
+        catalogue = (MAILS.parent.parent / "locales" / language / "mail.po").read_text(encoding="utf-8")
         found[language] = re.findall(r'^msgid "(.+)"$', catalogue, flags=re.M)
     assert found["pt_BR"] == found["en"]
 
@@ -694,7 +710,10 @@ def offer(language: str = "pt-BR") -> Letter:
 def test_an_offer_says_until_when_the_time_is_kept(language: str, subject: str, expected: list[str]) -> None:
     message = read(offer(language))
     assert message["Subject"] == subject
-    assert text(message)[:-3] == expected
+    link = f"{BASE_URL}/unsubscribe/{seals.unsubscribe_token(SECRET, BRUNO.id, Topic.WAITS)}"
+    assert text(message)[: len(expected)] == expected
+    assert text(message)[-1] == link
+    assert message["List-Unsubscribe"] == f"<{link}>"
     assert shown(part(message, "text/html"))[1:3] == expected[:2]
     assert "text/calendar" not in [part.get_content_type() for part in message.walk()]
 
@@ -954,8 +973,7 @@ def test_the_whole_text_of_a_series() -> None:
         f"{BASE_URL}/supervisor",
         "",
         "-- ",
-        "Você recebe este aviso porque faz supervisão pelo Visavis em visavis.example.org.",
-        "Para não receber mais, fale com quem administra esse endereço. Ninguém lê respostas a esta mensagem.",
+        *FOOT_PT,
     ]
 
 
@@ -1052,7 +1070,10 @@ def test_an_occurrence_alone_is_mailed_as_a_part_of_its_series() -> None:
     (entry,) = Calendar.from_ical(part(message, "text/calendar")).events
     assert (str(entry["UID"]), entry["SEQUENCE"]) == (f"{SERIES.id}@clinic.example.org", 3)
     assert entry.decoded("RECURRENCE-ID") == STARTS_AT
-    assert re.findall(r'href="([^"]*)"', part(message, "text/html")) == [f"{BASE_URL}/appointments"]
+    assert re.findall(r'href="([^"]*)"', part(message, "text/html")) == [
+        f"{BASE_URL}/appointments/{about.id}",
+        f"{BASE_URL}/preferences",
+    ]
 
 
 # What is read for a mail, from what the domain wrote.
