@@ -151,8 +151,9 @@ class _Limited(SMTP):
     async def push(self, status: AnyStr) -> None:
         if isinstance(self, LMTP) and isinstance(status, str) and status.startswith(OVERSIZED):
             recipients = 1 if self.envelope is None else len(self.envelope.rcpt_tos)
-            return await super().push("\r\n".join([status] * recipients))
-        await super().push(status)
+            await super().push("\r\n".join([status] * recipients))
+        else:
+            await super().push(status)
 
 
 class _Smtp(_Limited):
