@@ -114,22 +114,6 @@ async def note_read(tx: Transaction, pair_id: uuid.UUID, person_id: uuid.UUID, *
     return True
 
 
-async def is_open(tx: Transaction, notification_id: uuid.UUID) -> bool:
-    """Whether a mail's message is still unread, the pair still active, and neither of the two disabled."""
-    query = (
-        select(unreads.c.pair_id)
-        .join(pairs, pairs.c.id == unreads.c.pair_id)
-        .where(
-            unreads.c.notification_id == notification_id,
-            pairs.c.status == PairStatus.ACTIVE,
-            ~select(people.c.id)
-            .where(people.c.id.in_((pairs.c.supervisor_id, pairs.c.supervisee_id)), people.c.disabled_at.is_not(None))
-            .exists(),
-        )
-    )
-    return await tx.scalar(query) is not None
-
-
 async def list_for_bot(tx: Transaction, bot: str) -> list[Kept]:
     """What is unread in the active rooms of one bot account."""
     reader, supervisor, supervisee = people.alias("reader"), people.alias("supervisor"), people.alias("supervisee")

@@ -2,24 +2,25 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 
 import pytest
 from sqlalchemy import select, update
 
 from bridge import letters
-from bridge.letters import Outdated, Writing
-from supervision import notifications, pairs, people, unreads
+from bridge.letters import HeldBack, Outdated, Unwanted, Writing
+from supervision import notifications, pairs, people, preferences, unreads
 from supervision.audit import SYSTEM
 from supervision.db import Database, Transaction
 from supervision.errors import NotAllowed
-from supervision.models import Channel, PairStatus, State
+from supervision.models import Channel, PairStatus, State, Topic
 from supervision.models import notifications as outbox
 from supervision.models import pairs as pairs_table
 from supervision.models import unreads as table
 from supervision.notifications import LOW, Notification
 from supervision.pairs import Pair
 from supervision.people import Person
+from supervision.preferences import Preferences
 from supervision.unreads import Kept, Unread
 from tests.support.sample import add_pair, add_person
 
@@ -181,6 +182,51 @@ async def test_a_mail_is_outdated_when_it_is_read_after_the_claim(
     await read(database, pair, pair.supervisor, now + WAIT)
     with pytest.raises(Outdated):
         await load(database, mail)
+
+
+async def judged(database: Database, notification: Notification, now: datetime) -> letters.Letter | Exception:
+    async with database.transaction() as tx:
+        [(_, found)] = await letters.load_all(tx, [notification], now=now)
+        return found
+
+
+async def wish(database: Database, person: Person, wishes: Preferences, now: datetime) -> None:
+    async with database.transaction() as tx:
+        await preferences.save(tx, SYSTEM, person.id, wishes, now=now)
+
+
+async def test_quiet_hours_are_judged_when_it_is_due(database: Database, pair: Pair, now: datetime) -> None:
+    """It is half past nine in São Paulo; at eleven Ana has still not read."""
+    await write(database, pair, pair.supervisee, "$one", now)
+    await wish(database, pair.supervisor, Preferences(quiet_from=time(9), quiet_until=time(11)), now)
+    [mail] = await claim(database, now + WAIT)
+    held = await judged(database, mail, now + WAIT)
+    assert isinstance(held, HeldBack)
+    assert held.until == now + timedelta(hours=2)
+    async with database.transaction() as tx:
+        await notifications.postpone(tx, mail, held.until)
+    assert await claim(database, held.until - timedelta(seconds=1)) == []
+    [mail] = await claim(database, held.until)
+    assert isinstance(await judged(database, mail, held.until), letters.Letter)
+
+
+async def test_a_mail_that_quiet_hours_hold_back_goes_when_it_is_read(
+    database: Database, pair: Pair, now: datetime
+) -> None:
+    await write(database, pair, pair.supervisee, "$one", now)
+    [mail] = await claim(database, now + WAIT)
+    async with database.transaction() as tx:
+        await notifications.postpone(tx, mail, now + timedelta(hours=2))
+    assert await read(database, pair, pair.supervisor, now + timedelta(hours=1))
+    assert await mails(database) == []
+
+
+async def test_who_wants_no_such_mails_gets_none(database: Database, pair: Pair, now: datetime) -> None:
+    await write(database, pair, pair.supervisee, "$one", now)
+    unwanted = frozenset({(Channel.MAIL, Topic.UNREAD)})
+    await wish(database, pair.supervisor, Preferences(unwanted=unwanted), now)
+    [mail] = await claim(database, now + WAIT)
+    assert isinstance(await judged(database, mail, now + WAIT), Unwanted)
 
 
 async def test_archiving_at_the_same_moment_is_waited_for(database: Database, pair: Pair, now: datetime) -> None:

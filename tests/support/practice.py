@@ -37,6 +37,7 @@ class Practice:
     config: Config
     state: Path
     running: asyncio.Task[None] | None = None
+    delivering: asyncio.Task[None] | None = None
     machine: Bot | None = None
     read_mails: dict[str, EmailMessage] = field(default_factory=dict)
 
@@ -146,6 +147,17 @@ class Practice:
             await asyncio.gather(self.running, return_exceptions=True)
             self.running = None
 
+    async def start_bridge(self) -> None:
+        """Deliver mail, as a fresh process would."""
+        self.delivering = asyncio.create_task(bridge.delivery.run(self.database, self.config))
+
+    async def stop_bridge(self) -> None:
+        """End the delivery of mail; what is being sent is finished."""
+        if self.delivering is not None:
+            self.delivering.cancel()
+            await asyncio.gather(self.delivering, return_exceptions=True)
+            self.delivering = None
+
 
 @asynccontextmanager
 async def open_practice(servers: Servers, database_name: str, state: Path) -> AsyncIterator[Practice]:
@@ -167,19 +179,17 @@ async def open_practice(servers: Servers, database_name: str, state: Path) -> As
     database = Database(config.database.url.get_secret_value(), pool_size=20)
     practice = Practice(servers, database, config, state)
     started = asyncio.Event()
-    others = [
-        asyncio.create_task(bridge.delivery.run(database, config)),
-        asyncio.create_task(web.app.run(database, config, started=started)),
-    ]
+    dashboard = asyncio.create_task(web.app.run(database, config, started=started))
+    await practice.start_bridge()
     await practice.start_bot()
     try:
         await asyncio.wait_for(started.wait(), 20)
         yield practice
     finally:
         await practice.stop_bot()
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await practice.stop_bridge()
+        dashboard.cancel()
+        await asyncio.gather(dashboard, return_exceptions=True)
         await database.close()
 
 

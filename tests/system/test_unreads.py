@@ -5,17 +5,20 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from urllib.parse import quote
 
 import pytest
 from sqlalchemy import select, text, update
 
+from supervision import preferences
 from supervision.models import Channel, State, journal, notifications, unreads
 from supervision.pairs import Pair
+from supervision.preferences import Preferences
 from tests.support.human import Human
 from tests.support.practice import Practice
+from tests.support.sample import acts
 
 SECRET = "a sentence about a patient"
 
@@ -89,6 +92,12 @@ class Room:
         query = select(notifications.c.state).where(mails).order_by(notifications.c.position)
         async with self.practice.database.transaction() as tx:
             return [State(state) for state in await tx.scalars(query)]
+
+    async def next_try_at(self) -> datetime | None:
+        """Of the mail that waits."""
+        waiting = (notifications.c.kind == "room.unread") & (notifications.c.state == State.PENDING)
+        async with self.practice.database.transaction() as tx:
+            return await tx.scalar(select(notifications.c.next_try_at).where(waiting))
 
     async def no_mail_comes(self, sent: int = 0) -> None:
         """Nothing waits, and no more than these were sent."""
@@ -262,6 +271,48 @@ async def test_more_was_written_while_the_bot_was_off_than_a_timeline_holds(room
     await practice.start_bot()
     await room.wait_until_unread({})
     assert await room.states() == []
+
+
+async def test_quiet_hours_keep_it_back_until_they_end_or_it_is_read(room: Room) -> None:
+    ana = room.pair.supervisor
+    local = datetime.now(UTC).astimezone(ana.zone)
+    quiet = Preferences(
+        quiet_from=(local - timedelta(hours=1)).time().replace(second=0, microsecond=0),
+        quiet_until=(local + timedelta(hours=1)).time().replace(second=0, microsecond=0),
+    )
+    async with room.practice.database.transaction() as tx:
+        await preferences.save(tx, acts(ana), ana.id, quiet, now=datetime.now(UTC))
+    said = await room.write(room.bruno)
+    await room.wait_until_unread({"Ana": said})
+    await room.pass_the_wait()
+    async with asyncio.timeout(20):
+        while True:
+            until = await room.next_try_at()
+            if until is not None and until > datetime.now(UTC) + timedelta(minutes=50):
+                break
+            await asyncio.sleep(0.05)
+    assert await room.states() == [State.PENDING]
+    await room.read(room.ana, said)
+    await room.wait_until_unread({})
+    await room.no_mail_comes()
+
+
+async def test_the_bridge_off_while_the_wait_ends(room: Room) -> None:
+    """What is read before it is back is not told; what is not is told once."""
+    await room.practice.stop_bridge()
+    first = await room.write(room.bruno)
+    await room.wait_until_unread({"Ana": first})
+    await room.pass_the_wait()
+    await room.read(room.ana, first)
+    await room.wait_until_unread({})
+    second = await room.write(room.bruno)
+    await room.wait_until_unread({"Ana": second})
+    await room.pass_the_wait()
+    await room.practice.start_bridge()
+    await room.practice.mails(room.pair.supervisor.email, at_least=1)
+    await room.write(room.bruno)
+    await room.settle()
+    await room.no_mail_comes(sent=1)
 
 
 async def test_zero_minutes_switch_it_off(room: Room) -> None:
