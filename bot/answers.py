@@ -132,11 +132,38 @@ async def _tap_series(talk: Talk, asked: Asked, yes: bool) -> Reply:
     return Reply(())
 
 
+async def _tap_attendance(talk: Talk, asked: Asked, yes: bool) -> Reply:
+    """What becomes of what somebody declined in their calendar: it is called off, or it stands."""
+    one = await appointments.get(talk.tx, talk.actor, asked.appointment_id or asked.choices[0])
+    if not yes:
+        asks = talk.supervises and one.status is Status.REQUESTED
+        return say("attendance.kept_request" if asks else "attendance.kept", span=_span(talk, one))
+    declines = one.status is Status.REQUESTED if talk.supervises else one.on_behalf
+    if asked.appointment_id is not None:
+        return await _call_off(talk, one, asked.revision, declines=declines)
+    revisions = asked.details["revisions"]
+    if declines:
+        seen = dict(zip(asked.choices, revisions, strict=True))
+        await groups.decline(talk.tx, talk.actor, one.id, Scope.ALL, now=talk.now, seen=seen)
+    else:
+        await groups.cancel(talk.tx, talk.actor, one.id, Scope.ALL, now=talk.now, if_revision=revisions[0])
+    return Reply(())
+
+
+async def _call_off(talk: Talk, one: Appointment, revision: int | None, *, declines: bool) -> Reply:
+    if declines:
+        await appointments.decline(talk.tx, talk.actor, one.id, now=talk.now, if_revision=revision)
+        return Reply(())
+    done = await appointments.cancel(talk.tx, talk.actor, one.id, now=talk.now, if_revision=revision)
+    return await _told_cancelled(talk, done) if done.late else Reply(())
+
+
 YES_OR_NO: dict[Question, Callable[[Talk, Asked, bool], Awaitable[Reply]]] = {
     Question.ANSWER_REQUEST: _tap_request,
     Question.ANSWER_MOVE: _tap_move,
     Question.ANSWER_OFFER: _tap_offer,
     Question.ANSWER_SERIES: _tap_series,
+    Question.ANSWER_ATTENDANCE: _tap_attendance,
 }
 
 
@@ -235,6 +262,10 @@ async def _cancel(talk: Talk, number: int | None, reason: str | None, scope: Sco
     done = await appointments.cancel(
         talk.tx, talk.actor, picked.id, now=talk.now, reason=reason, if_revision=picked.revision
     )
+    return await _told_cancelled(talk, done)
+
+
+async def _told_cancelled(talk: Talk, done: Appointment) -> Reply:
     told = {"span": _span(talk, done), "other": talk.other.name}
     if not done.late:
         return say("cancel.done", **told)

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 
 from bot import lists
 from bot.replies import NO, YES, Line
-from supervision import appointments, queries, waits
-from supervision.appointments import Appointment
+from supervision import appointments, attendances, queries, waits
+from supervision.appointments import OPEN, Appointment
 from supervision.audit import Actor
 from supervision.db import Transaction
 from supervision.errors import NotFound
@@ -88,6 +88,10 @@ async def compose(tx: Transaction, notification: Notification, pair: Pair, *, no
             return await _of_wait(tx, news)
         case "series":
             return await _of_series(tx, news)
+        case "attendance":
+            return await _of_attendance(tx, news)
+        case "mailbox":
+            return _of_mailbox(news)
     if notification.appointment_id is None:
         raise NotFound("refused.appointment_not_found")
     reads = Actor(notification.person_id, "system")
@@ -352,6 +356,49 @@ def _why_cancelled(news: News) -> list[Line]:
     details = news.row.details
     lines = [Line("news.series_late", {"count": len(details["late"])})] if details.get("late") else []
     return lines + ([Line("news.reason", {"reason": details["reason"]})] if details.get("reason") else [])
+
+
+async def _of_attendance(tx: Transaction, news: News) -> Message | None:
+    """What a calendar answered, while it still says so. Whoever declined is asked what is to be done."""
+    kind, by = news.row.kind.removeprefix("attendance."), uuid.UUID(news.row.details["by"])
+    if kind == "refused":
+        lines = tuple(Line(key, dict(from_json(params))) for key, params in news.row.details["lines"])
+        return Message((Line("news.attendance_refused"), *lines), (news.addressee,))
+    one = None
+    if news.row.appointment_id is not None:
+        one = await appointments.get(tx, Actor(by, "system"), news.row.appointment_id)
+        found = [one] if one.revision == news.row.revision else []
+    else:
+        found = await _as_told(tx, news)
+    answered = [each for each in found if (await attendances.of(tx, each)).get(by) == kind and each.status in OPEN]
+    answered = [each for each in answered if each.starts_at > news.now]
+    if not answered:
+        return None
+    asks_request = kind == "declined" and answered[0].status is Status.REQUESTED and by == answered[0].supervisor_id
+    key = f"{kind}_request" if asks_request else kind
+    if one is None:
+        told = _grouped(news, f"news.attendance_series_{key}", _times(news, answered))
+    else:
+        told = news.told(f"news.attendance_{key}", span=news.span(one.starts_at, one.ends_at))
+    message = _declined_question(news, told, answered, one) if kind == "declined" else told
+    return _starting(message, [each.starts_at for each in answered])
+
+
+def _declined_question(news: News, told: Message, found: Sequence[Appointment], one: Appointment | None) -> Message:
+    asking = news.asking(told, Question.ANSWER_ATTENDANCE, max(each.starts_at for each in found))
+    if one is not None:
+        return _about(asking, one)
+    choices, revisions = [each.id for each in found], [each.revision for each in found]
+    asked = asking.asked and replace(asking.asked, choices=choices, details={"revisions": revisions})
+    return replace(asking, asked=asked)
+
+
+def _of_mailbox(news: News) -> Message:
+    """That mails to one of the two come back: to themselves, who can mend it, and to the other."""
+    whose = news.pair.member(uuid.UUID(news.row.details["whose"]))
+    if whose.id == news.row.person_id:
+        return news.told("news.mailbox_own")
+    return news.told("news.mailbox_other", name=whose.name)
 
 
 def _of_identity(news: News) -> Message:
