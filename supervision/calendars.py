@@ -145,7 +145,8 @@ def write_series(
 
     Its master repeats by the rule; EXDATE takes out each start that has no standing occurrence, and an entry of its
     own changes each that stands at another time or for another length, or is requested while others are confirmed
-    (RFC 5545, 3.8.5). `occurrences` are all that there ever were, at least one of them standing.
+    (RFC 5545, 3.8.5), or may have had such an entry before: some calendars keep it until they hear something newer of
+    just that occurrence. `occurrences` are all that there ever were, at least one of them standing.
     """
     standing = [one for one in occurrences if one.status not in GONE]
     pattern = next((one for one in standing if one.status is not Status.REQUESTED), standing[0])
@@ -159,7 +160,7 @@ def write_series(
     changed = [
         event(one, recipient, other, organizer, stamp=stamp, answer=answer(one), series=series, alarms=alarms)
         for one in standing
-        if not _is_as_ruled(series, shown, one)
+        if not _is_as_ruled(series, shown, one) or _was_told_alone(series, occurrences, one)
     ]
     return _calendar(Method.REQUEST, series, [master, *changed])
 
@@ -176,12 +177,14 @@ def write_gone(
 ) -> bytes:
     """One person's iCalendar object that calls some of a series off (RFC 5546, 3.2.5).
 
-    Each of the `gone` is named, unless none of the `occurrences` stands any more: then the master alone says it all.
+    Each of the `gone` is named, unless none of the `occurrences` stands any more: then the master alone says it all,
+    with a SEQUENCE that no occurrence's own entry has exceeded.
     """
     if any(one.status not in GONE for one in occurrences):
         entries = [event(one, recipient, other, organizer, stamp=stamp, series=series) for one in gone]
     else:
-        entries = [_master(series, gone[0], recipient, other, organizer, stamp=stamp, answer=Answer.OPEN, alarms=())]
+        last = replace(series, revision=series.revision + max(one.revision for one in occurrences))
+        entries = [_master(last, gone[0], recipient, other, organizer, stamp=stamp, answer=Answer.OPEN, alarms=())]
     return _calendar(Method.CANCEL, series, entries)
 
 
@@ -342,6 +345,15 @@ def _is_as_ruled(series: Series, master: Appointment, one: Appointment) -> bool:
     at, length = one.series_at or one.starts_at, series.ends_at - series.starts_at
     asked = (master.status is Status.REQUESTED, one.status is Status.REQUESTED)
     return (one.starts_at, one.ends_at, one.place) == (at, at + length, master.place) and asked[0] is asked[1]
+
+
+def _was_told_alone(series: Series, occurrences: Sequence[Appointment], one: Appointment) -> bool:
+    """Whether an earlier message may have had an entry for this occurrence that says something else than is so now.
+
+    The first change of all at once, such as their confirmation, is told without: before it there was none.
+    """
+    first = series.revision <= 1 and all(each.revision <= 1 for each in occurrences)
+    return one.revision > 0 and not first
 
 
 def _rule(series: Series) -> vRecur:
