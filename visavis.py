@@ -27,6 +27,7 @@ from supervision import (
     identities,
     jobs,
     logs,
+    mailboxes,
     notifications,
     outside,
     pairs,
@@ -227,12 +228,16 @@ def add_person(
 @person.command("list")
 @click.pass_obj
 def list_people(config_path: Path) -> None:
-    """List everybody: ID, name, address, Matrix ID, roles."""
+    """List everybody: ID, name, address, Matrix ID, roles, and since when and why mail to them is stopped."""
 
     async def work(tx: Transaction) -> None:
+        stopped = await mailboxes.list_stopped(tx)
         for one in await people.list_all(tx):
             state = "disabled" if one.disabled_at else ",".join(sorted(one.roles))
-            click.echo("\t".join((str(one.id), one.name, one.email, one.matrix_id or "-", state)))
+            line = [str(one.id), one.name, one.email, one.matrix_id or "-", state]
+            if one.id in stopped:
+                line.append(f"mail stopped {stopped[one.id].at:%Y-%m-%dT%H:%M:%SZ} {stopped[one.id].code}")
+            click.echo("\t".join(line))
 
     in_transaction(config_path, work)
 
@@ -243,6 +248,14 @@ def list_people(config_path: Path) -> None:
 def disable_person(config_path: Path, person_id: uuid.UUID) -> None:
     """Take away a person's sign-in and commands."""
     in_transaction(config_path, lambda tx: people.disable(tx, OPERATOR, person_id, now=now()))
+
+
+@person.command("mail")
+@click.argument("person_id", type=click.UUID)
+@click.pass_obj
+def resume_mail(config_path: Path, person_id: uuid.UUID) -> None:
+    """Mail to a person again whose address mails came back from, and send what was kept back."""
+    in_transaction(config_path, lambda tx: mailboxes.resume(tx, OPERATOR, person_id, now=now()))
 
 
 @person.command("trust")

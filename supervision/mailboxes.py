@@ -37,6 +37,13 @@ async def stopped(tx: Transaction, person_id: uuid.UUID) -> Stopped | None:
     return Stopped(row[0], row[1] or "") if row is not None and row[0] is not None else None
 
 
+async def list_stopped(tx: Transaction) -> dict[uuid.UUID, Stopped]:
+    """Everybody to whom nothing is mailed."""
+    query = select(people_table.c.id, people_table.c.mail_stopped_at, people_table.c.mail_stopped_code)
+    rows = await tx.execute(query.where(people_table.c.mail_stopped_at.is_not(None)))
+    return {person_id: Stopped(at, code or "") for person_id, at, code in rows}
+
+
 async def stop(tx: Transaction, notification_id: uuid.UUID, code: str, *, now: datetime) -> None:
     """Note that this mail came back because of its address, and mail nothing more there.
 
@@ -82,8 +89,10 @@ async def addressee(tx: Transaction, notification_id: uuid.UUID) -> str | None:
 
 async def resume(tx: Transaction, actor: Actor, person_id: uuid.UUID, *, now: datetime) -> None:
     """Mail to a person again, and at once what was kept back or came back. Nothing where it was not stopped."""
-    await lock_people(tx, [person_id])
     await people.get(tx, person_id)
+    if await stopped(tx, person_id) is None:
+        return
+    await lock_people(tx, [person_id])
     before = await stopped(tx, person_id)
     if before is None:
         return

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
-from supervision import audit, notifications, people
+from supervision import audit, mailboxes, notifications, people
 from supervision.audit import Actor
 from supervision.db import Ready, Transaction
 from supervision.errors import NotFound, NotUnderstood
@@ -106,6 +106,8 @@ async def ask(tx: Transaction, actor: Actor, email: str, browser: str, *, now: d
 
 async def use_link(tx: Transaction, actor: Actor, sign_in_id: uuid.UUID, browser: str | None, *, now: datetime) -> str:
     """Turn a link into a session; returns the session's token.
+
+    A mail that arrived proves its address: where mail to it was stopped, it is resumed.
 
     Raises NotUnderstood: `refused.link_used_up` where it is used, too old or unknown, or five wrong codes were typed;
     `refused.other_browser` where another browser asked for it.
@@ -234,6 +236,7 @@ async def _open_session(
     tx: Transaction, actor: Actor, sign_in_id: uuid.UUID, person_id: uuid.UUID, *, now: datetime
 ) -> str:
     await tx.execute(update(sign_ins).where(sign_ins.c.id == sign_in_id).values(used_at=now))
+    await mailboxes.resume(tx, Actor(person_id, actor.via, actor.ip, actor.user_agent), person_id, now=now)
     return await open_session(tx, actor, person_id, now=now)
 
 

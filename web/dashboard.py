@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 from aiohttp import web
 
-from supervision import appointments, availability, notifications, pairs, people, queries, series, waits
+from supervision import appointments, attendances, availability, notifications, pairs, people, queries, series, waits
 from supervision.appointments import OPEN, Appointment
 from supervision.db import Transaction
 from supervision.errors import NotFound, Refused
@@ -149,6 +149,7 @@ async def appointment_page(request: web.Request, template: str, refused: Refused
         group = await series.occurrences(tx, appointment.series_id) if appointment.series_id else []
         keys = await queries.bot_master_keys(tx)
         row = views.Row(appointment, me, pair.other(me.id), at)
+        answered = await attendances.of(tx, appointment) if row.changeable else {}
         late = await _late(tx, row) if template == "cancel.html" else None
         choice = None
         if template == "reschedule.html":
@@ -171,6 +172,8 @@ async def appointment_page(request: web.Request, template: str, refused: Refused
         at_once=not row.supervises
         and (appointment.status is Status.REQUESTED or (choice is not None and choice.automatic)),
         late=late,
+        my_answer=answered.get(me.id),
+        other_answer=answered.get(row.other.id),
         home=home_for(row),
         typed=typed,
         scope=scope if scope in set(Scope) else None,
