@@ -146,8 +146,16 @@ def _group(letter: Letter, group: Group, reader: Reader, config: Config) -> dict
         "by_when": _by_when(letter, group, reader),
         "late": reader.say_count("mail.series.late", late) if late else None,
         "skipped": _skipped(details.get("skipped", ()), reader),
-        "url": entries.page(letter, config, None),
+        "url": _page_of_group(letter, one, config),
     }
+
+
+def _page_of_group(letter: Letter, one: Appointment, config: Config) -> str:
+    """Where all of them are answered at once, if they are put to the reader; else the list."""
+    asked = one.status is Status.REQUESTED and supervises(letter, one)
+    if asked or letter.notification.kind == "series.proposed":
+        return f"{entries.page(letter, config, one)}?scope=all"
+    return entries.page(letter, config, None)
 
 
 def _lines(letter: Letter, group: Group, reader: Reader) -> tuple[list[datetime], list[tuple[str, str]]]:

@@ -8,18 +8,21 @@ from email import message_from_bytes
 from email.header import decode_header, make_header
 from email.message import EmailMessage
 from email.policy import SMTP
+from html import unescape
 
 import pytest
 from _pytest.mark import ParameterSet
-from icalendar import Calendar
+from icalendar import Alarm, Calendar
+from markupsafe import escape
 from sqlalchemy import select
 
-from bridge import letters, mail
+from bridge import letters, mail, samples
 from bridge.letters import Booking, Group, Letter, Offering, Outdated
 from bridge.mail import KINDS
 from bridge.templates import MAILS
 from supervision import appointments, groups, moves, seals, series, shifts, sign_ins, waits
 from supervision.appointments import Appointment, Proposal
+from supervision.config import InboundConfig
 from supervision.db import Database
 from supervision.errors import Permanent
 from supervision.groups import Scope
@@ -27,6 +30,7 @@ from supervision.models import Channel, Mode, Role, Status, Topic
 from supervision.models import notifications as outbox
 from supervision.notifications import Notification
 from supervision.people import Person
+from supervision.preferences import Preferences
 from supervision.series import Series
 from supervision.texts import Reader
 from supervision.waits import Offer
@@ -904,7 +908,7 @@ def group(case: Case, language: str = "pt-BR", *, standing: int = 0, count: int 
         occurrences.append(
             Appointment(
                 uuid.UUID(int=30 + number), SERIES.pair_id, ANA.id, BRUNO.id, at + shift,
-                at + shift + timedelta(minutes=50), Status.CONFIRMED if number < standing else case.status, 2,
+                at + shift + timedelta(minutes=50), Status.CONFIRMED if number < standing else case.status, 1,
                 Mode.ONLINE, "", answer_by=ANSWER_BY if case.status is Status.REQUESTED else None,
                 series_id=SERIES.id, series_at=at, proposal=proposal if case.kind == "series.proposed" else None,
             )
@@ -970,7 +974,7 @@ def test_the_whole_text_of_a_series() -> None:
         "Onde: Online",
         "",
         "Responder ao pedido:",
-        f"{BASE_URL}/supervisor",
+        f"{BASE_URL}/appointments/{uuid.UUID(int=30)}?scope=all",
         "",
         "-- ",
         *FOOT_PT,
@@ -1034,7 +1038,7 @@ def test_the_calendar_of_a_series_says_the_same(case: Case) -> None:
     (calendar_part,) = (part for part in message.walk() if part.get_content_type() == "text/calendar")
     assert calendar_part["Content-Type"].params["method"] == str(calendar["METHOD"])
     assert {str(one["UID"]) for one in calendar.events} == {f"{SERIES.id}@clinic.example.org"}
-    assert (master.start, master["SEQUENCE"], master.DTSTAMP) == (STARTS_AT, 1, NOW - timedelta(seconds=5))
+    assert (master.start, master["SEQUENCE"], master.DTSTAMP) == (STARTS_AT, 1 + gone, NOW - timedelta(seconds=5))
     assert ("RRULE" in master, "EXDATE" in master) == (not gone, not gone)
     assert len(changed) == (3 if case.kind == "series.rescheduled" else 0)
 
@@ -1073,6 +1077,136 @@ def test_an_occurrence_alone_is_mailed_as_a_part_of_its_series() -> None:
     assert re.findall(r'href="([^"]*)"', part(message, "text/html")) == [
         f"{BASE_URL}/appointments/{about.id}",
         f"{BASE_URL}/preferences",
+    ]
+
+
+# Every kind there is.
+
+
+@pytest.mark.parametrize("language", ["pt-BR", "en"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_mail_is_written_in_every_language(kind: str, language: str) -> None:
+    """StrictUndefined and the catalogue raise for anything that is missing."""
+    message = read(samples.letter(kind, language, now=NOW))
+    html, lines = part(message, "text/html"), text(message)
+    subject = str(message["Subject"])
+    assert re.findall(r"<html lang=\"(.*?)\"", html) == [language]
+    assert [unescape(one) for one in re.findall(r"<title>(.*?)</title>", html)] == [subject]
+    assert re.findall(r'role="article" aria-roledescription="email" aria-label="(.*?)" lang="(.*?)"', html) == [
+        (escape(subject), language)
+    ]
+    assert [re.sub("<.*?>", "", one) for one in re.findall(r"<h1.*?</h1>", html)] == [escape(lines[0])]
+    assert set(re.findall(r"<table(?: [a-z]+=\"[^\"]*\")*?(?: role=\"(.*?)\")", html)) == {"presentation"}
+    assert html.count("<table") == html.count('role="presentation"')
+    assert re.findall(r"<a [^>]*>\s*</a>|<img", html) == []
+    assert (f"{BASE_URL}/preferences" in lines) is (kind != "sign_in")
+
+
+def test_there_is_a_sample_of_each_kind() -> None:
+    assert list(samples.CASES) == list(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_may_be_unsubscribed_says_how(kind: str) -> None:
+    """RFC 2369 and RFC 8058; what is told of appointments and of security always comes, or is turned off one by one."""
+    written = samples.letter(kind, "en", now=NOW)
+    message = read(written)
+    topic = {
+        "appointment.reminder": Topic.REMINDERS,
+        "wait.offered": Topic.WAITS,
+        "room.unread": Topic.UNREAD,
+    }.get(kind)
+    if topic is None:
+        assert (message["List-Unsubscribe"], message["List-Unsubscribe-Post"]) == (None, None)
+        assert "/unsubscribe/" not in message.as_string()
+        return
+    link = f"{BASE_URL}/unsubscribe/{seals.unsubscribe_token(SECRET, written.recipient.id, topic)}"
+    assert (message["List-Unsubscribe"], message["List-Unsubscribe-Post"]) == (
+        f"<{link}>",
+        "List-Unsubscribe=One-Click",
+    )
+    assert text(message)[-1] == link
+    assert re.findall(r'href="([^"]*/unsubscribe/[^"]*)"', part(message, "text/html")) == [link]
+
+
+LISTENING = make_config(25).model_copy(
+    update={"inbound": InboundConfig.model_validate({"domain": "replies.example.org", "authserv_id": "mx.example.org"})}
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_and_what_comes_back_have_addresses_of_their_own(kind: str) -> None:
+    written = samples.letter(kind, "pt-BR", now=NOW)
+    envelope = mail.write(written, LISTENING, now=NOW)
+    message = message_from_bytes(envelope.content, policy=SMTP)
+    assert isinstance(message, EmailMessage)
+    replies = seals.reply_address(SECRET, written.recipient.id, "replies.example.org")
+    assert envelope.sender == seals.return_address(SECRET, written.notification.id, "replies.example.org")
+    assert (message["From"], message["Reply-To"]) == ("Visavis <visavis@clinic.example.org>", replies)
+    assert message["Message-ID"] == f"<{written.notification.id}@clinic.example.org>"
+    for one in message.walk():
+        if one.get_content_type() == "text/calendar":
+            entries = Calendar.from_ical(part(message, "text/calendar")).events
+            assert {str(entry["ORGANIZER"]) for entry in entries} == {f"mailto:{replies}"}
+
+
+def test_a_calendar_rings_when_its_owner_wants_it() -> None:
+    written = replace(samples.letter("appointment.confirmed", "en", now=NOW), wishes=Preferences((2880, 120), (5,)))
+    (entry,) = Calendar.from_ical(part(read(written), "text/calendar")).events
+    assert [alarm.TRIGGER for alarm in entry.walk("VALARM") if isinstance(alarm, Alarm)] == [
+        timedelta(minutes=-minutes) for minutes in (2880, 120, 5)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("minutes", "sent", "pt", "en"),
+    [
+        (1440, "2026-11-23T13:00", "amanhã", "tomorrow"),
+        (1440, "2026-11-24T11:00", "hoje", "today"),
+        (4320, "2026-11-21T13:00", "em 3 dias", "in 3 days"),
+        (60, "2026-11-24T12:00", "em 1 hora", "in 1 hour"),
+        (60, "2026-11-24T12:04", "em 1 hora", "in 1 hour"),
+        (60, "2026-11-24T12:30", "hoje", "today"),
+        (15, "2026-11-24T12:45", "em 15 minutos", "in 15 minutes"),
+        (90, "2026-11-24T11:30", "em 90 minutos", "in 90 minutes"),
+    ],
+)
+def test_a_reminder_says_how_long_until_then(minutes: int, sent: str, pt: str, en: str) -> None:
+    """As planned; where it was held back or had to be tried again, no more than what is still true."""
+    case = Case("appointment.reminder", "bruno", Status.CONFIRMED, None, {}, (("minutes", minutes),))
+    at = datetime.fromisoformat(f"{sent}+00:00")
+    for language, until in (("pt-BR", pt), ("en", en)):
+        content = mail.write(letter(case, language), CONFIG, now=at).content
+        message = message_from_bytes(content, policy=SMTP)
+        assert isinstance(message, EmailMessage)
+        title, lead = (
+            ("Supervisão", "Sua supervisão com Ana é")
+            if language == "pt-BR"
+            else ("Supervision", "Your appointment with Ana is")
+        )
+        day = "ter., 24/11" if language == "pt-BR" else "Tue 24 Nov"
+        assert message["Subject"] == f"{title} {until}: {day}, 13:00"
+        assert text(message)[0] == f"{lead} {until}, {'às' if language == 'pt-BR' else 'at'} 13:00."
+
+
+@pytest.mark.parametrize("kind", ["appointment.reminder", "mailbox.stopped", "room.unread", "sign_in"])
+def test_what_changes_no_calendar_brings_no_entry(kind: str) -> None:
+    message = read(samples.letter(kind, "en", now=NOW))
+    assert [part.get_content_type() for part in message.walk()] == ["multipart/alternative", "text/plain", "text/html"]
+    assert "calendar.google.com" not in part(message, "text/html")
+
+
+def test_an_admin_is_told_whose_mail_comes_back() -> None:
+    message = read(samples.letter("mailbox.stopped", "en", now=NOW))
+    assert message["Subject"] == "Mail to Bruno Tavares is coming back"
+    assert text(message)[4:11] == [
+        "Person: Bruno Tavares",
+        "Since: Mon 23 Nov, 12:00 (Lisbon)",
+        "Refusal code: 5.1.1",
+        "",
+        "Open the administration:",
+        f"{BASE_URL}/admin",
+        "",
     ]
 
 
