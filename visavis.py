@@ -605,6 +605,7 @@ async def run_parts(
     import bot.notices
     import bridge.app
     import bridge.delivery
+    import bridge.inbound
     import bridge.outside
     import web.app
     from bot.app import Bot
@@ -615,7 +616,13 @@ async def run_parts(
     scheduler = jobs.schedule(database)
     scheduler.start()
     metrics = Metrics()
-    for counter in (bot.handlers.COMMANDS, bot.notices.DELIVERED, bridge.delivery.MAILS, bridge.outside.READS):
+    for counter in (
+        bot.handlers.COMMANDS,
+        bot.notices.DELIVERED,
+        bridge.delivery.MAILS,
+        bridge.inbound.ARRIVALS,
+        bridge.outside.READS,
+    ):
         metrics.registry.register(counter)
     try:
         async with asyncio.TaskGroup() as group:
