@@ -19,11 +19,17 @@ log = structlog.get_logger(__name__)
 
 IDLE_SECONDS = 30.0
 QUIT_SECONDS = 2.0
-# How often `timeout_seconds` fits into one mail's way, from connecting to the moment when its content is sent.
-STEPS = 3
+# How often `timeout_seconds` fits into one mail's way, from finding that a kept connection is dead over connecting anew
+# to the moment when its content is sent.
+STEPS = 4
 
 # The server wants another login or more encryption (RFC 4954, 6; RFC 3207, 4): no fault of the mail.
 LOGIN_CODES = (530, 534, 535, 538)
+# Greylisting refuses each new pair of sender and recipient until some minutes have passed: five with postgrey and
+# rspamd, and some count anew from a try that comes too soon (RFC 6647, 2.2 and 5). These replies to it are common.
+GREYLISTING_CODES = (450, 451)
+GREYLISTED = re.compile(r"4\.7\.1\b|.*gr[ae]y-?list", re.IGNORECASE | re.DOTALL)
+GREYLISTED_SECONDS = 310.0
 ENHANCED_CODE = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")  # RFC 3463, 2
 
 
@@ -45,6 +51,10 @@ class Connection:
     rested_at: float = 0.0  # of time.monotonic(), in seconds
 
 
+class Unreachable(Transient):
+    """The server does not take any mail now, or not from us; nothing was said about this one."""
+
+
 class Stale(Exception):
     """The server had closed a connection that we kept; the mail was not begun."""
 
@@ -59,7 +69,13 @@ class Connections:
     def __init__(self, config: MailConfig) -> None:
         self.config = config
         self._idle: list[Connection] = []
+        self._busy = 0
         self._context: ssl.SSLContext | None = None
+
+    @property
+    def opened(self) -> int:
+        """How many are open."""
+        return len(self._idle) + self._busy
 
     @property
     def longest_send(self) -> float:
@@ -67,7 +83,7 @@ class Connections:
         return STEPS * self.config.timeout_seconds + self.config.data_timeout_seconds
 
     async def send(self, envelope: Envelope) -> None:
-        """Hand a mail over. Raises Transient or Permanent; after a cancellation the mail may be sent or not."""
+        """Hand a mail over. Raises Unreachable, Transient or Permanent; after a cancellation it may be sent or not."""
         require_usable(envelope.recipient)
         try:
             async with asyncio.timeout(self.longest_send):
@@ -131,6 +147,7 @@ class Connections:
         """Send on this connection and keep it where it is left in order. Raises Stale before the mail is begun."""
         client = connection.client
         in_order = False
+        self._busy += 1
         try:
             await transfer(connection, envelope, data_timeout=self.config.data_timeout_seconds)
             in_order = True
@@ -142,6 +159,7 @@ class Connections:
         except (aiosmtplib.SMTPException, OSError):
             raise Transient("smtp_connection_lost") from None
         finally:
+            self._busy -= 1
             if in_order:
                 connection.used = True
                 connection.rested_at = time.monotonic()
@@ -159,13 +177,16 @@ async def transfer(connection: Connection, envelope: Envelope, *, data_timeout: 
     client = connection.client
     try:
         await client.mail(envelope.sender)
-    except aiosmtplib.SMTPServerDisconnected as error:
+    except (aiosmtplib.SMTPServerDisconnected, aiosmtplib.SMTPTimeoutError, OSError) as error:
         if connection.used:
             raise Stale from error
-        raise
+        timeout = isinstance(error, aiosmtplib.SMTPTimeoutError)
+        raise Unreachable("smtp_timeout" if timeout else "smtp_connection_lost") from None
     except aiosmtplib.SMTPResponseException as error:
         if connection.used and error.code == 421:
             raise Stale from error
+        if error.code == 421 or error.code in LOGIN_CODES:
+            raise Unreachable(judge(error).code) from None
         raise
     await client.rcpt(envelope.recipient)
     await client.data(envelope.content, timeout=data_timeout)
@@ -188,28 +209,28 @@ async def quit_politely(client: aiosmtplib.SMTP) -> None:
 
 @contextlib.contextmanager
 def transient_setup() -> Iterator[None]:
-    """Whatever goes wrong before a mail is begun can be mended by the operator, who is told in the log."""
+    """Whatever goes wrong before a mail is begun is no fault of the mail's; the operator is told in the log."""
     try:
         yield
     except aiosmtplib.SMTPAuthenticationError as error:
         log.error("smtp.sign_in_refused", code=error.code)
-        raise Transient(f"smtp_sign_in_{error.code}") from None
+        raise Unreachable(f"smtp_sign_in_{error.code}") from None
     except aiosmtplib.SMTPResponseException as error:
         log.warning("smtp.connection_refused", code=error.code)
-        raise Transient(f"smtp_refused_{error.code}") from None
+        raise Unreachable(f"smtp_refused_{error.code}") from None
     except aiosmtplib.SMTPTimeoutError:
         log.warning("smtp.connection_timeout")
-        raise Transient("smtp_connect_timeout") from None
+        raise Unreachable("smtp_connect_timeout") from None
     except (aiosmtplib.SMTPException, OSError) as error:
         cause = error.__cause__ or error
         if isinstance(cause, ssl.SSLError):
             log.error("smtp.tls_failed", reason=getattr(cause, "verify_message", None) or cause.reason)
-            raise Transient("smtp_tls") from None
+            raise Unreachable("smtp_tls") from None
         if type(cause) is aiosmtplib.SMTPException:
             log.error("smtp.extension_missing")  # STARTTLS, or AUTH of a kind we know
-            raise Transient("smtp_extension_missing") from None
+            raise Unreachable("smtp_extension_missing") from None
         log.warning("smtp.connection_failed", error=type(cause).__name__)
-        raise Transient("smtp_connect") from None
+        raise Unreachable("smtp_connect") from None
 
 
 def judge(error: aiosmtplib.SMTPResponseException) -> DeliveryFailed:
@@ -219,7 +240,10 @@ def judge(error: aiosmtplib.SMTPResponseException) -> DeliveryFailed:
     if error.code in LOGIN_CODES:
         log.error("smtp.sign_in_wanted", code=error.code)
         return Transient(code)
-    return Permanent(code) if 500 <= error.code <= 599 else Transient(code)
+    if 500 <= error.code <= 599:
+        return Permanent(code)
+    greylisted = error.code in GREYLISTING_CODES and GREYLISTED.match(error.message)
+    return Transient(code, GREYLISTED_SECONDS if greylisted else None)
 
 
 def require_usable(address: str) -> None:

@@ -27,6 +27,7 @@ from supervision.models import Channel, State, notifications
 
 HIGH, NORMAL, LOW = 1, 2, 3
 LEASE = timedelta(seconds=60)
+ROUNDS = 10  # that a claim takes to find what is not out of date; the rest is left to the next
 
 # What people typed or are called leaves the outbox with the settling of its notification.
 SCRUBBED = notifications.c.details.op("-", return_type=JSONB)(literal(["lines", "reason"], ARRAY(Text)))
@@ -250,9 +251,17 @@ async def claim(
     lease keeps others away.
     """
     values = {"channel": channel, "now": now, "until": now + lease, "bot": bot}
-    rows = await CLAIM.fetch(tx, values | {"most": most, "low": most if low is None else min(low, most)})
-    ordered = sorted(rows, key=lambda row: (row["priority"], row["position"]))
-    return [_from_row(row) for row in ordered if row["state"] == State.PENDING]
+    low = most if low is None else low
+    found: list[Any] = []
+    for _ in range(ROUNDS):
+        rows = await CLAIM.fetch(tx, values | {"most": most - len(found), "low": min(low, most - len(found))})
+        claimed = [row for row in rows if row["state"] == State.PENDING]
+        found += claimed
+        low -= sum(row["priority"] == LOW for row in claimed)
+        if len(claimed) == len(rows) or len(found) == most:
+            break
+    found.sort(key=lambda row: (row["priority"], row["position"]))
+    return [_from_row(row) for row in found]
 
 
 # The tries that are the caller's own: nobody has claimed these rows since.

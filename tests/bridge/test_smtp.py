@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bridge import smtp
-from bridge.smtp import Connections, Envelope
+from bridge.smtp import Connections, Envelope, Unreachable
 from supervision.config import MailConfig
 from supervision.errors import DeliveryFailed, Permanent, Transient
 from tests.bridge.servers import DROP, KEEP_AND_DROP, STALL, MoodyServer, certificate, free_port, moody_server
@@ -61,12 +61,11 @@ async def test_mails_at_once_have_a_connection_each(server: MoodyServer, ours: C
 @pytest.mark.parametrize(
     ("reply", "kind", "code"),
     [
-        ("450 4.2.0 greylisted", Transient, "smtp_450_4.2.0"),
+        ("450 4.2.0 busy", Transient, "smtp_450_4.2.0"),
         ("451 later", Transient, "smtp_451"),
         ("452 4.3.1 full", Transient, "smtp_452_4.3.1"),
         ("550 5.1.1 nobody", Permanent, "smtp_550_5.1.1"),
         ("554 no", Permanent, "smtp_554"),
-        ("530 5.7.0 sign in first", Transient, "smtp_530_5.7.0"),
     ],
 )
 async def test_a_refusal_is_transient_or_permanent_and_the_connection_goes_on(
@@ -83,7 +82,7 @@ async def test_a_connection_that_breaks_is_transient(
     server: MoodyServer, ours: Connections, verb: str, kept: int
 ) -> None:
     server.answer(verb, KEEP_AND_DROP if kept else DROP)
-    assert await failure(ours) == (Transient, "smtp_connection_lost")
+    assert await failure(ours) == (Unreachable if verb == "MAIL" else Transient, "smtp_connection_lost")
     assert len(server.kept) == kept
     await ours.send(MAIL)
     assert len(server.kept) == kept + 1
@@ -93,7 +92,7 @@ async def test_a_connection_that_breaks_is_transient(
 async def test_a_server_that_says_nothing_is_transient(server: MoodyServer, verb: str) -> None:
     ours = connections(server.port, timeout_seconds=0.3, data_timeout_seconds=0.3)
     server.answer(verb, STALL)
-    assert await failure(ours) == (Transient, "smtp_timeout")
+    assert await failure(ours) == (Unreachable if verb == "MAIL" else Transient, "smtp_timeout")
     await ours.send(MAIL)
     await ours.close()
 
@@ -133,8 +132,56 @@ async def test_a_fresh_connection_that_breaks_is_not_tried_again_at_once(
     server: MoodyServer, ours: Connections
 ) -> None:
     server.answer("MAIL", "421 4.3.2 closing down")
-    assert await failure(ours) == (Transient, "smtp_421_4.3.2")
+    assert await failure(ours) == (Unreachable, "smtp_421_4.3.2")
     assert len(server.connections) == 1
+
+
+@pytest.mark.parametrize(("verb", "kind"), [("MAIL", Unreachable), ("RCPT", Transient), ("DATA", Transient)])
+async def test_a_login_that_is_wanted_after_all_is_no_fault_of_the_mail(
+    server: MoodyServer, ours: Connections, verb: str, kind: type[DeliveryFailed]
+) -> None:
+    server.answer(verb, "530 5.7.0 sign in first")
+    assert await failure(ours) == (kind, "smtp_530_5.7.0")
+
+
+@pytest.mark.parametrize(
+    ("reply", "seconds"),
+    [
+        ("450 4.2.0 <ana@example.org>: Recipient address rejected: Greylisted, see the postmaster's page", 310.0),
+        ("451 4.7.1 Greylisting in action, please come back later", 310.0),
+        ("451 4.7.1 Try again later", 310.0),
+        ("450 graylisted", 310.0),
+        ("450 4.2.0 mailbox busy", None),
+        ("452 4.7.1 no room", None),
+        ("451 4.7.10 no such thing", None),
+    ],
+)
+async def test_greylisting_wants_minutes(
+    server: MoodyServer, ours: Connections, reply: str, seconds: float | None
+) -> None:
+    server.answer("RCPT", reply)
+    with pytest.raises(Transient) as failed:
+        await ours.send(MAIL)
+    assert failed.value.retry_after == seconds
+
+
+async def test_a_kept_connection_that_says_nothing_is_replaced(server: MoodyServer) -> None:
+    """Such as one that a firewall has forgotten."""
+    ours = connections(server.port, timeout_seconds=0.3)
+    await ours.send(MAIL)
+    server.answer("MAIL", STALL)
+    await ours.send(MAIL)
+    assert (len(server.kept), len(server.connections)) == (2, 2)
+    await ours.close()
+
+
+async def test_open_connections_are_counted(server: MoodyServer, ours: Connections) -> None:
+    assert ours.opened == 0
+    await asyncio.gather(ours.send(MAIL), ours.send(MAIL))
+    assert ours.opened == 2
+    server.answer("RCPT", DROP)
+    await failure(ours)
+    assert ours.opened == 1
 
 
 async def test_idle_connections_are_closed_in_time(
@@ -152,7 +199,7 @@ async def test_idle_connections_are_closed_in_time(
 
 async def test_no_server_is_transient() -> None:
     with free_port() as port:
-        assert await failure(connections(port)) == (Transient, "smtp_connect")
+        assert await failure(connections(port)) == (Unreachable, "smtp_connect")
 
 
 @pytest.mark.parametrize(
@@ -193,14 +240,14 @@ async def test_a_certificate_is_verified(
             await ours.send(MAIL)
             assert len(server.kept) == 1
         else:
-            assert await failure(ours) == (Transient, outcome)
+            assert await failure(ours) == (Unreachable, outcome)
             assert server.kept == []
         await ours.close()
 
 
 async def test_starttls_is_insisted_on(server: MoodyServer) -> None:
     """A server, or somebody between, that hides STARTTLS gets no mail in clear."""
-    assert await failure(connections(server.port, security="starttls")) == (Transient, "smtp_extension_missing")
+    assert await failure(connections(server.port, security="starttls")) == (Unreachable, "smtp_extension_missing")
     assert server.kept == []
 
 
@@ -216,5 +263,5 @@ async def test_a_login_that_is_refused_is_the_operator_s_to_mend(
             await ours.send(MAIL)
             assert len(server.kept) == 1
         else:
-            assert await failure(ours) == (Transient, "smtp_sign_in_535")
+            assert await failure(ours) == (Unreachable, "smtp_sign_in_535")
         await ours.close()

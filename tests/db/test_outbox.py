@@ -190,9 +190,12 @@ async def test_an_invitation_that_was_tried_gives_way_at_its_next_try(database: 
         await appointments.decline(tx, acts(pair.supervisor), appointment.id, now=now)
     assert (await row(database, request.id)).state == State.PENDING
     soon = now + timedelta(minutes=1)
-    assert [each.person_id for each in await claim(database, soon)] == [pair.supervisee.id]
+    claimed = await claim(database, soon)  # past what is out of date, and on to what that held up
+    assert {(each.kind, each.person_id) for each in claimed} == {
+        ("appointment.declined", pair.supervisor.id),
+        ("appointment.declined", pair.supervisee.id),
+    }
     assert (await row(database, request.id)).state == State.SUPERSEDED
-    assert [each.kind for each in await claim(database, soon)] == ["appointment.declined"]
 
 
 @pytest.mark.parametrize(
