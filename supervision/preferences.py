@@ -174,11 +174,13 @@ async def save(tx: Transaction, actor: Actor, person_id: uuid.UUID, wishes: Pref
 async def mute(
     tx: Transaction, actor: Actor, person_id: uuid.UUID, channel: Channel, topic: Topic, *, now: datetime
 ) -> None:
-    """No more of this by that channel. Raises NotUnderstood for what cannot be turned off."""
+    """No more of this by that channel; nothing where it is so already. Raises NotUnderstood for what cannot be turned off."""
     if (channel, topic) not in CHOICES:
         raise NotUnderstood("refused.always_told")
     await lock_people(tx, [person_id])
     wishes = await of(tx, person_id)
+    if (channel, topic) in wishes.unwanted:
+        return
     await _write(tx, person_id, replace(wishes, unwanted=wishes.unwanted | {(channel, topic)}), now=now)
     await audit.record(tx, actor, "preferences.mute", "person", person_id, now=now)
 

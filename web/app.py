@@ -22,6 +22,7 @@ from web import (
     policies,
     signing_in,
     waits,
+    wishes,
 )
 from web.demo import DemoPages
 from web.limits import Limit
@@ -68,6 +69,7 @@ def make_app(
         policies,
         absences,
         feeds,
+        wishes,
     )
     for part in rooms:
         app.add_routes(part.ROUTES)

@@ -21,7 +21,7 @@ log = structlog.get_logger()
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 INCIDENT_LETTERS = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
-FORM_FIELDS = 20
+FORM_FIELDS = 40
 CAUSES_LOGGED = 5
 FRAMES_LOGGED = 20
 CONTENT_POLICY = (
@@ -110,7 +110,8 @@ async def meet(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """What changes something comes from our own pages: by its origin, and for forms by their token too."""
     nothing_there = request.match_info.http_exception is not None
-    if request.method in SAFE_METHODS or nothing_there or VISITOR not in request:
+    by_token = request.path.startswith("/unsubscribe/")  # for mail programs; what they carry is the proof
+    if request.method in SAFE_METHODS or nothing_there or by_token or VISITOR not in request:
         return await handler(request)
     visitor = request[VISITOR]
     open_to_scripts = request.path.startswith("/demo/") and parts(request).demo
@@ -140,9 +141,10 @@ def is_api(request: web.Request) -> bool:
 
 
 def is_public(request: web.Request) -> bool:
-    """What strangers may see: signing in, feeds, the demo's pages, and that something does not exist."""
+    """What strangers may see: signing in, feeds, ends of mails, the demo's pages, and that something does not exist."""
     is_feed = request.path.startswith("/calendar/") and request.path.endswith(".ics")
-    return request.match_info.http_exception is not None or is_feed or request.path.startswith(("/sign-in", "/demo"))
+    open_ones = ("/sign-in", "/unsubscribe/", "/demo")
+    return request.match_info.http_exception is not None or is_feed or request.path.startswith(open_ones)
 
 
 def is_foreign(request: web.Request) -> bool:

@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from supervision.models import Status
 from web import schemas
-from web.api import absences, appointments, availability, calendars, pairs, series, waits
+from web.api import absences, appointments, availability, calendars, pairs, preferences, series, waits
 
 Handle = Callable[[web.Request], Awaitable[web.Response]]
 MEANINGS = {
@@ -79,7 +79,7 @@ HEADERS: tuple[tuple[str, str, set[type[BaseModel]]], ...] = (
     (
         "ETag",
         "What If-Match takes: of an appointment its revision, status and open proposal.",
-        {schemas.Appointment, schemas.Availability, schemas.PairSettings, schemas.Series},
+        {schemas.Appointment, schemas.Availability, schemas.PairSettings, schemas.Preferences, schemas.Series},
     ),
     ("Location", "Where the new thing is.", {schemas.Appointment, schemas.SeriesBooked}),
     ("Link", "The next page, if there is one (RFC 8288).", {schemas.Appointments}),
@@ -98,6 +98,11 @@ ACTS: tuple[tuple[str, Handle, type[BaseModel]], ...] = (
 )
 OPERATIONS = (
     Operation("get", "/api/me", pairs.me, (schemas.Me,)),
+    Operation("get", "/api/me/preferences", preferences.show_preferences, (schemas.Preferences,), parameters=(SEEN,)),
+    Operation(
+        "put", "/api/me/preferences", preferences.set_preferences, (schemas.Preferences,), schemas.NewPreferences,
+        (ONCE, MATCH), 200, (412, 413, 422),
+    ),
     Operation(
         "get", "/api/supervisee/appointments", appointments.list_supervisee, (schemas.Appointments,),
         parameters=LIST, refusals=(403, 422),

@@ -43,6 +43,7 @@ RESULTS = frozenset(
         "withdrawn",
         "marked",
         "saved",
+        "mail_resumed",
         "calendar_added",
         "calendar_removed",
         "waiting",

@@ -3,20 +3,21 @@
 import unicodedata
 import uuid
 from collections.abc import Iterable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
-from supervision import appointments, checks, outside, pairs, series, waits
+from supervision import appointments, checks, outside, pairs, preferences, series, waits
 from supervision.checks import BOUNDS
 from supervision.hours import Availability as KeptRules
 from supervision.hours import DatedException as KeptException
-from supervision.models import Approval, Exceptional, Mode, PairStatus, Role, Status
+from supervision.models import Approval, Channel, Exceptional, Mode, PairStatus, Role, Status, Topic
 from supervision.outside import OutsideCalendar as KeptCalendar
 from supervision.pairs import Pair as TwoPeople
 from supervision.people import Person as Someone
 from supervision.policies import Policies
+from supervision.preferences import Preferences as Wishes
 
 YEARS = range(1971, 2999)  # what calendars, databases and arithmetic with zones all bear
 REASON_CHARACTERS = 500
@@ -485,6 +486,54 @@ class OutsideCalendar(BaseModel):
 
 class OutsideCalendars(BaseModel):
     items: list[OutsideCalendar]
+
+
+Choice = Literal["mail:bookings", "mail:reminders", "mail:waits", "mail:unread", "matrix:reminders", "matrix:waits"]
+Before = Annotated[int, Field(ge=1, le=preferences.EARLIEST)]
+Reminders = Annotated[list[Before], Field(max_length=preferences.MOST_REMINDERS)]
+
+
+class NewPreferences(Given):
+    """How somebody wants to be told. Reminders are minutes before the start; quiet hours go by the person's own clock.
+
+    `unwanted`: what is not to be told by which channel. Bookings are always told in the room, cancellations always.
+    """
+
+    mail_reminders: Reminders
+    room_reminders: Reminders
+    quiet_from: Clock | None
+    quiet_until: Clock | None
+    unwanted: list[Choice]
+
+    def wishes(self) -> Wishes:
+        split = (one.split(":") for one in self.unwanted)
+        return Wishes(
+            tuple(self.mail_reminders),
+            tuple(self.room_reminders),
+            None if self.quiet_from is None else time.fromisoformat(self.quiet_from),
+            None if self.quiet_until is None else time.fromisoformat(self.quiet_until),
+            frozenset((Channel(channel), Topic(topic)) for channel, topic in split),
+        )
+
+
+class Preferences(BaseModel):
+    """How somebody wants to be told, as it can be given back."""
+
+    mail_reminders: list[int]
+    room_reminders: list[int]
+    quiet_from: Clock | None
+    quiet_until: Clock | None
+    unwanted: list[str]
+
+    @classmethod
+    def of(cls, wishes: Wishes) -> Self:
+        return cls(
+            mail_reminders=list(wishes.mail_reminders),
+            room_reminders=list(wishes.room_reminders),
+            quiet_from=None if wishes.quiet_from is None else f"{wishes.quiet_from:%H:%M}",
+            quiet_until=None if wishes.quiet_until is None else f"{wishes.quiet_until:%H:%M}",
+            unwanted=sorted(f"{channel}:{topic}" for channel, topic in wishes.unwanted),
+        )
 
 
 class PairSettings(Rules):

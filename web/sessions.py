@@ -24,7 +24,7 @@ SESSION = "visavis"
 BROWSER = "visavis-browser"
 NEXT = "visavis-next"
 COOKIE_VALUE = re.compile(r"[A-Za-z0-9_-]{20,100}")
-OWN_PATH = re.compile(r"/(appointments|supervisor|admin|calendar)(/[a-z0-9-]+)*")
+OWN_PATH = re.compile(r"/(appointments|supervisor|admin|calendar|preferences)(/[a-z0-9-]+)*")
 
 
 async def meet(request: web.Request, *, via_api: bool) -> Visitor:

@@ -16,6 +16,7 @@ from web.app import make_app
 
 CONTRACT = {
     "/api/me": {"get"},
+    "/api/me/preferences": {"get", "put"},
     "/api/supervisee/appointments": {"get"},
     "/api/supervisor/appointments": {"get"},
     "/api/supervisors/{id}/slots": {"get"},
@@ -80,7 +81,7 @@ def test_each_operation_is_described_in_full() -> None:
         assert all(one["required"] for one in operation["parameters"] if one["in"] == "path")
         headers = {one["name"] for one in operation["parameters"] if one["in"] == "header"}
         assert ("Idempotency-Key" in headers) == (method != "get"), path
-        assert ("requestBody" in operation) == (method in ("post", "patch")), path
+        assert ("requestBody" in operation) == (method in ("post", "patch", "put")), path
         assert ("412" in operation["responses"]) >= ("If-Match" in headers), path
 
 
