@@ -149,8 +149,8 @@ async def _step(
     limits: Limits,
 ) -> Fetched | str:
     """Ask once, with a connection of its own: the calendar, or where it is said to be."""
-    if url.scheme not in ("http", "https") or not url.host:
-        raise FetchFailed("insecure")
+    if not url.host:
+        raise FetchFailed("unreachable")
     judge = Judge(private, encrypted=url.scheme == "https", names=names)
     if networks.read_address(url.host) is not None:
         judge.judge(url.host)  # aiohttp resolves no literals
@@ -186,6 +186,8 @@ async def _step(
 def _follow(url: URL, location: str) -> URL:
     """The next step. What a password was meant for is one place alone."""
     following = url.join(URL(location, encoded=location.isascii()))
+    if following.scheme not in ("http", "https"):
+        raise FetchFailed("insecure")
     return following if following.origin() == url.origin() else following.with_user(None)
 
 
