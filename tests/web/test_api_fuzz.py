@@ -61,6 +61,13 @@ def bodies(ids: dict[str, str], wanted: dict[str, str]) -> dict[str, Any]:
         },
         "go_away": day | {"then": "propose", "expected": [{"id": ids["any"], "revision": 0}]},
         "change_settings": {"lengths": [50, 90], "approval": "ask"},
+        "set_preferences": {
+            "mail_reminders": [1440],
+            "room_reminders": [60, 15],
+            "quiet_from": "22:00",
+            "quiet_until": None,
+            "unwanted": ["mail:unread"],
+        },
         "book_series": {"slot": wanted, "rule": "FREQ=WEEKLY;COUNT=3", "on_clash": "skip"},
         "join_waits": {
             "pair_id": ids["pair"],
