@@ -1,7 +1,8 @@
 """Bring what pip cannot: a Chromium for the browser tests and the npm packages of `tests/interop`.
 
-`python -m tests.install` says a line for each thing it does and nothing where all is there; where something
-cannot be had, it exits 1 with one sentence that lists what is missing.
+With `VISAVIS_LONG=1`, as `make faults` has it, postfix's `smtp-sink` too. `python -m tests.install` says a line for
+each thing it does and nothing where all is there; where something cannot be had, it exits 1 with one sentence that
+lists what is missing.
 """
 
 from __future__ import annotations
@@ -77,6 +78,32 @@ def install_chromium() -> None:
         raise Missing(f"Chromium ({chromium_path()} does not start; install the package chromium)")
 
 
+def smtp_sink_path() -> str:
+    """Postfix's test server, which Debian keeps where not everybody's PATH leads. Raises Missing."""
+    found = shutil.which("smtp-sink", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
+    if found is None:
+        raise Missing("smtp-sink (install the package postfix)")
+    return found
+
+
+def install_smtp_sink() -> None:
+    """Find `smtp-sink` or install postfix by apt, configured for nothing and not started."""
+    try:
+        smtp_sink_path()
+        return
+    except Missing:
+        if os.geteuid() != 0 or not shutil.which("apt-get"):
+            raise
+    _say("installing smtp-sink by apt-get")
+    # What debconf would ask, and whether services may start (invoke-rc.d(8)).
+    quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    answer = "postfix postfix/main_mailer_type select No configuration\n"
+    subprocess.run(["/usr/bin/debconf-set-selections"], input=answer, text=True, check=False)
+    _run(["apt-get", "-q", "update"], quiet)
+    _run(["apt-get", "-q", "install", "-y", "--no-install-recommends", "postfix"], quiet)
+    smtp_sink_path()
+
+
 def install_interop() -> None:
     """Run `npm ci` in `tests/interop` if `package-lock.json` is not the one installed last."""
     lock = hashlib.sha256((INTEROP / "package-lock.json").read_bytes()).hexdigest()
@@ -118,7 +145,8 @@ def _say(line: str) -> None:
 
 def main() -> int:
     missing = []
-    for install in (install_chromium, install_interop):
+    long = (install_smtp_sink,) if os.environ.get("VISAVIS_LONG") == "1" else ()
+    for install in (install_chromium, install_interop, *long):
         _playwright_chromium.cache_clear()
         try:
             install()
