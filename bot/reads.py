@@ -7,7 +7,7 @@ while the first unread message is noted already. All that happens to a room come
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,7 +21,7 @@ from bot.client import Client
 from bot.events import Envelope, Incoming
 from bot.handlers import DISK_FULL, is_outage
 from bot.receipts import Receipt, Surroundings
-from supervision import pairs, unreads
+from supervision import journal, pairs, unreads
 from supervision.db import Database, Transaction
 from supervision.errors import NotFound, Transient
 from supervision.unreads import Unread
@@ -168,7 +168,11 @@ class Reads:
         reached = order.reaches(event_id, known.unread.event_id)
         if reached is None:
             around = await self.client.look_around(room_id, event_id)
-            return (False, None) if around is None else _compare_times(around, event_id, known)
+            if around is None:
+                return False, None
+            async with self.database.transaction() as tx:
+                commanded = await journal.handled(tx, [one.event_id for one in around.after])
+            return _compare_times(around, event_id, known, commanded)
         return reached, None if order.reaches(event_id, known.newest.event_id) else known.newest
 
     async def _take_back(self, event: Incoming) -> None:
@@ -180,11 +184,17 @@ class Reads:
             await self._close(event.room_id, reader, known, newer)
 
 
-def _compare_times(around: Surroundings, event_id: str, known: _Open) -> tuple[bool, Written | None]:
-    """The same for an event from before this process listened: by what follows it, and the homeserver's times."""
+def _compare_times(
+    around: Surroundings, event_id: str, known: _Open, commanded: Collection[str]
+) -> tuple[bool, Written | None]:
+    """The same for an event from before this process listened: by what follows it, and the homeserver's times.
+
+    What follows is taken for a message without being decrypted again, unless it is known to have been a command.
+    """
     if around.sent_at < known.unread.since_at or known.unread.event_id in [one.event_id for one in around.after]:
         return False, None
-    newer = [Written(one.event_id, one.sent_at) for one in around.after if _may_be_message(one, known.writer)]
+    after = [one for one in around.after if one.event_id not in commanded]
+    newer = [Written(one.event_id, one.sent_at) for one in after if _may_be_message(one, known.writer)]
     if known.newest.sent_at > around.sent_at and known.newest.event_id != event_id:
         newer.append(known.newest)
     return True, max(newer, key=lambda one: one.sent_at, default=None)

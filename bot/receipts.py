@@ -61,11 +61,9 @@ class Order:
             self._places.popitem(last=False)
 
     def reaches(self, event_id: str, other: str) -> bool | None:
-        """Whether the first of two events of one room is the other or came after it; None where it is not known.
+        """Whether the first of two events of one room is the other or came after it; None if the first is not held.
 
         `other` has come before now; if it is not held any more, it is older than all that is.
         """
-        if event_id == other:
-            return True
         place = self._places.get(event_id)
-        return None if place is None else place > self._places.get(other, -1)
+        return None if place is None else place >= self._places.get(other, -1)

@@ -51,6 +51,17 @@ async def test_what_needs_no_approval_stands_at_once(room: Conversation) -> None
     assert await room.told(room.ana) == [news]
 
 
+async def test_the_private_calendar_is_shown_on_a_page_and_not_in_the_room(room: Conversation) -> None:
+    assert await room.say(room.bruno, "!calendar") == [
+        "Your calendar's private address is on this page: http://localhost/calendar. It is your secret, so I do not "
+        "show it here."
+    ]
+    assert await room.say(room.ana, "!calendário") == [
+        "O endereço particular do seu calendário está nesta página: http://localhost/calendar. Ele é um segredo seu e "
+        "por isso não aparece aqui."
+    ]
+
+
 async def test_a_proposal_a_counter_proposal_and_a_yes_in_words(room: Conversation) -> None:
     await confirmed(room)
     assert await room.say(room.bruno, "!reschedule 1 24/11 15:00") == [

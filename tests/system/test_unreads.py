@@ -193,6 +193,9 @@ async def test_what_is_meant_for_the_bot_or_changes_a_message_is_not_unread(room
     await room.read(room.ana, said)
     await room.wait_until_unread({})
     await room.bruno.edit(room.id, said, "better words")
+    relation = {"rel_type": "m.replace", "event_id": said}
+    sealed = {"algorithm": "org.example.unknown", "ciphertext": "AAAA", "m.relates_to": relation}
+    await room.bruno.send_raw(room.id, "m.room.encrypted", sealed, encrypted=False)
     await room.bruno.react(room.id, said, "👍")
     await room.bruno.send_raw(room.id, "m.room.message", {"msgtype": "m.notice", "body": "a program's words"})
     await room.settle()
@@ -255,6 +258,21 @@ async def test_the_bot_off_while_messages_and_receipts_come(room: Room) -> None:
     await room.wait_until_unread({"Ana": third})
     await room.pass_the_wait()
     await room.no_mail_comes(sent=1)
+
+
+async def test_what_a_new_process_never_saw_is_asked_of_the_homeserver(room: Room) -> None:
+    """All was said before the bot was off, and its place was saved."""
+    older = await room.write(room.ana)
+    said = [await room.write(room.bruno) for _ in range(3)]
+    await room.settle()
+    await room.wait_until_unread({"Ana": said[0]})  # Bruno wrote after what Ana wrote
+    for event_id, expected in [(older, {"Ana": said[0]}), (said[0], {"Ana": said[2]}), (said[2], {})]:
+        await asyncio.sleep(1)  # the place is saved
+        await room.practice.stop_bot()
+        await room.read(room.ana, event_id)
+        await room.practice.start_bot()
+        await room.settle()
+        await room.wait_until_unread(expected)
 
 
 async def test_more_was_written_while_the_bot_was_off_than_a_timeline_holds(room: Room) -> None:

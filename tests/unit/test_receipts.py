@@ -42,4 +42,4 @@ def test_what_is_forgotten_is_older_than_what_is_held() -> None:
     order.note(["$one", "$two", "$three"])
     assert order.reaches("$two", "$one")
     assert order.reaches("$one", "$three") is None
-    assert order.reaches("$one", "$one")
+    assert order.reaches("$one", "$one") is None
