@@ -5,41 +5,45 @@ stands: no ghost of an old time, nothing twice, nothing missing.
 """
 
 import asyncio
+import contextlib
 import os
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from sqlalchemy import or_, select
 
 from embedded.postgresql import PostgreSQL
-from supervision import appointments, calendars, groups, moves, series, shifts
+from supervision import appointments, availability, calendars, groups, jobs, moves, series, shifts
 from supervision.appointments import Appointment
+from supervision.audit import Actor
 from supervision.calendars import GONE, Answer, Item, Organizer
-from supervision.db import Database
+from supervision.db import Database, Transaction
+from supervision.errors import Refused
 from supervision.groups import Scope
-from supervision.models import Mode, Role, Status
+from supervision.hours import Availability, WeeklyRange
+from supervision.models import Approval, Mode, Role, Status
 from supervision.models import appointments as table
 from supervision.pairs import Pair
 from supervision.people import Person
 from supervision.repetitions import expand as starts_of
 from supervision.series import Series
-from tests.db.booking_model import make_cast
+from tests.db.booking_model import OPEN, Cast, make_cast
 from tests.db.test_booking_machine import Bookings
 from tests.interop.calendars import Message, SecondReader, read
 from tests.interop.deliveries import Post, configure
 from tests.support.sample import acts, add_pair
 
 LONG = os.environ.get("VISAVIS_LONG") == "1"
-RUNS, STEPS = (400, 40) if LONG else (12, 25)
+RUNS, STEPS = (1000, 40) if LONG else (20, 25)
 
 DOMAIN = "clinic.example.org"
 OURS = Organizer("Visavis", f"reply+secret@{DOMAIN}", "https://visavis.example.org/appointments", DOMAIN, answers=True)
@@ -311,12 +315,132 @@ async def test_the_life_of_an_occurrence_whose_series_never_came(lives: Lives) -
 
 # Any order of steps.
 
+WHAT: tuple[str, ...] = ("series", "single", "confirm", "confirm", "move", "move", "home", "accept", "accept", "refuse", "cancel")
+WHAT += ("decline", "mark", "mails", "mails", "mails", "wait")
+BEGINNINGS = (
+    datetime(2026, 10, 19, 12, tzinfo=UTC),  # New York's clocks go back on 1 November, Lisbon's on 25 October
+    datetime(2027, 3, 1, 12, tzinfo=UTC),  # and forward on 14 March, and on the 28th
+)
+ALL_HOURS = Availability(tuple(WeeklyRange(day, time(6), time(22)) for day in range(7)), length=50, grid=30, notice=60)
 
-class Calendars(Bookings):
-    """The booking machine's steps, with calendars behind them. What the tables have to say is the other test's."""
 
+class Filing(RuleBasedStateMachine):
+    """The calendar programs of one machine: whatever was done, what they show is what stands."""
+
+    database: Database
+    owner: Database
+    runner: asyncio.Runner
+    cast: Cast
     second: SecondReader
     post: Post
+    now: datetime
+
+    def deliver(self, *, again: bool) -> None:
+        """Sometimes the last ones come once more, as a mail is sent at least once."""
+        self.runner.run(self.post.deliver(self.now))
+        for mailbox in self.post.mailboxes.values() if again else ():
+            for written in mailbox.came[-5:]:
+                for program in mailbox.programs:
+                    program.take(written)
+        for person_id in list(self.post.mailboxes):
+            self.runner.run(check_mailbox(self.database, self.second, self.post, person_id))
+
+    def teardown(self) -> None:
+        if hasattr(self, "post"):
+            self.deliver(again=True)
+
+
+class Changes(Filing):
+    """One pair and little room: a few series and single appointments, changed again and again."""
+
+    @initialize(beginning=st.sampled_from(BEGINNINGS), automatic=st.booleans())
+    def begin(self, beginning: datetime, automatic: bool) -> None:
+        self.now = beginning
+        self.post = Post(self.database, configure())
+        self.pair = self.cast.pairs[2]  # New York and Lisbon
+        self.known: list[Appointment] = []
+        self.runner.run(self.cast.clear(self.owner))
+        rules = replace(ALL_HOURS, approval=Approval.AUTOMATIC if automatic else Approval.ASK)
+        supervisor = self.pair.supervisor
+        self.do(lambda tx: availability.save(tx, acts(supervisor), supervisor.id, rules, now=self.now))
+        self.do(lambda tx: self.book(tx, "series", 0, acts(self.pair.supervisee)))
+
+    def do(self, work: Callable[[Transaction], Awaitable[object]]) -> None:
+        """Do it, and read what there is now; what is refused has changed nothing."""
+
+        async def run() -> None:
+            with contextlib.suppress(Refused):
+                async with self.database.transaction() as tx:
+                    await work(tx)
+            async with self.database.transaction() as tx:
+                rows = await tx.execute(select(*appointments.COLUMNS).order_by(table.c.starts_at))
+                self.known = [appointments.from_row(row) for row in rows]
+
+        self.now += timedelta(seconds=1)
+        self.runner.run(run())
+
+    @rule(
+        what=st.sampled_from(WHAT),
+        which=st.integers(0, 99),
+        scope=st.sampled_from(Scope),
+        supervises=st.booleans(),
+        minutes=st.sampled_from((30, 60, -30, -60, 24 * 60, 90)),
+    )
+    def step(self, what: str, which: int, scope: Scope, supervises: bool, minutes: int) -> None:
+        actor = acts(self.pair.supervisor if supervises else self.pair.supervisee)
+        if what in ("series", "single"):
+            self.do(lambda tx: self.book(tx, what, which, actor))
+            return
+        if what == "mails":
+            self.deliver(again=supervises)
+            return
+        if what == "wait":
+            self.now += timedelta(hours=(1, 5, 30)[which % 3])
+            for job in ("close_past", "offer_freed"):
+                self.runner.run(jobs.run_once(self.database, job, now=self.now))
+        likely = [one for one in self.known if one.status in OPEN] or self.known
+        if likely:
+            self.do(lambda tx: self.change(tx, what, likely[which % len(likely)], scope, actor, minutes))
+
+    async def book(self, tx: Transaction, what: str, which: int, actor: Actor) -> None:
+        day = (self.now + timedelta(days=2 + which % 3)).date()
+        at = datetime.combine(day, time(10 + which % 4), tzinfo=self.pair.supervisor.zone).astimezone(UTC)
+        if what == "single":
+            await appointments.book(tx, actor, self.pair, at, now=self.now)
+        else:
+            rule = f"FREQ=WEEKLY;COUNT={2 + which % 4}"
+            await series.book(tx, actor, self.pair, at, rule, skip=True, now=self.now)
+
+    async def change(
+        self, tx: Transaction, what: str, one: Appointment, scope: Scope, actor: Actor, minutes: int
+    ) -> None:
+        scope = scope if one.series_id else Scope.ONE
+        match what:
+            case "confirm":
+                await groups.confirm(tx, acts(self.pair.supervisor), one.id, scope, now=self.now)
+            case "decline":
+                await groups.decline(tx, actor, one.id, scope, now=self.now)
+            case "cancel":
+                await groups.cancel(tx, actor, one.id, scope, now=self.now)
+            case "accept":
+                await groups.accept(tx, self.asked(one), one.id, scope, now=self.now)
+            case "refuse":
+                await groups.refuse(tx, self.asked(one), one.id, scope, now=self.now)
+            case "mark":
+                await appointments.mark(tx, acts(self.pair.supervisor), one.id, Status.NO_SHOW, now=self.now)
+            case "move" | "home":
+                home = what == "home" and one.series_at is not None
+                at = one.series_at if home and one.series_at else one.starts_at + timedelta(minutes=minutes)
+                await shifts.reschedule(tx, actor, one.id, at, scope, skip=True, now=self.now)
+
+    def asked(self, one: Appointment) -> Actor:
+        """Whoever has to answer its proposal, if there is one."""
+        proposed_by = one.proposal.by if one.proposal else self.pair.supervisee.id
+        return acts(self.pair.other(proposed_by))
+
+
+class Everything(Filing, Bookings):
+    """The steps of the booking machine, with calendars behind them. What the tables say is the other test's."""
 
     @initialize(answers=st.booleans())
     def open_post(self, answers: bool) -> None:
@@ -324,43 +448,29 @@ class Calendars(Bookings):
 
     @rule(again=st.booleans())
     def mails_arrive(self, again: bool) -> None:
-        """Sometimes once more, as a mail is sent at least once."""
-        self.runner.run(self.post.deliver(self.now))
-        if again:
-            for mailbox in self.post.mailboxes.values():
-                for written in mailbox.came[-5:]:
-                    for program in mailbox.programs:
-                        program.take(written)
-        self.look()
-
-    def look(self) -> None:
-        for person_id in list(self.post.mailboxes):
-            self.runner.run(check_mailbox(self.database, self.second, self.post, person_id))
+        self.deliver(again=again)
 
     def the_tables_say_what_the_model_says(self) -> None:
         """Not here: the outbox is emptied."""
 
-    def teardown(self) -> None:
-        if hasattr(self, "post"):
-            self.mails_arrive(again=True)
-
 
 @pytest.mark.faults
 @pytest.mark.timeout(7200)
+@pytest.mark.parametrize(("machine", "runs"), [(Changes, RUNS), (Everything, RUNS // 3)])
 def test_calendars_show_what_stands_whatever_is_done(
-    postgresql: PostgreSQL, database_name: str, second: SecondReader
+    machine: type[Filing], runs: int, postgresql: PostgreSQL, database_name: str, second: SecondReader
 ) -> None:
     with asyncio.Runner() as runner:
-        Calendars.runner = runner
-        Calendars.database = Database(postgresql.dsn(database_name, "visavis_app"), pool_size=1)
-        Calendars.owner = Database(postgresql.dsn(database_name, "visavis_owner"), pool_size=1)
-        Calendars.cast = runner.run(make_cast(Calendars.database))
-        Calendars.second = second
+        Filing.runner = runner
+        Filing.database = Database(postgresql.dsn(database_name, "visavis_app"), pool_size=1)
+        Filing.owner = Database(postgresql.dsn(database_name, "visavis_owner"), pool_size=1)
+        Filing.cast = runner.run(make_cast(Filing.database))
+        Filing.second = second
         try:
             run_state_machine_as_test(
-                Calendars,
+                machine,
                 settings=settings(
-                    max_examples=RUNS,
+                    max_examples=runs,
                     stateful_step_count=STEPS,
                     deadline=None,
                     database=None,
@@ -368,5 +478,5 @@ def test_calendars_show_what_stands_whatever_is_done(
                 ),
             )
         finally:
-            runner.run(Calendars.database.close())
-            runner.run(Calendars.owner.close())
+            runner.run(Filing.database.close())
+            runner.run(Filing.owner.close())
