@@ -401,6 +401,25 @@ async def test_exceptions_are_added_shown_and_removed(shell: Shell) -> None:
     assert [line for line in await shown(shell, ana) if "\t" in line] == []
 
 
+async def test_calendars_are_added_listed_and_removed(shell: Shell) -> None:
+    ana = await add_person(shell, "Ana", "supervisor")
+    bruno = await add_person(shell, "Bruno", "supervisee")
+    address = "webcal://calendar.example.org/private-c0ffee/basic.ics"
+    added = (await shell.do("calendar", "add", "ana@example.org", address)).out.strip()
+    assert (await shell.do("calendar", "list", ana)).out == f"{added}\tcalendar.example.org\t-\t-\n"
+    for person, wrong, sentence in (
+        (ana, address, "That calendar is on the list already."),
+        (ana, "c0ffee", "That is no calendar's address: one begins with https:// or webcal://. Nothing was changed."),
+        (ana, "https://[::1]/", "That address lies inside this server's network and is not read. Nothing was changed."),
+        (ana, "-", "That is no calendar's address: one begins with https:// or webcal://. Nothing was changed."),
+        (bruno, address, "It is the supervisor who settles that. Nothing was changed."),
+    ):  # fmt: skip
+        assert await shell.fail("calendar", "add", person, wrong) == sentence
+    assert await shell.fail("calendar", "remove", bruno, added) == "There is no such calendar. Nothing was changed."
+    assert (await shell.do("calendar", "remove", ana, added)).out == ""
+    assert (await shell.do("calendar", "list", ana)).out == ""
+
+
 async def test_a_configured_call_is_the_place_of_new_supervisors(shell: Shell) -> None:
     ana = await add_person(shell, "Ana", "supervisor")
     await set_hours(shell, ana, *MORNINGS)

@@ -33,6 +33,8 @@ CONTRACT = {
     },
     "/api/series": {"post"},
     "/api/series/{id}": {"get"},
+    "/api/supervisor/calendars": {"get", "post"},
+    "/api/supervisor/calendars/{id}": {"delete"},
     "/api/waits": {"get", "post"},
     "/api/waits/{id}": {"delete"},
     "/api/waits/{id}/accept": {"post"},

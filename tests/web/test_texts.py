@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import web
-from supervision import errors, texts
+from supervision import errors, outside, texts
 from supervision.errors import Refused
 from supervision.models import PairStatus, Role
 from supervision.people import LANGUAGES
@@ -19,6 +19,7 @@ VARYING = {
     "web.role_name.": [str(role) for role in Role],
     "web.pair_status.": [str(status) for status in PairStatus],
     "web.done.": sorted(pages.RESULTS),
+    "web.calendar_error.": list(outside.ERRORS),
     "web.status.": ["400", "401", "403", "404", "405", "409", "412", "413", "422", "429", "500"],
     "web.meaning.": ["400", "401", "404", "405", "413"],
     "web.": ["confirm", "decline"],
