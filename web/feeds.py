@@ -33,7 +33,7 @@ async def page(request: web.Request, refused: Refused | None = None) -> web.Resp
     address = None if token is None else f"{of.config.web.base_url}/calendar/{token}.ics"
     return pages.render(
         request,
-        "calendar.html",
+        "feed.html",
         status=problems.status_of(refused) if refused else 200,
         alert=refused,
         address=address,

@@ -52,7 +52,7 @@ async def subscribe(database: Database, person: Person, now: datetime) -> str:
 
 
 def address_of(browser: Browser) -> str | None:
-    found = re.search(r'<input id="address" type="url" value="([^"]*)" readonly', browser.page)
+    found = re.search(r'<textarea id="address"[^>]* readonly[^>]*>([^<]*)</textarea>', browser.page)
     return found[1] if found else None
 
 
