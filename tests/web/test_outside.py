@@ -60,7 +60,7 @@ async def test_a_calendar_is_added_on_the_page_told_of_and_removed(
     ]
     await ana.post("/hours/calendars", {"address": ADDRESS, **ana.fields("/hours/calendars")})
     await ana.follow()
-    assert "Calendário adicionado. Ele está sendo lido." in ana.page
+    assert "Calendário acrescentado. Ele está sendo lido." in ana.page
     assert "c0ffee" not in ana.page
 
     def state() -> str:
