@@ -110,11 +110,11 @@ def install_interop() -> None:
     stamp = INTEROP / "node_modules" / ".installed-lock"
     if stamp.is_file() and stamp.read_text() == lock:
         return
-    _say("installing matrix-js-sdk by npm")
+    _say("installing matrix-js-sdk and ical.js by npm")
     npm = _wheel() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     done = _run([node_path(), str(npm), "ci", "--prefix", str(INTEROP)])
     if done.returncode != 0:
-        raise Missing(f"matrix-js-sdk (npm ci: {_last_line(done)})")
+        raise Missing(f"matrix-js-sdk and ical.js (npm ci: {_last_line(done)})")
     stamp.write_text(lock)
 
 
