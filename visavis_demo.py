@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import functools
 import json
 import secrets
 import shutil
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,8 +17,11 @@ import click
 import yaml
 
 import migrations
+from bridge import mail, samples
+from bridge.mail import KINDS
+from embedded import answers
 from embedded.demo import DemoPerson, describe, fill
-from embedded.processes import claim, keep_port, read_kept, write_kept
+from embedded.processes import EmbeddedFailed, claim, keep_port, read_kept, write_kept
 from embedded.servers import Servers, start_all
 from supervision import logs, pairs
 from supervision.config import Config, load
@@ -72,7 +77,13 @@ async def run(
             demo_people = await fill(database, servers.synapse, state)
         finally:
             await database.close()
-        pages = DemoPages(servers.mail.maildir, tuple(one.person for one in demo_people))
+        pages = DemoPages(
+            servers.mail.maildir,
+            tuple(one.person for one in demo_people),
+            KINDS,
+            functools.partial(preview, config),
+            functools.partial(answer, config),
+        )
 
         async def tell(database: Database) -> None:
             known = await wait_for_rooms(database)
@@ -140,6 +151,26 @@ async def configure(servers: Servers, web_port: int | None) -> Config:
     }
     write_kept(state / "config.yaml", yaml.safe_dump(content, sort_keys=False))
     return load(state / "config.yaml", environment={})
+
+
+def preview(config: Config, kind: str, language: str) -> bytes:
+    """A mail of that kind to a sample person."""
+    now = datetime.now(UTC)
+    return mail.write(samples.letter(kind, language, now=now), config, now=now).content
+
+
+async def answer(config: Config, invitation: bytes, word: str) -> bool:
+    """Answer a mail's invitation as a calendar does; whether the bridge took it."""
+    listening = config.inbound
+    if listening is None:
+        return False
+    reply = answers.reply(invitation, word, listening.authserv_id, now=datetime.now(UTC))
+    if reply is None:
+        return False
+    with contextlib.suppress(EmbeddedFailed):
+        await answers.hand_over(reply, listening.listen, listening.port)
+        return True
+    return False
 
 
 async def wait_for_rooms(database: Database) -> list[Pair]:

@@ -1,17 +1,18 @@
-"""Pages that exist in the demo alone: signing in as anybody, and every mail that was sent."""
+"""Pages that exist in the demo alone: signing in as anybody, every mail that was sent, and every mail there can be."""
 
 import asyncio
 import email.policy
 import email.utils
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.parser import BytesParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import bleach
 from aiohttp import web
@@ -20,13 +21,14 @@ from markupsafe import Markup, escape
 from supervision import people, sign_ins
 from supervision.audit import Actor
 from supervision.errors import NotFound
-from supervision.people import Person
+from supervision.people import LANGUAGES, Person
 from web import pages, sessions
 from web.dashboard import path_id
 from web.state import database, now, visitor
 
 MAILS_SHOWN = 100
 MAIL_BYTES = 2_000_000
+ANSWERS = ("accept", "tentative", "decline")
 # The mail's own page: nothing is loaded, nothing runs, and a link opens in the window around it.
 MAIL_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'self';"
@@ -51,15 +53,25 @@ ATTRIBUTES = {
 
 @dataclass(frozen=True)
 class DemoPages:
-    """The Maildir with every mail that was sent, and the people as whom anybody may sign in."""
+    """The Maildir with every mail that was sent, and the people as whom anybody may sign in.
+
+    `preview` writes a mail of one of the `kinds` in a language. `answer` sends what a calendar answers to a mail's
+    invitation: `accept`, `tentative` or `decline`; False where nobody took it.
+    """
 
     maildir: Path
     people: Sequence[Person]
+    kinds: Sequence[str] = ()
+    preview: Callable[[str, str], bytes] | None = None
+    answer: Callable[[bytes, str], Awaitable[bool]] | None = None
 
 
 @dataclass(frozen=True)
 class Mail:
-    """A mail as the mailbox shows it. `name` is its file name in the Maildir."""
+    """A mail as the mailbox shows it. `name` is its file name in the Maildir.
+
+    `entry` is its calendar entry, and `invites` whether a calendar would show buttons to answer it.
+    """
 
     name: str
     at: datetime
@@ -69,6 +81,8 @@ class Mail:
     text: str
     html: str
     attachments: Sequence[tuple[str, str, int]]
+    entry: str
+    invites: bool
 
 
 PAGES = web.AppKey("demo", DemoPages)
@@ -112,17 +126,59 @@ async def show_mailbox(request: web.Request) -> web.Response:
 
 
 async def show_mail(request: web.Request) -> web.Response:
-    mail = await _mail(request)
-    response = pages.render(request, "mail.html", mail=mail, text=linked(mail.text))
-    response.headers["Content-Security-Policy"] = PAGE_POLICY
-    return response
+    mail = parse(*await _mail(request))
+    here = f"/demo/mailbox/{quote(mail.name, safe='')}"
+    can_answer = mail.invites and request.config_dict[PAGES].answer is not None
+    return _page(request, mail, here, back="/demo/mailbox", answers=ANSWERS if can_answer else ())
+
+
+async def answer(request: web.Request) -> web.Response:
+    """Do what the recipient's calendar does when they answer the mail's invitation there."""
+    name, _, content = await _mail(request)
+    send, word = request.config_dict[PAGES].answer, request.match_info["answer"]
+    if send is None or word not in ANSWERS:
+        raise NotFound
+    taken = await send(content, word)
+    return pages.go(f"/demo/mailbox/{quote(name, safe='')}", f"answer_{word}" if taken else "answer_refused")
 
 
 async def show_mail_html(request: web.Request) -> web.Response:
     """The mail's HTML part, sanitised, in a sandbox of its own."""
-    mail = await _mail(request)
-    body = f'<!doctype html><html><head><meta charset="utf-8"></head>{clean(mail.html)}</html>'
-    response = web.Response(text=body, content_type="text/html")
+    mail = parse(*await _mail(request))
+    return _framed(f'<!doctype html><html><head><meta charset="utf-8"></head>{clean(mail.html)}</html>')
+
+
+async def show_previews(request: web.Request) -> web.Response:
+    """Every mail that there can be, by its subject in each language."""
+    shown, at = request.config_dict[PAGES], now(request)
+
+    def write() -> list[tuple[str, list[tuple[str, str]]]]:
+        return [(kind, [(one, _write(shown, kind, one, at).subject) for one in LANGUAGES]) for kind in shown.kinds]
+
+    return pages.render(request, "previews.html", previews=await asyncio.to_thread(write))
+
+
+async def show_preview(request: web.Request) -> web.Response:
+    mail = await _preview(request)
+    return _page(request, mail, f"/demo/mails/{mail.name}", back="/demo/mails", answers=())
+
+
+async def show_preview_html(request: web.Request) -> web.Response:
+    """Our own HTML as mail programs get it, dark mode included."""
+    mail = await _preview(request)
+    return _framed(mail.html.replace("<head>", '<head><base target="_top">', 1))
+
+
+def _page(request: web.Request, mail: Mail, here: str, *, back: str, answers: Sequence[str]) -> web.Response:
+    response = pages.render(
+        request, "mail.html", mail=mail, text=linked(mail.text), here=here, back=back, answers=answers
+    )
+    response.headers["Content-Security-Policy"] = PAGE_POLICY
+    return response
+
+
+def _framed(html: str) -> web.Response:
+    response = web.Response(text=html, content_type="text/html")
     response.headers["Content-Security-Policy"] = MAIL_POLICY
     return response
 
@@ -134,23 +190,33 @@ def read_all(maildir: Path) -> list[Mail]:
 
 
 def read(file: Path) -> Mail:
+    return parse(file.name, *_open(file))
+
+
+def _open(file: Path) -> tuple[datetime, bytes]:
     with file.open("rb") as opened:
-        message = BytesParser(EmailMessage, policy=email.policy.default).parsebytes(opened.read(MAIL_BYTES))
+        return datetime.fromtimestamp(file.stat().st_mtime, UTC), opened.read(MAIL_BYTES)
+
+
+def parse(name: str, at: datetime, content: bytes) -> Mail:
+    message = BytesParser(EmailMessage, policy=email.policy.default).parsebytes(content)
     text, html = message.get_body(("plain",)), message.get_body(("html",))
-    attachments = [
-        (part.get_filename() or part.get_content_type(), part.get_content_type(), len(_payload(part)))
-        for part in message.walk()
-        if not part.is_multipart() and part not in (text, html)
-    ]
+    parts = [part for part in message.walk() if not part.is_multipart() and part not in (text, html)]
+    entry = next((part for part in parts if part.get_content_type() == "text/calendar"), None)
     return Mail(
-        file.name,
-        datetime.fromtimestamp(file.stat().st_mtime, UTC),
+        name,
+        at,
         str(message.get("Subject", "")),
         str(message.get("To", "")),
         str(message.get("From", "")),
         _text(text),
         _text(html),
-        attachments,
+        [
+            (part.get_filename() or part.get_content_type(), part.get_content_type(), len(_payload(part)))
+            for part in parts
+        ],
+        _text(entry).replace("\r\n", "\n"),
+        entry is not None and entry.get_param("method") == "REQUEST",
     )
 
 
@@ -199,17 +265,30 @@ def _files(maildir: Path) -> list[Path]:
     return [file for folder in ("new", "cur") if (maildir / folder).is_dir() for file in (maildir / folder).iterdir()]
 
 
-async def _mail(request: web.Request) -> Mail:
+async def _mail(request: web.Request) -> tuple[str, datetime, bytes]:
     """The mail of that name. Only what the Maildir lists is opened, so a path leads nowhere else."""
     maildir, name = request.config_dict[PAGES].maildir, request.match_info["name"]
 
-    def find() -> Mail:
+    def find() -> tuple[str, datetime, bytes]:
         for file in _files(maildir):
             if file.name == name:
-                return read(file)
+                return name, *_open(file)
         raise NotFound
 
     return await asyncio.to_thread(find)
+
+
+async def _preview(request: web.Request) -> Mail:
+    shown, kind, language = request.config_dict[PAGES], request.match_info["kind"], request.match_info["language"]
+    if kind not in shown.kinds or language not in LANGUAGES:
+        raise NotFound
+    return await asyncio.to_thread(_write, shown, kind, language, now(request))
+
+
+def _write(shown: DemoPages, kind: str, language: str, at: datetime) -> Mail:
+    if shown.preview is None:
+        raise NotFound
+    return parse(f"{kind}/{language}", at, shown.preview(kind, language))
 
 
 def _demo_person(request: web.Request) -> Person:
@@ -227,4 +306,8 @@ ROUTES = [
     web.get("/demo/mailbox", show_mailbox),
     web.get("/demo/mailbox/{name}", show_mail),
     web.get("/demo/mailbox/{name}/html", show_mail_html),
+    web.post("/demo/mailbox/{name}/{answer}", answer),
+    web.get("/demo/mails", show_previews),
+    web.get("/demo/mails/{kind}/{language}", show_preview),
+    web.get("/demo/mails/{kind}/{language}/html", show_preview_html),
 ]

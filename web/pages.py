@@ -57,6 +57,10 @@ RESULTS = frozenset(
         "feed_opened",
         "feed_renewed",
         "feed_closed",
+        "answer_accept",
+        "answer_tentative",
+        "answer_decline",
+        "answer_refused",
         "signed_out",
     }
 )
