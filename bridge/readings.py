@@ -12,7 +12,6 @@ import os
 import re
 import resource
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -27,7 +26,7 @@ SECONDS = 20  # that reading may take, on the clock and of the processor
 MEMORY_BYTES = 1 << 30  # of addresses
 MOST_EVENTS = 20_000  # that may still matter
 MOST_TIMES = 5_000  # ranges that do not touch
-MOST_OCCURRENCES = 50_000
+MOST_OCCURRENCES = 20_000  # some fifty a day
 
 # What tells when an event is, and whether it makes busy (RFC 5545, 3.8; MS-OXCICAL for X-MICROSOFT-…).
 KEPT = frozenset(
@@ -67,23 +66,21 @@ async def read(content: bytes, question: Question, *, seconds: float = SECONDS) 
 
     Raises Unreadable. The process is killed after so many seconds, and when this is cancelled.
     """
-    with tempfile.TemporaryFile() as given:  # a pipe would have to be fed meanwhile
-        given.write(json.dumps(asdict(question)).encode() + b"\n" + content)
-        given.seek(0)
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "bridge.readings",
-            stdin=given, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-            cwd=ROOT, env={"PYTHONPATH": ROOT, "PATH": os.defpath},
-        )  # fmt: skip
-        try:
-            async with asyncio.timeout(seconds):
-                told, _ = await child.communicate()
-        except TimeoutError:
-            raise Unreadable("intricate") from None
-        finally:
-            if child.returncode is None:
-                child.kill()
-                await child.wait()
+    given = json.dumps(asdict(question)).encode() + b"\n" + content
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bridge.readings",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        cwd=ROOT, env={"PYTHONPATH": ROOT, "PATH": os.defpath},
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(seconds):
+            told, _ = await child.communicate(given)
+    except TimeoutError:
+        raise Unreadable("intricate") from None
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
     try:
         answer = json.loads(told)
     except ValueError:  # it was killed, or out of memory

@@ -189,8 +189,7 @@ async def test_what_is_no_calendar(content: bytes) -> None:
     [
         ["DTSTART:20261124T130000Z|DURATION:PT1S|RRULE:FREQ=SECONDLY"],
         ["DTSTART:20261124T130000Z|DURATION:PT1S|RRULE:INTERVAL=1;freq=minutely"],
-        [f"DTSTART:202612{day:02}T{hour:02}{minute:02}00Z|DURATION:PT30S" for day in range(1, 29) for hour in range(24)
-         for minute in range(0, 60, 7)],
+        [f"DTSTART:20261124T{hour:02}0000Z|DURATION:PT30M|RRULE:FREQ=DAILY" for hour in range(14)],
     ],
     ids=["seconds", "minutes", "many"],
 )  # fmt: skip
@@ -216,13 +215,6 @@ async def test_a_bomb_ends_with_its_process_and_nothing_else_waits() -> None:
         await reading
     assert time.monotonic() - started < 10
     assert longest < 1.0
-
-
-async def test_more_than_may_be_found() -> None:
-    """140 events of every day of the year."""
-    events = [f"DTSTART:20261124T{n % 24:02}{n // 24 % 60:02}00Z|DURATION:PT1S|RRULE:FREQ=DAILY" for n in range(140)]
-    with pytest.raises(Unreadable, match="intricate"):
-        await readings.read(calendar(*events), QUESTION, seconds=15)
 
 
 async def test_years_of_history_are_read_in_a_moment() -> None:
