@@ -257,6 +257,12 @@ def test_links_say_what_the_entry_says() -> None:
             },
         ),
     ]
+    assert [urlsplit(link.url).path for link in links] == [
+        "/calendar/render",
+        "/calendar/0/deeplink/compose",
+        "/calendar/deeplink/compose",
+        "/",
+    ]
     assert not any("+" in link.url for link in links)
 
 

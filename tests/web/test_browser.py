@@ -9,7 +9,7 @@ from aiohttp.test_utils import TestServer
 from playwright.async_api import Browser, Page, expect
 from sqlalchemy import select
 
-from supervision import appointments, moves, pairs, policies, series, sign_ins, waits
+from supervision import appointments, feeds, moves, pairs, policies, series, sign_ins, waits
 from supervision.db import Database
 from supervision.models import Status, bots, notifications
 from supervision.models import appointments as table
@@ -386,6 +386,7 @@ async def test_every_page_fits_and_can_be_read(
         await tx.execute(bots.update().values(master_key="q7BzjKwXk0m3oR4cTt8aVhYp2nLd9sEfGuI1xZ5wJvM"))
         await pairs.set_room(tx, pair.id, "!averylongroomidentifierwithoutanybreak:example.org")
         await tx.execute(table.update().where(table.c.id == appointment).values(place="x" * 120))
+        await feeds.open(tx, acts(pair.supervisor), pair.supervisor.id, now=now)
     pages = {
         None: ("/sign-in", "/sign-in/code"),
         pair.supervisee: (
@@ -396,6 +397,7 @@ async def test_every_page_fits_and_can_be_read(
             f"/book?pair={pair.id}&repeat=weekly",
             f"/series/{several}",
             f"/pairs/{pair.id}/settings",
+            "/calendar",
         ),
         pair.supervisor: (
             "/supervisor",
@@ -405,6 +407,7 @@ async def test_every_page_fits_and_can_be_read(
             f"/book?pair={pair.id}",
             f"/series/{several}",
             f"/pairs/{pair.id}/settings",
+            "/calendar?done=feed_opened",
             "/hours",
             "/away",
             "/away?first=2026-11-24&last=2026-11-27",
