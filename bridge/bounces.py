@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from email.message import Message
 
-from bridge.parts import Unreadable, walk
+from bridge.parts import Unreadable, parameter, walk
 from bridge.proofs import same_address
 
 STOPPING = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1", "5.4.1"})
@@ -39,14 +39,14 @@ def read(message: Message) -> list[Failure]:
     """The permanent failures that a report tells of; none for one of delay or success. Raises Unreadable."""
     if message.get_content_type() != "multipart/report":
         raise Unreadable("no_report")
-    if str(message.get_param("report-type", "")).lower() not in ("delivery-status", ""):
+    if parameter(message, "report-type") not in ("delivery-status", ""):
         raise Unreadable("no_report")
     for part in walk(message):
         if part.get_content_type() in ("message/delivery-status", "message/global-delivery-status"):
-            payload = part.get_payload()
-            if isinstance(payload, list):  # the parser takes the groups of fields apart
-                found = [_failure(group) for group in payload[1 : MOST_RECIPIENTS + 1] if isinstance(group, Message)]
-                return [one for one in found if one is not None]
+            # The parser takes the groups of fields apart: the mail's, and then each recipient's.
+            groups = [one for one in part.get_payload() if isinstance(one, Message)] if part.is_multipart() else []
+            found = [_failure(one) for one in groups[1 : MOST_RECIPIENTS + 1]]
+            return [one for one in found if one is not None]
     raise Unreadable("no_report")
 
 

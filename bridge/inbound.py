@@ -352,7 +352,7 @@ def read(content: bytes, to: Recipient, authserv_id: str) -> Read:
     except Unreadable as error:
         return Nothing(error.reason, suspicious=to.reply_of is not None)
     except Exception as error:
-        log.error("inbound.unreadable", error=type(error).__name__)
+        log.exception("inbound.unreadable", error=type(error).__name__)
         return Nothing("unreadable", suspicious=True)
 
 

@@ -5,6 +5,7 @@ The standard library's parser takes time that grows with depth times length, and
 
 import codecs
 import email
+import email.utils
 import re
 from collections.abc import Iterator
 from email.message import Message
@@ -57,14 +58,16 @@ def walk(message: Message) -> Iterator[Message]:
         part = waiting.pop(0)
         seen += 1
         yield part
-        payload = part.get_payload()
-        if part.get_content_maintype() == "multipart" and isinstance(payload, list):
-            waiting += [one for one in payload if isinstance(one, Message)]
+        if part.get_content_maintype() == "multipart" and part.is_multipart():
+            waiting += [one for one in part.get_payload() if isinstance(one, Message)]
 
 
 def text_of(part: Message) -> str:
     """A part's text. Raises Unreadable for one that is too long or in no charset of ours."""
-    payload = part.get_payload(decode=True)
+    try:
+        payload = part.get_payload(decode=True)
+    except (ValueError, TypeError, LookupError) as error:
+        raise Unreadable("no_mail") from error
     if not isinstance(payload, bytes) or len(payload) > LARGEST_TEXT:
         raise Unreadable("too_long")
     for charset in (_charset(part), "utf-8-sig", "latin-1"):
@@ -85,9 +88,21 @@ def headers(message: Message, name: str) -> list[str]:
     ]
 
 
+def parameter(part: Message, name: str) -> str:
+    """A parameter of the Content-Type, `filename` that of the Content-Disposition too, in lower case; or nothing.
+
+    The library fails in many ways for one that is split or encoded badly (RFC 2231).
+    """
+    try:
+        given = part.get_filename() if name == "filename" else part.get_param(name)
+        return email.utils.collapse_rfc2231_value(given).lower() if given else ""
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return ""
+
+
 def _charset(part: Message) -> str | None:
     try:
-        given = part.get_content_charset()
+        given = parameter(part, "charset")
         name = codecs.lookup(given).name if given and len(given) < 40 else None
     except (LookupError, ValueError):
         return None

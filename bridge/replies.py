@@ -16,7 +16,7 @@ from icalendar import vDDDTypes
 from icalendar.parser import Contentline, Contentlines
 from icalendar.timezone.windows_to_olson import WINDOWS_TO_OLSON
 
-from bridge.parts import Unreadable, text_of, walk
+from bridge.parts import Unreadable, parameter, text_of, walk
 from bridge.proofs import same_address
 from supervision.attendances import Counter, Response
 from supervision.models import Attendance
@@ -85,10 +85,10 @@ def read_calendar(text: str, author: str) -> list[Response]:
 
 
 def _is_calendar(part: Message) -> bool:
-    name = str(part.get_filename() or "").lower()
-    return part.get_content_type() in CALENDARS or (
-        part.get_content_type() in ("application/octet-stream", "text/plain") and name.endswith(".ics")
-    )
+    if part.get_content_type() in CALENDARS:
+        return True
+    named = part.get_content_type() in ("application/octet-stream", "text/plain")
+    return named and parameter(part, "filename").endswith(".ics")
 
 
 def _read(text: str, author: str) -> list[Response]:
