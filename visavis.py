@@ -40,7 +40,7 @@ from supervision.config import Config, load
 from supervision.db import Database, Transaction
 from supervision.errors import NotFound, Refused, SupervisionError
 from supervision.hours import Availability, DatedException
-from supervision.models import Approval, Exceptional, Mode, State
+from supervision.models import Approval, Channel, Exceptional, Mode, State
 from supervision.people import Person
 from supervision.texts import Reader, refusal
 from web import views
@@ -551,12 +551,17 @@ def outbox() -> None:
 
 @outbox.command("list")
 @click.option("--state", type=click.Choice([state.value for state in State]), default="parked", show_default=True)
+@click.option("--channel", type=click.Choice([channel.value for channel in Channel]), help="Only those of one channel.")
+@click.option("--kind", help="Only those of one kind, such as appointment.reminder.")
 @click.pass_obj
-def list_notifications(config_path: Path, state: str) -> None:
-    """List notifications: ID, channel, kind, tries, error, when made."""
+def list_notifications(config_path: Path, state: str, channel: str | None, kind: str | None) -> None:
+    """List the latest 200 notifications of a state: ID, channel, kind, tries, error, when made."""
 
     async def work(tx: Transaction) -> None:
-        for row in await notifications.list_by_state(tx, State(state)):
+        found = await notifications.list_by_state(
+            tx, State(state), channel=Channel(channel) if channel else None, kind=kind
+        )
+        for row in found:
             made = row.created_at.strftime("%Y-%m-%dT%H:%M:%SZ")
             click.echo("\t".join((str(row.id), row.channel, row.kind, str(row.attempts), row.error or "-", made)))
 
@@ -565,12 +570,19 @@ def list_notifications(config_path: Path, state: str) -> None:
 
 @outbox.command("retry")
 @click.argument("notification_id", type=click.UUID, required=False)
+@click.option("--channel", type=click.Choice([channel.value for channel in Channel]), help="Only those of one channel.")
+@click.option("--kind", help="Only those of one kind, such as appointment.reminder.")
 @click.pass_obj
-def retry_notifications(config_path: Path, notification_id: uuid.UUID | None) -> None:
-    """Try a parked notification again, or all of them."""
+def retry_notifications(
+    config_path: Path, notification_id: uuid.UUID | None, channel: str | None, kind: str | None
+) -> None:
+    """Try a parked notification again, or all of them, and print how many."""
+    if notification_id is not None and (channel or kind):
+        raise click.UsageError("Give either an ID, or a channel or kind.")
 
     async def work(tx: Transaction) -> None:
-        click.echo(await notifications.retry(tx, notification_id, now=now()))
+        chosen = Channel(channel) if channel else None
+        click.echo(await notifications.retry(tx, notification_id, now=now(), channel=chosen, kind=kind))
 
     in_transaction(config_path, work)
 

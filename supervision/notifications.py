@@ -25,7 +25,7 @@ from supervision.db import Ready, Transaction
 from supervision.errors import NotFound
 from supervision.models import Channel, State, notifications
 
-HIGH, NORMAL, LOW = 1, 2, 3
+PRIORITIES = HIGH, NORMAL, LOW = 1, 2, 3
 LEASE = timedelta(seconds=60)
 ROUNDS = 10  # that a claim takes to find what is not out of date; the rest is left to the next
 

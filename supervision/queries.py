@@ -5,13 +5,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, or_, select, text, tuple_
 
 from supervision import appointments
 from supervision.appointments import OPEN, OVER, Appointment
-from supervision.db import Transaction
-from supervision.models import Role, State, Status, audit_entries, bots, identities, notifications, series
+from supervision.db import Ready, Transaction
+from supervision.models import Channel, Role, Status, audit_entries, bots, identities, series
 from supervision.models import appointments as table
+from supervision.notifications import PRIORITIES
 
 
 @dataclass(frozen=True)
@@ -184,34 +185,49 @@ async def refused_commands(tx: Transaction, person_id: uuid.UUID, since: datetim
 
 
 @dataclass(frozen=True)
+class Due:
+    """What of a channel and priority wants to be sent now, and for how many seconds the oldest of it has."""
+
+    count: int = 0
+    oldest_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class Queue:
-    """One channel's outbox: rows by state, and the age in seconds of the oldest that is due."""
+    """One channel's outbox: unsettled and parked rows by state, and what is due by priority."""
 
     channel: str
     states: dict[str, int]
-    oldest_due_seconds: float
+    due: dict[int, Due]
+
+
+# Each part has a partial index of its own, which a parameter instead of the state could not be known to fit.
+QUEUES = Ready(
+    text(
+        """
+        SELECT channel, state, priority, count(*), count(*) FILTER (WHERE send_at <= :now),
+            min(send_at) FILTER (WHERE send_at <= :now)
+        FROM notifications WHERE state = 'pending' GROUP BY channel, state, priority
+        UNION ALL
+        SELECT channel, state, NULL, count(*), 0, NULL
+        FROM notifications WHERE state = 'waiting' GROUP BY channel, state
+        UNION ALL
+        SELECT channel, state, NULL, count(*), 0, NULL
+        FROM notifications WHERE state = 'parked' GROUP BY channel, state
+        """
+    )
+)
 
 
 async def queues(tx: Transaction, *, now: datetime) -> list[Queue]:
-    rows = await tx.execute(
-        select(
-            notifications.c.channel,
-            notifications.c.state,
-            func.count(),
-            func.min(notifications.c.send_at).filter(
-                and_(notifications.c.state == State.PENDING, notifications.c.send_at <= now)
-            ),
-        )
-        .where(notifications.c.state.in_((State.PENDING, State.WAITING, State.PARKED)))
-        .group_by(notifications.c.channel, notifications.c.state)
-    )
-    states: dict[str, dict[str, int]] = {"mail": {}, "matrix": {}}
-    ages = {"mail": 0.0, "matrix": 0.0}
-    for channel, state, count, oldest in rows:
-        states[channel][state] = count
-        if oldest is not None:
-            ages[channel] = max(ages[channel], (now - oldest).total_seconds())
-    return [Queue(channel, states[channel], ages[channel]) for channel in states]
+    """Each channel's outbox as it is now."""
+    found = {channel: Queue(channel, {}, dict.fromkeys(PRIORITIES, Due())) for channel in Channel}
+    for channel, state, priority, count, due, oldest in await QUEUES.fetch(tx, {"now": now}):
+        queue = found[Channel(channel)]
+        queue.states[state] = queue.states.get(state, 0) + count
+        if due:
+            queue.due[priority] = Due(due, (now - oldest).total_seconds())
+    return list(found.values())
 
 
 def _of(person_id: uuid.UUID, role: Role | None) -> ColumnElement[bool]:

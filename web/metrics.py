@@ -35,10 +35,16 @@ class Metrics:
         self.queue = Gauge(
             "visavis_notifications", "Unsettled and parked notifications", ["channel", "state"], registry=self.registry
         )
+        self.due = Gauge(
+            "visavis_notifications_due",
+            "Notifications that want to be sent now, by priority: 1 is the most urgent",
+            ["channel", "priority"],
+            registry=self.registry,
+        )
         self.age = Gauge(
             "visavis_notifications_oldest_due_seconds",
             "How long the oldest due notification has waited",
-            ["channel"],
+            ["channel", "priority"],
             registry=self.registry,
         )
         self.database = Gauge(
@@ -66,7 +72,9 @@ class Metrics:
         for queue in found:
             for state in ("pending", "waiting", "parked"):
                 self.queue.labels(queue.channel, state).set(queue.states.get(state, 0))
-            self.age.labels(queue.channel).set(queue.oldest_due_seconds)
+            for priority, due in queue.due.items():
+                self.due.labels(queue.channel, str(priority)).set(due.count)
+                self.age.labels(queue.channel, str(priority)).set(due.oldest_seconds)
 
 
 METRICS = web.AppKey("metrics", Metrics)

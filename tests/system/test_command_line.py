@@ -45,9 +45,13 @@ METRICS = {
     "visavis_commands_total",
     "visavis_database_up",
     "visavis_http_request_duration_seconds",
+    "visavis_mail_delay_seconds",
+    "visavis_mail_failures_total",
+    "visavis_mail_processing_seconds",
     "visavis_mails_total",
     "visavis_matrix_notices_total",
     "visavis_notifications",
+    "visavis_notifications_due",
     "visavis_notifications_oldest_due_seconds",
     "visavis_process_cpu_seconds_total",
     "visavis_process_max_fds",
@@ -532,6 +536,9 @@ async def test_parked_notifications_are_listed_and_tried_again(shell: Shell, dat
 
     parked = [listed(second, "1", "smtp_550_5.1.1"), listed(first, "1", "smtp_550_5.1.1")]
     assert (await shell.do("notifications", "list")).lines == parked
+    assert (await shell.do("notifications", "list", "--kind", "sign_in", "--channel", "mail")).lines == parked
+    assert (await shell.do("notifications", "list", "--kind", "room.unread")).lines == []
+    assert (await shell.do("notifications", "retry", "--channel", "matrix")).out == "0\n"
     assert (await shell.do("notifications", "retry", str(first.id))).out == "1\n"
     assert (await shell.do("notifications", "list", "--state", "pending")).lines == [listed(first, "0", "-")]
     assert await shell.fail("notifications", "retry", str(first.id)) == "No parked notification has that ID."

@@ -234,7 +234,8 @@ async def test_metrics_count_by_route_and_never_by_id(
     }
     assert str(pair.id) not in shown
     assert 'visavis_notifications{channel="mail",state="pending"} 1.0' in shown
-    assert 'visavis_notifications_oldest_due_seconds{channel="mail"} 90.0' in shown
+    assert 'visavis_notifications_due{channel="mail",priority="2"} 1.0' in shown
+    assert 'visavis_notifications_oldest_due_seconds{channel="mail",priority="2"} 90.0' in shown
     names = {line.split()[2] for line in shown.splitlines() if line.startswith("# TYPE")}
     assert {name for name in names if not name.startswith("visavis_")} == set()
     assert "visavis_process_resident_memory_bytes" in names
