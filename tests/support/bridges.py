@@ -16,7 +16,7 @@ import aiohttp
 import yaml
 
 from embedded.processes import keep_port
-from tests.support.demo import HERE
+from tests.support.forks import HERE, Fork, Nursery
 
 SENDER = "visavis@clinic.example.org"
 SECRET = "x" * 40
@@ -45,18 +45,24 @@ async def write_config(folder: Path, database_url: str, **sections: Mapping[str,
 
 @dataclass
 class Process:
-    """One part of Visavis; what it says is appended to `said.txt` beside its configuration."""
+    """One part of Visavis; what it says is appended to `said.txt` beside its configuration.
+
+    With a nursery it is forked there; otherwise it starts from nothing, with `environment` added to ours.
+    """
 
     config: Path
-    part: str
+    part: str = "bridge"
+    nursery: Nursery | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
-    running: asyncio.subprocess.Process | None = None
+    running: asyncio.subprocess.Process | Fork | None = None
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def run(cls, config: Path, part: str = "bridge", **environment: str) -> AsyncIterator[Self]:
+    async def run(
+        cls, config: Path, part: str = "bridge", *, nursery: Nursery | None = None, **environment: str
+    ) -> AsyncIterator[Self]:
         """Start it, and kill it in the end if it runs still."""
-        process = cls(config, part, environment)
+        process = cls(config, part, nursery, environment)
         await process.start()
         try:
             yield process
@@ -68,10 +74,14 @@ class Process:
         return self.config.with_name("said.txt").read_text()
 
     async def start(self) -> None:
-        with self.config.with_name("said.txt").open("ab") as said:
+        words, path = ("--config", str(self.config), "run", self.part), self.config.with_name("said.txt")
+        if self.nursery is not None:
+            self.running = await self.nursery.start(words, said=path)
+            return
+        with path.open("ab") as said:
             self.running = await asyncio.create_subprocess_exec(
-                sys.executable, str(HERE / "visavis.py"), "--config", str(self.config), "run", self.part,
-                cwd=self.config.parent, stdout=said, stderr=said, env={**os.environ, **self.environment},
+                sys.executable, str(HERE / "visavis.py"), *words, cwd=self.config.parent, stdout=said, stderr=said,
+                env={**os.environ, **self.environment},
             )  # fmt: skip
 
     async def kill(self) -> None:

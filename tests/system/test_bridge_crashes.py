@@ -26,13 +26,14 @@ from supervision.models import State
 from tests.bridge.servers import free_port
 from tests.support.bridges import Process, write_config
 from tests.support.crashes import OwnServer, own_server
+from tests.support.forks import Nursery
 from tests.support.outboxes import book, enqueue, owed, reminders, wait_until_settled
 from tests.support.sinks import Sink, own_sink, smtp_sink
 from tests.support.smtp_wires import SmtpWire
 
 LONG = os.environ.get("VISAVIS_LONG") == "1"
 SEED = int(os.environ.get("VISAVIS_SEED", secrets.randbelow(1_000_000)))
-KILLS, STOPS, MAILS, BOOKED = (200, 20, 10_000, 250) if LONG else (6, 2, 300, 100)
+KILLS, STOPS, MAILS, BOOKED = (200, 20, 10_000, 250) if LONG else (4, 1, 150, 50)
 CONNECTIONS = 4
 LEASE = 60.0  # seconds, at most, until what a killed bridge was sending is taken up again
 MAIL = {
@@ -106,10 +107,11 @@ async def open_run(state: Path) -> AsyncIterator[Run]:
         wires = tuple([await stack.enter_async_context(SmtpWire(sink.address).listening()) for _ in range(2)])
         booked = await book(database, BOOKED)
         await enqueue(database, reminders(booked, MAILS - 2 * BOOKED))
+        nursery = await stack.enter_async_context(Nursery.open())
         bridges = []
         for number, wire in enumerate(wires):
             config = await write_config(state / str(number), own.url, mail=MAIL | {"port": wire.port})
-            bridges.append(await stack.enter_async_context(Process.run(config)))
+            bridges.append(await stack.enter_async_context(Process.run(config, nursery=nursery)))
         yield Run(random.Random(SEED), own, database, sink, wires, tuple(bridges))
 
 
