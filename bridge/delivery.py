@@ -141,13 +141,13 @@ class Delivery:
             return
         working = asyncio.create_task(self._settle_and_claim())
         try:
-            self._begin(await asyncio.shield(working))
+            self.begin(await asyncio.shield(working))
         except asyncio.CancelledError:
             # What is claimed at this moment would wait out its lease, so it is sent with the rest of what is.
             await asyncio.wait([working], timeout=CLAIMING)
             working.cancel()
             if working.done() and not working.cancelled() and working.exception() is None:
-                self._begin(working.result())
+                self.begin(working.result())
             raise
 
     async def rest(self, poll: float) -> None:
@@ -187,7 +187,8 @@ class Delivery:
                     await self._settle_rest()
             await self.connections.close()
 
-    def _begin(self, claimed: Sequence[Try]) -> None:
+    def begin(self, claimed: Sequence[Try]) -> None:
+        """Send these, side by side."""
         for one in claimed:
             task = asyncio.create_task(self._send(one))
             self.sending[task] = one

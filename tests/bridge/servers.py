@@ -31,6 +31,8 @@ class MoodyServer:
         self.port = 0
         self.hold: asyncio.Event | None = None  # a kept mail is acknowledged once this is set
         self.connections: list[SMTP] = []
+        self.most: int | None = None  # connections at a time; who comes beyond is sent away
+        self.refused = 0
 
     def answer(self, verb: str, *replies: str) -> None:
         self.moods[verb].extend(replies)
@@ -44,6 +46,10 @@ class MoodyServer:
         self, server: SMTP, session: Session, envelope: Envelope, hostname: str, responses: list[str]
     ) -> list[str]:
         session.host_name = hostname
+        open_now = [one for one in self.connections if one.transport and not one.transport.is_closing()]
+        if self.most is not None and len(open_now) >= self.most:
+            self.refused += 1
+            return ["421 4.7.0 too many connections"]
         self.connections.append(server)
         return responses
 

@@ -5,9 +5,10 @@ import contextlib
 import json
 import signal
 import sys
+import time
 import uuid
 from collections import Counter
-from dataclasses import replace
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
@@ -20,8 +21,8 @@ from icalendar import Calendar
 from prometheus_client import REGISTRY
 from sqlalchemy import Row, select, update
 
-from bridge import delivery
-from bridge.delivery import Delivery
+from bridge import delivery, letters, paces
+from bridge.delivery import Delivery, Try
 from embedded.postgresql import PostgreSQL
 from supervision import appointments, moves, notifications, sign_ins
 from supervision.appointments import Appointment
@@ -33,7 +34,7 @@ from supervision.models import people as people_table
 from supervision.notifications import HIGH, LOW, Notice
 from supervision.pairs import Pair
 from tests.bridge.conftest import QUICK, SECRET, Clock, Inbox, make_config, running, until
-from tests.bridge.servers import DROP, KEEP_AND_DROP, STALL, moody_server
+from tests.bridge.servers import DROP, KEEP_AND_DROP, STALL, break_off, moody_server
 from tests.support.sample import acts, add_pair, add_person
 
 TEN = datetime(2026, 11, 25, 13, 0, tzinfo=UTC)  # 10:00 in São Paulo, 13:00 in Lisbon, two days ahead
@@ -291,6 +292,42 @@ async def test_the_urgent_overtakes(database: Database, clock: Clock, now: datet
     assert sent == high + low
 
 
+@pytest.mark.parametrize("kept_free", [True, False])
+async def test_one_connection_of_several_is_left_to_what_is_more_urgent(
+    database: Database, clock: Clock, now: datetime, monkeypatch: pytest.MonkeyPatch, kept_free: bool
+) -> None:
+    """Else slow mails of the lowest priority take them all."""
+    if not kept_free:
+        monkeypatch.setattr(delivery, "LOW", 0)
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    await enqueue(database, now, *(sign_in(ana.id, priority=LOW) for _ in range(20)))
+    async with moody_server() as server:
+        config = make_config(server.port, connections=3)
+        server.answer("DATA", STALL, STALL, *[] if kept_free else [STALL])
+        async with running(database, config, clock, poll=3600, grace=0.1):
+            await until(lambda: not server.moods["DATA"])
+            await asyncio.sleep(0.3)
+            assert server.kept == []
+            urgent = [sign_in(ana.id, priority=HIGH), sign_in(ana.id)]
+            await enqueue(database, now, *urgent)
+            if kept_free:
+                await until(lambda: len(server.kept) == 2, 2)
+            else:
+                await asyncio.sleep(1)
+                assert server.kept == []
+    if kept_free:
+        states = {row.id: row.state for row in await rows(database)}
+        assert [states[notice.id] for notice in urgent] == [State.SENT, State.SENT]
+
+
+async def test_the_last_of_the_lowest_priority_are_sent_too(database: Database, clock: Clock, now: datetime) -> None:
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    await enqueue(database, now, *(sign_in(ana.id, priority=LOW) for _ in range(30)))
+    async with moody_server() as server, running(database, make_config(server.port), clock, poll=3600):
+        await settled(database, *[State.SENT] * 30)
+        assert len(server.connections) == 3  # of four
+
+
 async def test_one_appointment_s_mails_keep_their_order_to_each_person(
     database: Database, clock: Clock, now: datetime
 ) -> None:
@@ -474,6 +511,7 @@ async def test_a_stop_at_the_moment_of_waking_is_a_stop(database: Database, conf
         await resting
 
 
+OUTCOMES = ("sent", "retried", "parked")
 ROOT = Path(__file__).parent.parent.parent
 BRIDGE = """
 import asyncio, json, sys
@@ -485,6 +523,22 @@ asyncio.run(delivery.run(Database(config.database.url.get_secret_value()), confi
 """
 
 
+@contextlib.asynccontextmanager
+async def bridge_process(
+    postgresql: PostgreSQL, database_name: str, port: int
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A real process of its own, killed at the end."""
+    given = make_config(port, timeout_seconds=10).model_dump(mode="json") | {"secret": SECRET}
+    given["matrix"]["password"] = "x"
+    given["database"] = {"url": postgresql.dsn(database_name, "visavis_app")}
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", BRIDGE, json.dumps(given), cwd=ROOT)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+
+
 async def test_a_bridge_killed_before_it_settled_sends_the_same_mail_again(
     postgresql: PostgreSQL, database_name: str, database: Database, now: datetime
 ) -> None:
@@ -494,20 +548,13 @@ async def test_a_bridge_killed_before_it_settled_sends_the_same_mail_again(
     notice = sign_in(ana.id)
     async with moody_server() as server:
         config = make_config(server.port, timeout_seconds=10)
-        given = config.model_dump(mode="json") | {"secret": SECRET}
-        given["matrix"]["password"] = "x"
-        given["database"] = {"url": postgresql.dsn(database_name, "visavis_app")}
         server.hold = asyncio.Event()
-        process = await asyncio.create_subprocess_exec(sys.executable, "-c", BRIDGE, json.dumps(given), cwd=ROOT)
-        try:
+        async with bridge_process(postgresql, database_name, server.port):
             await enqueue(database, now, notice)
             await until(lambda: len(server.kept) == 1, 20)
-        finally:
-            process.send_signal(signal.SIGKILL)
-            await process.wait()
         server.hold.set()
         assert await states(database) == [State.PENDING]
-        clock = Clock(datetime.now(UTC) + timedelta(minutes=2))
+        clock = Clock(datetime.now(UTC) + delivery.LEASE)
         async with running(database, config, clock):
             await settled(database, State.SENT)
     line = f"Message-ID: <{notice.id}@clinic.example.org>\r\n".encode()
@@ -540,35 +587,134 @@ async def test_a_database_that_goes_away_is_waited_for(
         await superuser.close()
 
 
-async def test_a_server_that_comes_back_gets_what_waited(database: Database, clock: Clock, now: datetime) -> None:
+async def test_a_server_that_is_away_costs_no_tries(
+    database: Database, clock: Clock, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paces, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(paces, "LONGEST_PAUSE", 0.2)
     ana = await add_person(database, "Ana", ["supervisor"], now=now)
     async with moody_server() as server:
         port = server.port
-    async with running(database, make_config(port), clock, backoff=replace(QUICK, tries=100)):
+    async with running(database, make_config(port), clock):
+        await enqueue(database, now, *(sign_in(ana.id) for _ in range(12)))
+        await asyncio.sleep(1.5)  # more attempts to connect than a mail has tries
+        found = await rows(database)
+        assert {row.attempts for row in found} <= {0, 1}  # 1 while one is being tried
+        assert "smtp_connect" in {row.error for row in found}
+        async with moody_server(port=port) as server:
+            await settled(database, *[State.SENT] * 12)
+    assert {(row.attempts, row.error) for row in await rows(database)} == {(1, None)}
+    assert len(server.kept) == 12
+
+
+async def test_a_server_that_gives_few_connections_gets_no_more(
+    database: Database, clock: Clock, now: datetime
+) -> None:
+    """Such as Postfix with its smtpd_client_connection_count_limit: the rest waits for the connections there are."""
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    async with moody_server() as server:
+        server.most = 2
+        async with running(database, make_config(server.port, connections=6), clock):
+            await enqueue(database, now, *(sign_in(ana.id) for _ in range(40)))
+            await settled(database, *[State.SENT] * 40)
+    assert len(server.kept) == 40
+    assert server.refused <= 4
+    assert {row.attempts for row in await rows(database)} == {1}
+
+
+async def test_greylisting_is_waited_for(database: Database, clock: Clock, now: datetime) -> None:
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    async with moody_server() as server, running(database, make_config(server.port), clock):
+        server.answer("RCPT", "450 4.2.0 Recipient address rejected: Greylisted")
         await enqueue(database, now, sign_in(ana.id))
         async with asyncio.timeout(5):
-            while (await rows(database))[0].error != "smtp_connect":  # noqa: ASYNC110 - it looks at a table
+            while (await rows(database))[0].error is None:  # noqa: ASYNC110 - it looks at a table
                 await asyncio.sleep(0.02)
-        async with moody_server(port=port) as server:
-            await settled(database, State.SENT)
-    assert len(server.kept) == 1
+        [row] = await rows(database)
+        assert timedelta(minutes=5) < row.next_try_at - clock() < timedelta(minutes=6)
+        clock.forward(timedelta(minutes=6))
+        await settled(database, State.SENT)
+
+
+@pytest.mark.parametrize("reached", [True, False])
+async def test_a_bridge_that_was_frozen_takes_nothing_from_the_one_that_took_over(
+    postgresql: PostgreSQL, database_name: str, database: Database, now: datetime, reached: bool
+) -> None:
+    """A real SIGSTOP of a real process. What it sent is sent; what it failed to send is another's business now."""
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    notice = sign_in(ana.id)
+    async with moody_server() as server:
+        server.hold = asyncio.Event()
+        async with bridge_process(postgresql, database_name, server.port) as process:
+            await enqueue(database, datetime.now(UTC), notice)
+            await until(lambda: len(server.kept) == 1, 20)
+            [row] = await rows(database)
+            assert row.claimed_until - datetime.now(UTC) <= delivery.LEASE
+            process.send_signal(signal.SIGSTOP)
+            async with running(database, make_config(server.port), Clock(datetime.now(UTC) + delivery.LEASE)):
+                await until(lambda: len(server.kept) == 2)
+                [taken] = await rows(database)
+                assert taken.attempts == 2
+                process.send_signal(signal.SIGCONT)
+                if reached:
+                    server.hold.set()
+                    await settled(database, State.SENT)
+                else:
+                    break_off(server.connections[0])
+                    await asyncio.sleep(1)
+                    assert [tuple(row) for row in await rows(database)] == [tuple(taken)]
+                    server.hold.set()
+                    await settled(database, State.SENT)
+                await asyncio.sleep(0.5)
+    assert await states(database) == [State.SENT]
+    line = f"Message-ID: <{notice.id}@clinic.example.org>\r\n".encode()
+    assert [kept.original_content.count(line) for kept in server.kept if kept.original_content] == [1, 1]
+
+
+async def test_a_bridge_that_was_frozen_before_it_began_sends_nothing(
+    database: Database, clock: Clock, now: datetime
+) -> None:
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    await enqueue(database, now, sign_in(ana.id))
+    async with moody_server() as server:
+        ours = Delivery(database, make_config(server.port), clock, QUICK)
+        async with database.transaction() as tx:
+            claimed = await notifications.claim(tx, Channel.MAIL, now=now)
+            [(notification, letter)] = await letters.load_all(tx, claimed, now=now)
+        long_ago = time.monotonic() - delivery.LEASE.total_seconds() - 1
+        one = Try(notification, letter, long_ago, long_ago)
+        ours.begin([one])
+        await until(lambda: ours.ended == [one])
+        await ours.finish(1)
+    assert (one.lost, server.kept) == (True, [])
+    assert [(row.state, row.attempts) for row in await rows(database)] == [(State.PENDING, 1)]
 
 
 async def test_what_became_of_mails_is_counted(database: Database, clock: Clock, now: datetime) -> None:
+    names = {
+        **{outcome: ("visavis_mails_total", {"kind": "sign_in", "outcome": outcome}) for outcome in OUTCOMES},
+        **{reason: ("visavis_mail_failures_total", {"reason": reason}) for reason in ("4xx", "5xx", "unsendable")},
+        "processed": ("visavis_mail_processing_seconds_count", {}),
+        "delayed": ("visavis_mail_delay_seconds_count", {}),
+        "seconds late": ("visavis_mail_delay_seconds_sum", {}),
+    }
+
     def counted() -> dict[str, float]:
-        return {
-            outcome: REGISTRY.get_sample_value("visavis_mails_total", {"kind": "sign_in", "outcome": outcome}) or 0.0
-            for outcome in ("sent", "retried", "parked")
-        }
+        return {key: REGISTRY.get_sample_value(*name) or 0.0 for key, name in names.items()}
 
     before = counted()
     ana = await add_person(database, "Ana", ["supervisor"], now=now)
     async with moody_server() as server, running(database, make_config(server.port), clock):
         server.answer("RCPT", "450 later")
-        await enqueue(database, now, sign_in(ana.id))
+        await enqueue(database, now, sign_in(ana.id, send_at=now - timedelta(minutes=10)))
         await settled(database, State.SENT)
         server.answer("RCPT", "550 no")
         await enqueue(database, now, sign_in(ana.id))
         await settled(database, State.SENT, State.PARKED)
-    after = counted()
-    assert {outcome: after[outcome] - before[outcome] for outcome in after} == {"sent": 1, "retried": 1, "parked": 1}
+        await enqueue(database, now, Notice(ana.id, Channel.MAIL, "sign_in"))
+        await settled(database, State.SENT, State.PARKED, State.PARKED)
+    found = {key: value - before[key] for key, value in counted().items()}
+    assert 600 < found.pop("seconds late") < 620
+    assert found == {
+        "sent": 1, "retried": 1, "parked": 2, "4xx": 1, "5xx": 1, "unsendable": 1, "processed": 4, "delayed": 1,
+    }  # fmt: skip
