@@ -8,9 +8,9 @@ import pytest
 import web
 from supervision import errors, outside, texts
 from supervision.errors import Refused
-from supervision.models import PairStatus, Role
+from supervision.models import Attendance, PairStatus, Role
 from supervision.people import LANGUAGES
-from web import pages, problems
+from web import demo, pages, problems
 
 HOME = Path(web.__file__).parent
 # Keys that are put together at run time, by what precedes their varying end.
@@ -22,6 +22,9 @@ VARYING = {
     "web.calendar_error.": list(outside.ERRORS),
     "web.status.": ["400", "401", "403", "404", "405", "409", "412", "413", "422", "429", "500"],
     "web.meaning.": ["400", "401", "404", "405", "413"],
+    "web.demo.answer_": list(demo.ANSWERS),
+    "web.attendance_own_": [str(one) for one in Attendance],
+    "web.attendance_other_": [str(one) for one in Attendance],
     "web.": ["confirm", "decline"],
     "status.": [],
 }
