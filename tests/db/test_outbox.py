@@ -1,14 +1,19 @@
 """The outbox: who is told what in which order, by one process alone, how often, and until when."""
 
 import asyncio
+import contextlib
+import json
 import uuid
+from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
-from sqlalchemy import Row, select
+from sqlalchemy import Row, select, text, update
 
-from supervision import appointments, notifications
+from embedded.postgresql import PostgreSQL
+from supervision import appointments, notifications, queries
 from supervision.appointments import Appointment
 from supervision.db import Database, listen
 from supervision.errors import NotFound
@@ -16,6 +21,7 @@ from supervision.models import Channel, State
 from supervision.models import notifications as table
 from supervision.notifications import HIGH, LEASE, LOW, NORMAL, Backoff, Notice, Notification
 from supervision.pairs import Pair
+from supervision.queries import Due
 from tests.support.sample import acts, add_pair, add_person
 
 SECOND = timedelta(seconds=1)
@@ -316,3 +322,164 @@ async def test_an_enqueued_mail_wakes_its_loop_at_the_commit(database: Database,
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_the_lowest_priority_can_be_limited(database: Database, now: datetime) -> None:
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    kinds = [("a", LOW), ("b", LOW), ("c", NORMAL), ("d", LOW)]
+    await enqueue(database, now, *(Notice(ana.id, Channel.MAIL, kind, priority=priority) for kind, priority in kinds))
+    assert [one.kind for one in await claim(database, now, low=1)] == ["c", "a"]
+    assert await claim(database, now, low=0) == []
+    assert [one.kind for one in await claim(database, now, most=1, low=5)] == ["b"]
+
+
+async def test_a_claim_goes_on_past_what_is_out_of_date(database: Database, now: datetime) -> None:
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    late = [Notice(ana.id, Channel.MAIL, "late", expires_at=now, priority=LOW) for _ in range(7)]
+    await enqueue(database, now, *late, *(Notice(ana.id, Channel.MAIL, kind, priority=LOW) for kind in "abc"))
+    assert [one.kind for one in await claim(database, now, most=3, low=2)] == ["a", "b"]
+    assert {(await row(database, one.id)).state for one in late} == {State.EXPIRED}
+
+
+async def test_a_lease_is_renewed_for_its_holder_alone(database: Database, now: datetime, notice: Notice) -> None:
+    await enqueue(database, now, notice)
+    first = await claim(database, now)
+    async with database.transaction() as tx:
+        await notifications.renew(tx, first, LEASE, now=now + 30 * SECOND)
+    assert await claim(database, now + LEASE) == []
+    second = await claim(database, now + 30 * SECOND + LEASE)
+    async with database.transaction() as tx:
+        await notifications.renew(tx, first, timedelta(days=1), now=now)
+    assert (await row(database, notice.id)).claimed_until == now + 30 * SECOND + 2 * LEASE
+    assert [one.attempts for one in second] == [2]
+
+
+async def test_what_is_given_back_was_never_tried(database: Database, now: datetime, notice: Notice) -> None:
+    await enqueue(database, now, notice)
+    claimed = await claim(database, now)
+    for _ in range(2):  # the second time it is nobody's, and nothing happens
+        async with database.transaction() as tx:
+            await notifications.give_back(tx, claimed, "smtp_connect")
+    kept = await row(database, notice.id)
+    assert (kept.attempts, kept.claimed_until, kept.error, kept.next_try_at) == (0, None, "smtp_connect", now)
+    [again] = await claim(database, now)
+    assert again.attempts == 1
+
+
+async def test_who_lost_a_row_may_only_say_that_it_was_sent(database: Database, now: datetime, notice: Notice) -> None:
+    await enqueue(database, now, notice)
+    [first] = await claim(database, now)
+    later = now + LEASE
+    [second] = await claim(database, later)
+    before = await row(database, notice.id)
+    await fail(database, first, later)
+    async with database.transaction() as tx:
+        await notifications.give_back(tx, [first])
+        await notifications.postpone(tx, first, later + timedelta(days=1))
+    assert await row(database, notice.id) == before
+    async with database.transaction() as tx:
+        await notifications.settle_all_sent(tx, [first.id], now=later)
+    assert await fail(database, second, later, permanent=True) is State.PARKED  # what follows, were it not sent
+    assert (await row(database, notice.id)).state == State.SENT
+
+
+async def test_what_came_back_meanwhile_is_not_called_sent(database: Database, now: datetime, notice: Notice) -> None:
+    await enqueue(database, now, notice)
+    [claimed] = await claim(database, now)
+    async with database.transaction() as tx:
+        await tx.execute(update(table).values(state=State.PARKED, error="bounced_5.1.1"))
+        await notifications.settle_all_sent(tx, [claimed.id], now=now)
+    assert (await row(database, notice.id)).state == State.PARKED
+
+
+async def test_what_is_postponed_holds_nothing_up(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, now)
+    [request] = await claim(database, now)
+    tomorrow = now + timedelta(hours=9)
+    async with database.transaction() as tx:
+        await notifications.postpone(tx, request, tomorrow)
+    await enqueue(database, now, about(appointment, "news"))
+    assert [one.kind for one in await claim(database, now)] == ["news"]
+    kept = await row(database, request.id)
+    assert (kept.attempts, kept.send_at, kept.next_try_at, kept.claimed_until) == (0, tomorrow, tomorrow, None)
+    async with database.transaction() as tx:
+        assert await notifications.next_due(tx, Channel.MAIL, now=now + 2 * LEASE) == now + LEASE  # of the news
+    assert [one.kind for one in await claim(database, tomorrow)] == ["appointment.requested"]
+
+
+async def test_what_is_unwanted_is_settled_without_its_words(database: Database, now: datetime) -> None:
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    notice = Notice(ana.id, Channel.MAIL, "appointment.confirmed", {"by": str(ana.id), "reason": "of theirs"})
+    await enqueue(database, now, notice)
+    await claim(database, now)
+    async with database.transaction() as tx:
+        await notifications.settle_unwanted(tx, notice.id, now=now)
+    kept = await row(database, notice.id)
+    assert (kept.state, kept.settled_at, kept.details) == (State.UNWANTED, now, {"by": str(ana.id)})
+    assert await claim(database, now + timedelta(days=1)) == []
+
+
+async def test_the_queue_is_told_by_state_and_priority(database: Database, now: datetime) -> None:
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    due = [Notice(ana.id, Channel.MAIL, "a", priority=priority) for priority in (HIGH, LOW, LOW)]
+    later = Notice(ana.id, Channel.MAIL, "b", send_at=now + timedelta(hours=1))
+    await enqueue(database, now, *due, later, Notice(ana.id, Channel.MATRIX, "c"))
+    [first] = await claim(database, now, most=1)
+    await fail(database, first, now, permanent=True)
+    async with database.transaction() as tx:
+        mail, matrix = await queries.queues(tx, now=now + 90 * SECOND)
+    assert (mail.channel, mail.states) == ("mail", {"pending": 3, "parked": 1})
+    assert mail.due == {HIGH: Due(), NORMAL: Due(), LOW: Due(2, 90.0)}
+    assert (matrix.states, matrix.due[NORMAL]) == ({"pending": 1}, Due(1, 90.0))
+
+
+FILL = """
+    INSERT INTO notifications (id, person_id, channel, kind, details, priority, state, created_at, send_at, next_try_at,
+        attempts, settled_at)
+    SELECT gen_random_uuid(), :person, 'mail', 'sign_in', '{}', 1 + n % 3, :state, :now, :at, :at, 0, :now
+    FROM generate_series(1, :count) AS n
+"""
+
+
+async def test_what_is_settled_or_for_later_is_not_looked_at(
+    postgresql: PostgreSQL, database_name: str, database: Database, now: datetime
+) -> None:
+    """However much of it there is: the plan reads the index in its order, and neither sorts nor scans the table."""
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    tomorrow = now + timedelta(days=1)
+    async with database.transaction() as tx:
+        for state, at, count in (("sent", now, 20000), ("pending", now, 3000), ("pending", tomorrow, 3000)):
+            values = {"person": ana.id, "state": state, "now": now, "at": at, "count": count}
+            await tx.execute(text(FILL), values)
+    owner = await asyncpg.connect(postgresql.url(database_name, "visavis_owner"))
+    try:
+        await owner.execute("ANALYZE notifications")
+        values = {"channel": "mail", "now": now, "until": now + LEASE, "bot": None, "most": 5, "low": 3}
+        for statement, most_rows in ((notifications.CLAIM, 5), (notifications.NEXT_DUE, 3003)):
+            async with rolled_back(owner):
+                await owner.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+                given = [values[name] for name in statement.names]
+                [[found]] = await owner.fetch(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.sql}", *given)
+            nodes = list(walk(json.loads(found)[0]["Plan"]))
+            read = [node for node in nodes if node.get("Alias", "").startswith("n") and "Index Name" in node]
+            assert {node["Index Name"] for node in read} <= {"ix_notifications_due", "pk_notifications"}
+            assert {node["Node Type"] for node in nodes} & {"Seq Scan", "Sort", "Incremental Sort"} == set()
+            due = [node for node in read if node["Index Name"] == "ix_notifications_due"]
+            assert sum(node["Actual Rows"] * node["Actual Loops"] for node in due) <= most_rows
+    finally:
+        await owner.close()
+
+
+@contextlib.asynccontextmanager
+async def rolled_back(connection: Any) -> AsyncIterator[None]:
+    transaction = connection.transaction()
+    await transaction.start()
+    yield
+    await transaction.rollback()
+
+
+def walk(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for inner in plan.get("Plans", ()):
+        yield from walk(inner)
