@@ -174,7 +174,10 @@ async def save(tx: Transaction, actor: Actor, person_id: uuid.UUID, wishes: Pref
 async def mute(
     tx: Transaction, actor: Actor, person_id: uuid.UUID, channel: Channel, topic: Topic, *, now: datetime
 ) -> None:
-    """No more of this by that channel; nothing where it is so already. Raises NotUnderstood for what cannot be turned off."""
+    """No more of this by that channel; nothing where it is so already.
+
+    Raises NotUnderstood for what cannot be turned off.
+    """
     if (channel, topic) not in CHOICES:
         raise NotUnderstood("refused.always_told")
     await lock_people(tx, [person_id])
