@@ -8,13 +8,16 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from email.message import EmailMessage
 from typing import Any
 
 import asyncpg
 import pytest
+from icalendar import Calendar
 from sqlalchemy import select, text, update
 
 from bridge import inbound
+from embedded.mailserver import MailServer
 from embedded.postgresql import PostgreSQL
 from supervision import appointments, attendances, mailboxes, seals, series
 from supervision.appointments import Appointment
@@ -27,7 +30,7 @@ from supervision.notifications import Notice, enqueue
 from supervision.pairs import Pair
 from supervision.people import Person
 from tests.bridge.answers import AUTHSERV, Said, apple, google, mail, outlook, report, utc, vouched
-from tests.bridge.conftest import SECRET, Clock, make_config, until
+from tests.bridge.conftest import SECRET, Clock, Inbox, make_config, running, until
 from tests.support.sample import acts, add_pair, add_person
 
 DOMAIN = "mail.clinic.example.org"
@@ -593,6 +596,52 @@ async def test_a_bomb_is_put_away_and_blocks_nobody(database: Database, door: Do
     assert slowest < 1.5
     after = await tables(database)
     assert {one for one in before if before[one] != after[one]} <= {"notifications"}
+
+
+async def test_our_own_invitation_is_answered_as_it_says(
+    database: Database, clock: Clock, mail_server: MailServer, inbox: Inbox, pair: Pair, now: datetime
+) -> None:
+    """From the mail that we send to its answer: the UID, SEQUENCE and ORGANIZER are those of the entry itself."""
+    config = with_inbound(make_config(mail_server.port))
+    async with listening(database, config, clock) as door, running(database, config, clock):
+        one = await requested(database, pair, now)
+        [invitation] = await inbox.take(1)
+        entry = entry_of(invitation)
+        organizer = str(entry["ORGANIZER"]).removeprefix("mailto:")
+        said = Said(str(entry["UID"]), pair.supervisor.email, organizer, now, sequence=int(str(entry["SEQUENCE"])))
+        await door.hand(organizer, mail(said, outlook(said)))
+        assert (await again(database, one)).status is Status.CONFIRMED
+        mails = await inbox.take(2)
+        to_bruno = next(each for each in mails if pair.supervisee.email in str(each["To"]))
+        entry = entry_of(to_bruno)
+        organizer = str(entry["ORGANIZER"]).removeprefix("mailto:")
+        assert organizer == address_of(pair.supervisee)
+        said = Said(str(entry["UID"]), pair.supervisee.email, organizer, now, sequence=int(str(entry["SEQUENCE"])))
+        await door.hand(organizer, mail(said, apple(said)))
+    assert await answers(database, one) == {
+        pair.supervisor.id: Attendance.ACCEPTED,
+        pair.supervisee.id: Attendance.ACCEPTED,
+    }
+
+
+async def test_our_own_mail_comes_back_to_where_it_says(
+    database: Database, clock: Clock, mail_server: MailServer, inbox: Inbox, pair: Pair, now: datetime
+) -> None:
+    config = with_inbound(make_config(mail_server.port))
+    async with listening(database, config, clock) as door, running(database, config, clock):
+        await requested(database, pair, now)
+        await until(lambda: len(inbox.files()) == 1)
+        head = inbox.files()[0].read_bytes().partition(b"\r\n")[0].decode()
+        back = head.removeprefix("Return-Path: <").removesuffix(">")
+        assert await door.hand(back, report(back, pair.supervisor.email), "<>") == (250, b"2.0.0 Taken")
+    assert await is_stopped(database, pair.supervisor) == "5.1.1"
+
+
+def entry_of(message: EmailMessage) -> Any:
+    [found] = [each for each in message.walk() if each.get_content_type() == "text/calendar"]
+    payload = found.get_payload(decode=True)
+    assert isinstance(payload, bytes)
+    return Calendar.from_ical(payload).walk("VEVENT")[0]
 
 
 # What comes back.
