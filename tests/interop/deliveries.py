@@ -74,12 +74,20 @@ class Post:
     mailboxes: dict[uuid.UUID, Mailbox] = field(default_factory=lambda: defaultdict(Mailbox))
     look: Callable[[bytes], Message] = read
 
-    async def deliver(self, now: datetime) -> None:
+    async def deliver(self, now: datetime, *, backwards: bool = False) -> None:
+        """`backwards` files all that was due in the reversed order: mails may overtake one another on their way."""
+        sent = await self._send(now)
+        for person_id, written in reversed(sent) if backwards else sent:
+            self.look(written)
+            self.mailboxes[person_id].take(written)
+
+    async def _send(self, now: datetime) -> list[tuple[uuid.UUID, bytes]]:
+        sent: list[tuple[uuid.UUID, bytes]] = []
         while True:
             async with self.database.transaction() as tx:
                 claimed = await notifications.claim(tx, Channel.MAIL, now=now, most=100)
                 if not claimed:
-                    return
+                    return sent
                 for one in claimed:
                     try:
                         letter = await letters.load(tx, one)
@@ -88,6 +96,5 @@ class Post:
                         continue
                     written = calendar_of(mail.write(letter, self.config, now=now).content)
                     if written is not None:
-                        self.look(written)
-                        self.mailboxes[one.person_id].take(written)
+                        sent.append((one.person_id, written))
                     await notifications.settle_sent(tx, one.id, now=now)

@@ -315,7 +315,19 @@ async def test_the_life_of_an_occurrence_whose_series_never_came(lives: Lives) -
 
 # Any order of steps.
 
-WHAT: tuple[str, ...] = ("series", "single", "confirm", "confirm", "move", "move", "home", "accept", "accept", "refuse", "cancel")
+WHAT: tuple[str, ...] = (
+    "series",
+    "single",
+    "confirm",
+    "confirm",
+    "move",
+    "move",
+    "home",
+    "accept",
+    "accept",
+    "refuse",
+    "cancel",
+)
 WHAT += ("decline", "mark", "mails", "mails", "mails", "wait")
 BEGINNINGS = (
     datetime(2026, 10, 19, 12, tzinfo=UTC),  # New York's clocks go back on 1 November, Lisbon's on 25 October
@@ -335,9 +347,9 @@ class Filing(RuleBasedStateMachine):
     post: Post
     now: datetime
 
-    def deliver(self, *, again: bool) -> None:
+    def deliver(self, *, again: bool, backwards: bool = False) -> None:
         """Sometimes the last ones come once more, as a mail is sent at least once."""
-        self.runner.run(self.post.deliver(self.now))
+        self.runner.run(self.post.deliver(self.now, backwards=backwards))
         for mailbox in self.post.mailboxes.values() if again else ():
             for written in mailbox.came[-5:]:
                 for program in mailbox.programs:
@@ -392,7 +404,7 @@ class Changes(Filing):
             self.do(lambda tx: self.book(tx, what, which, actor))
             return
         if what == "mails":
-            self.deliver(again=supervises)
+            self.deliver(again=supervises, backwards=which % 3 == 0)
             return
         if what == "wait":
             self.now += timedelta(hours=(1, 5, 30)[which % 3])
@@ -446,9 +458,9 @@ class Everything(Filing, Bookings):
     def open_post(self, answers: bool) -> None:
         self.post = Post(self.database, configure(answers=answers))
 
-    @rule(again=st.booleans())
-    def mails_arrive(self, again: bool) -> None:
-        self.deliver(again=again)
+    @rule(again=st.booleans(), backwards=st.booleans())
+    def mails_arrive(self, again: bool, backwards: bool) -> None:
+        self.deliver(again=again, backwards=backwards)
 
     def the_tables_say_what_the_model_says(self) -> None:
         """Not here: the outbox is emptied."""
