@@ -35,11 +35,16 @@ check: $(VENV)/dev ## Lint, types and import rules
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports
 
-bench: $(VENV)/dev ## Print the ratios of docs/performance.md
+$(VENV)/bench: benchmarks/requirements.txt $(VENV)/dev
+	@echo "Installing what the benchmarks compare with into $(VENV)."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+bench: $(VENV)/bench ## Print the ratios of docs/performance.md
 	$(BIN)/python -m benchmarks $(ARGS)
 
 faults: $(VENV)/dev ## The long fault and race programmes, with the figures the issues name
-	@$(BIN)/python -m tests.install
+	@VISAVIS_LONG=1 $(BIN)/python -m tests.install
 	VISAVIS_LONG=1 $(BIN)/python -m pytest -m faults $(ARGS)
 
 lock: ## Pin anew what pyproject.toml asks for, with hashes
@@ -47,6 +52,7 @@ lock: ## Pin anew what pyproject.toml asks for, with hashes
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade pyproject.toml -o requirements.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links -c requirements.txt --extra embedded pyproject.toml -o requirements-embedded.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links -c requirements-embedded.txt --extra embedded --extra dev pyproject.toml -o requirements-dev.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links -c requirements-dev.txt benchmarks/requirements.in -o benchmarks/requirements.txt
 
 clean: ## Remove what was installed and the demo's state
 	rm -rf $(VENV) var

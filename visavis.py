@@ -498,7 +498,7 @@ def add_calendar(config_path: Path, supervisor: str, address: str) -> None:
     With - the address is read from the standard input, so that the machine's other users do not see it.
     """
     config = load(config_path)
-    given = click.get_text_stream("stdin").readline() if address == "-" else address
+    given = sys.stdin.readline() if address == "-" else address
 
     async def work(tx: Transaction) -> None:
         added = await outside.add(

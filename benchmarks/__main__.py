@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
-from benchmarks import bookings, growth, round_trip, slots
+from benchmarks import bookings, growth, mails, round_trip, slots
 from benchmarks.demo import DemoFailed, running_demo
 from embedded.processes import EmbeddedFailed
 
@@ -23,6 +23,7 @@ PARTS: dict[str, Callable[[Path, int], AsyncIterator[str]]] = {
     "bookings": bookings.measure,
     "slots": slots.measure,
     "growth": growth.measure,
+    "mails": mails.measure,
 }
 
 
