@@ -31,7 +31,7 @@ MESSAGE_ID = re.compile(rb"^Message-ID:\s*<([^>]+)>", re.MULTILINE | re.IGNORECA
 
 @dataclass(frozen=True)
 class Fault:
-    """At these steps, in turn one on each connection, happens `what`: a word from above, or a reply such as `451 No`.
+    """At these steps, one after the other in turn, happens `what`: a word from above, or a reply such as `451 No`.
 
     A reply 421, and any reply instead of the greeting, ends the connection. SLOW and LOSE happen at all the steps.
     """
@@ -167,6 +167,8 @@ class Conversation:
                 await self.write(f"{reply}\r\n".encode())
                 if step == CONNECT or reply.startswith("421"):
                     raise Cut
+                if step != EHLO:  # who is refused there may say HELO instead
+                    self.turn = next(self.wire.turns, "")
                 return False
 
     async def hold(self, step: str, waiting: Coroutine[Any, Any, None]) -> None:
