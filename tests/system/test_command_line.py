@@ -32,7 +32,7 @@ import migrations
 import visavis
 from embedded.postgresql import PostgreSQL
 from embedded.processes import keep_port
-from supervision import identities, notifications, pairs
+from supervision import identities, mailboxes, notifications, pairs
 from supervision.config import Config, load
 from supervision.db import Database
 from supervision.models import Approval, Channel
@@ -241,6 +241,20 @@ async def test_people_are_added_listed_and_disabled(shell: Shell) -> None:
         assert (await shell.do("person", "disable", bruno)).out == ""
     expected[1][4] = "disabled"
     assert (await shell.do("person", "list")).lines == expected
+
+
+async def test_mail_that_came_back_is_listed_and_resumed(shell: Shell, database: Database) -> None:
+    ana = await add_person(shell, "Ana", "supervisor")
+    notice = Notice(uuid.UUID(ana), Channel.MAIL, "sign_in")
+    at = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+    async with database.transaction() as tx:
+        await notifications.enqueue(tx, [notice], now=at)
+        await mailboxes.stop(tx, notice.id, "5.1.1", now=at)
+    [line] = (await shell.do("person", "list")).lines
+    assert line[5:] == ["mail stopped 2026-11-23T12:00:00Z 5.1.1"]
+    assert (await shell.do("person", "mail", ana)).out == ""
+    assert [line[5:] for line in (await shell.do("person", "list")).lines] == [[]]
+    assert await shell.fail("person", "mail", str(uuid.uuid4())) == "There is no such person."
 
 
 async def test_a_person_that_makes_no_sense_is_refused(shell: Shell) -> None:
