@@ -123,7 +123,11 @@ class Delivery:
         self.backoff = backoff
         self.wake = asyncio.Event()
         self.connections = Connections(config.mail)
-        self.pace = Pace(config.mail.connections)
+        self.pace = Pace(
+            config.mail.connections,
+            first=min(0.5, config.mail.first_retry_seconds),
+            longest=min(60.0, config.mail.longest_retry_seconds),
+        )
         self.sending: dict[asyncio.Task[None], Try] = {}
         self.ended: list[Try] = []  # and not settled yet
         self._more: bool | None = None  # whether more is due than the last turn could claim; None where it was not to
@@ -337,7 +341,7 @@ class Delivery:
             except DATABASE_AWAY as error:
                 log.warning("bridge.database_away", error=type(error).__name__)
             await asyncio.sleep(delay * random.uniform(0.75, 1.25))  # noqa: S311 - it spreads load and guards nothing
-            delay = min(10.0, delay * 2)
+            delay = min(2.0, delay * 2)
 
 
 def report(settled: Sequence[Try], *, now: datetime) -> None:

@@ -3,19 +3,20 @@
 import random
 import time
 
-FIRST_PAUSE = 0.5  # seconds, after the first time that the server could not be reached; doubled each further time
-LONGEST_PAUSE = 60.0
-STEADY_SECONDS = 60.0  # how long to be content with the connections that the server gives
+STEADY_SECONDS = 5.0  # how long to be content with the connections that the server gives
 
 
 class Pace:
     """At most `most` at once; fewer while the server gives fewer connections, none for a while when it gives none.
 
-    After an outage one mail goes ahead, and each that finds the server there doubles the number.
+    The first pause is `first` seconds, each further one twice as long up to `longest`. After an outage one mail goes
+    ahead, and each that finds the server there doubles the number.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, first: float = 0.5, longest: float = 60.0) -> None:
         self.most = most
+        self.first = first
+        self.longest = longest
         self.width = most
         self._failures = 0
         self._paused_until = 0.0  # of time.monotonic()
@@ -39,7 +40,7 @@ class Pace:
         if opened:
             self._grows_at = time.monotonic() + STEADY_SECONDS
             return
-        longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures, 10))
+        longest = min(self.longest, self.first * 2.0 ** min(self._failures, 10))
         self._failures += 1
         jitter = random.uniform(0.75, 1.0)  # noqa: S311 - it spreads load and guards no secret
         self._paused_until = time.monotonic() + longest * jitter

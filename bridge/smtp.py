@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import re
 import ssl
 import time
@@ -246,6 +247,7 @@ def judge(error: aiosmtplib.SMTPResponseException) -> DeliveryFailed:
     return Transient(code, GREYLISTED_SECONDS if greylisted else None)
 
 
+@functools.lru_cache(maxsize=4096)
 def require_usable(address: str) -> None:
     """Raise Permanent for what is no plain address; aiosmtplib would send to what it can make of it."""
     try:

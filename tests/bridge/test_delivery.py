@@ -21,7 +21,7 @@ from icalendar import Calendar
 from prometheus_client import REGISTRY
 from sqlalchemy import Row, select, update
 
-from bridge import delivery, letters, paces
+from bridge import delivery, letters
 from bridge.delivery import Delivery, Try
 from embedded.postgresql import PostgreSQL
 from supervision import appointments, moves, notifications, sign_ins
@@ -587,15 +587,12 @@ async def test_a_database_that_goes_away_is_waited_for(
         await superuser.close()
 
 
-async def test_a_server_that_is_away_costs_no_tries(
-    database: Database, clock: Clock, now: datetime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(paces, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(paces, "LONGEST_PAUSE", 0.2)
+async def test_a_server_that_is_away_costs_no_tries(database: Database, clock: Clock, now: datetime) -> None:
     ana = await add_person(database, "Ana", ["supervisor"], now=now)
     async with moody_server() as server:
         port = server.port
-    async with running(database, make_config(port), clock):
+    config = make_config(port, first_retry_seconds=0.05, longest_retry_seconds=0.2)
+    async with running(database, config, clock):
         await enqueue(database, now, *(sign_in(ana.id) for _ in range(12)))
         await asyncio.sleep(1.5)  # more attempts to connect than a mail has tries
         found = await rows(database)

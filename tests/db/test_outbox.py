@@ -458,7 +458,6 @@ async def test_what_is_settled_or_for_later_is_not_looked_at(
         values = {"channel": "mail", "now": now, "until": now + LEASE, "bot": None, "most": 5, "low": 3}
         for statement, most_rows in ((notifications.CLAIM, 5), (notifications.NEXT_DUE, 3003)):
             async with rolled_back(owner):
-                await owner.execute("SET LOCAL plan_cache_mode = force_generic_plan")
                 given = [values[name] for name in statement.names]
                 [[found]] = await owner.fetch(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.sql}", *given)
             nodes = list(walk(json.loads(found)[0]["Plan"]))
