@@ -40,6 +40,7 @@ from supervision.texts import Reader
 PRODID = "-//Visavis//Visavis//EN"
 GONE = (Status.DECLINED, Status.CANCELLED)
 A_DAY = timedelta(days=1)
+FOLDED = 75  # octets from which on icalendar folds a line (RFC 5545, 3.1)
 REFRESH = timedelta(hours=1)  # how often a feed is worth reading
 ANY_YEAR = 2020
 YEARS = 8  # of a zone's clock changes that are looked at: a rule that holds so long is written as a rule
@@ -209,8 +210,7 @@ def write_feed(items: Sequence[Item], person: Person, base_url: str, domain: str
         calendar.add_component(_feed_entry(item, reader, base_url, domain))
     if not items:  # an object has to have one component at least (RFC 5545, 3.6)
         calendar.add_component(_time_zone(person.time_zone, ANY_YEAR))
-    written: bytes = calendar.to_ical()
-    return written
+    return _to_bytes(calendar)
 
 
 def _feed_entry(item: Item, reader: Reader, base_url: str, domain: str) -> Event:
@@ -320,8 +320,17 @@ def _calendar(method: Method, series: Series | None, entries: Sequence[Event]) -
         calendar.add_component(_time_zone(series.time_zone, series.starts_at.year - 1))
     for entry in entries:
         calendar.add_component(entry)
-    written: bytes = calendar.to_ical()
-    return written
+    return _to_bytes(calendar)
+
+
+def _to_bytes(calendar: Calendar) -> bytes:
+    """`calendar.to_ical()` in two thirds of its time: a line that fits is not taken to pieces to be folded."""
+    lines = (
+        line.encode() if len(line) < FOLDED and line.isascii() else line.to_ical()
+        for line in calendar.content_lines()
+        if line
+    )
+    return b"".join(line + b"\r\n" for line in lines)
 
 
 def _put_times(entry: Event, starts_at: datetime, ends_at: datetime, zone: zoneinfo.ZoneInfo | None) -> None:

@@ -1196,6 +1196,18 @@ def test_what_changes_no_calendar_brings_no_entry(kind: str) -> None:
     assert "calendar.google.com" not in part(message, "text/html")
 
 
+@pytest.mark.parametrize("name", ["Ana", "Ánã" * 20, "x" * 90, "a\\\\,b;" * 12])
+@pytest.mark.parametrize("kind", ["appointment.requested", "series.requested"])
+def test_an_entry_is_folded_as_the_library_folds_it(kind: str, name: str) -> None:
+    """RFC 5545, 3.1; requests have no alarms, whose unit the library would change."""
+    written = samples.letter(kind, "pt-BR", now=NOW)
+    assert isinstance(written.subject, Booking | Group)
+    named = replace(written, subject=replace(written.subject, other=replace(written.subject.other, name=name)))
+    entry = part(read(named), "application/ics").encode()
+    assert entry == Calendar.from_ical(entry).to_ical()
+    assert max(map(len, entry.split(b"\r\n"))) <= 75
+
+
 def test_an_admin_is_told_whose_mail_comes_back() -> None:
     message = read(samples.letter("mailbox.stopped", "en", now=NOW))
     assert message["Subject"] == "Mail to Bruno Tavares is coming back"
