@@ -627,8 +627,8 @@ feeds = Table(
 )
 
 # A supervisor's other calendars, whose busy times are taken out of her slots. The address is a secret and stands here
-# encrypted (seals.py); `host` is the part of it that is shown. `fetched_at` is when it was last had, or said to be as it
-# was; `read_as` the day and zone for which its times were last worked out: another day sees farther.
+# encrypted (seals.py); `host` is the part of it that is shown. `fetched_at` is when it was last had, or said to be as
+# it was; `read_as` the day and zone for which its times were last worked out: another day sees farther.
 outside_calendars = Table(
     "outside_calendars",
     metadata,

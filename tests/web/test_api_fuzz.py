@@ -74,6 +74,7 @@ def bodies(ids: dict[str, str], wanted: dict[str, str]) -> dict[str, Any]:
             "ranges": [{"from": "2026-11-24T13:00:00Z", "to": "2026-11-24T14:00:00Z"}],
             "length": 50,
         },
+        "add_calendar": {"address": "https://calendar.example.org/private/ana.ics"},
         "accept_offer": {"starts_at": "2026-11-24T13:00:00Z"},
         "pass_offer": {"starts_at": "2026-11-24T13:00:00Z"},
     }
