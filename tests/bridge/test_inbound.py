@@ -19,7 +19,7 @@ from sqlalchemy import select, text, update
 from bridge import inbound
 from embedded.mailserver import MailServer
 from embedded.postgresql import PostgreSQL
-from supervision import appointments, attendances, mailboxes, seals, series
+from supervision import appointments, attendances, mailboxes, pairs, seals, series
 from supervision.appointments import Appointment
 from supervision.audit import SYSTEM
 from supervision.config import Config
@@ -417,6 +417,28 @@ async def test_an_older_answer_and_a_replay_change_nothing(
     assert await tables(database) == before
     assert await failures(database) == ["attendance.outdated"] * 3
     assert await answers(database, one) == {pair.supervisee.id: Attendance.ACCEPTED}
+
+
+async def test_the_same_mail_handed_over_at_once_has_one_effect(
+    database: Database, door: Door, pair: Pair, now: datetime
+) -> None:
+    one = await confirmed(database, pair, now)
+    said = says(one, pair.supervisee, now, sequence=1, partstat="TENTATIVE")
+    content = mail(said, google(said))
+    replies = await asyncio.gather(*(door.hand(said.organizer, content) for _ in range(4)))
+    assert replies == [(250, b"2.0.0 Taken")] * 4
+    assert await outcomes(database) == ["noted"]
+    assert await news(database) == [("attendance.tentative", pair.supervisor.id)]
+
+
+async def test_an_archived_pair_is_not_told_of(database: Database, door: Door, pair: Pair, now: datetime) -> None:
+    one = await requested(database, pair, now)
+    async with database.transaction() as tx:
+        await pairs.archive(tx, SYSTEM, pair.id, now=now)
+    before = await tables(database)
+    said = says(one, pair.supervisor, now)
+    await door.hand(said.organizer, mail(said, google(said)))
+    assert (await tables(database), await failures(database)) == (before, ["refused.pair_archived"])
 
 
 async def test_what_a_calendar_says_of_what_is_over_is_not_told(
