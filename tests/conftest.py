@@ -16,6 +16,7 @@ from embedded.servers import Servers
 from embedded.synapse import Synapse, start_synapse
 from supervision.db import Database
 from tests.install import chromium_path
+from tests.support.forks import Nursery
 from tests.support.practice import Practice, open_practice
 
 CHROMIUM_ARGUMENTS = [
@@ -65,6 +66,13 @@ async def servers(
     mail = await start_mail_server(state / "mail")
     yield Servers(state, postgresql, synapse, mail)
     await mail.stop()
+
+
+@pytest.fixture(scope="session")
+async def nursery() -> AsyncIterator[Nursery]:
+    """Starts processes of ours at once."""
+    async with Nursery.open() as nursery:
+        yield nursery
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import secrets
 import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -76,7 +77,7 @@ class Process:
     async def start(self) -> None:
         words, path = ("--config", str(self.config), "run", self.part), self.config.with_name("said.txt")
         if self.nursery is not None:
-            self.running = await self.nursery.start(words, said=path)
+            self.running = await self.nursery.start(words, said=path, environment=self.environment)
             return
         with path.open("ab") as said:
             self.running = await asyncio.create_subprocess_exec(
@@ -104,12 +105,11 @@ class Process:
         return {(name, labels): float(value) for name, labels, value in METRIC.findall(text)}
 
 
-async def do(config: Path, *words: str) -> str:
+async def do(nursery: Nursery, config: Path, *words: str) -> str:
     """Run a command of the command line to its end, and give what it prints."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, str(HERE / "visavis.py"), "--config", str(config), *words,
-        cwd=config.parent, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    out, err = await process.communicate()
-    assert (process.returncode, err.decode()) == (0, "")
-    return out.decode()
+    said = config.with_name(f"{secrets.token_hex(4)}.txt")
+    process = await nursery.start(("--config", str(config), *words), said=said)
+    status = await process.wait()
+    text = said.read_text()
+    assert status == 0, text
+    return text

@@ -13,7 +13,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -70,10 +70,13 @@ class Nursery:
             await parent.wait()
             await hearing
 
-    async def start(self, arguments: Sequence[str], *, said: Path) -> Fork:
-        """Start `visavis` with these arguments; what it says is appended to the file `said`."""
+    async def start(
+        self, arguments: Sequence[str], *, said: Path, environment: Mapping[str, str] | None = None
+    ) -> Fork:
+        """Start `visavis` with these arguments, and these added to the environment; `said` gets all that it says."""
         assert self._parent.stdin is not None
-        self._parent.stdin.write(json.dumps({"arguments": list(arguments), "said": str(said)}).encode() + b"\n")
+        wanted = {"arguments": list(arguments), "said": str(said), "environment": dict(environment or {})}
+        self._parent.stdin.write(json.dumps(wanted).encode() + b"\n")
         return await self._born.get()
 
     async def _hear(self, told: asyncio.StreamReader) -> None:
@@ -128,6 +131,7 @@ def become(wanted: dict[str, Any]) -> None:
     said = os.open(wanted["said"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for number, target in ((0, os.open(os.devnull, os.O_RDONLY)), (1, said), (2, said)):
         os.dup2(target, number)
+    os.environ.update(wanted["environment"])
     sys.argv = ["visavis", *wanted["arguments"]]
     status = 1
     try:

@@ -35,6 +35,7 @@ class Wire:
             yield self
         finally:
             server.close()
+            await asyncio.sleep(0.01)  # who has connected at this moment is carried, and cut with the others
             await self.cut()
 
     async def cut(self) -> None:

@@ -13,7 +13,7 @@ import secrets
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -132,7 +132,12 @@ async def start_booking(url: str, event_id: str, pair: Pair, starts_at: datetime
 
 
 async def test_a_booking_is_there_with_all_its_news_or_not_at_all(
-    postgresql: PostgreSQL, database_name: str, database: Database, database_wire: PostgresWire, tmp_path: Path
+    postgresql: PostgreSQL,
+    database_name: str,
+    database: Database,
+    database_wire: PostgresWire,
+    nursery: Nursery,
+    tmp_path: Path,
 ) -> None:
     """Killed around its COMMIT, and done again as a command is that the homeserver gives once more."""
     pair = await add_pair(database, now=datetime.now(UTC))
@@ -156,7 +161,7 @@ async def test_a_booking_is_there_with_all_its_news_or_not_at_all(
         config = await write_config(
             tmp_path, postgresql.dsn(database_name, "visavis_app"), mail={"port": sink.address[1]}
         )
-        async with Process.run(config):
+        async with Process.run(config, nursery=nursery):
             assert await wait_until_settled(database, SOON) == {State.SENT: done}
         assert sink.message_ids() == dict.fromkeys(await owed(database), 1)
 
@@ -166,13 +171,17 @@ async def reach(gate: AnyGate) -> None:
 
 
 async def test_a_mail_is_sent_at_least_once_and_known_when_sent_twice(
-    postgresql: PostgreSQL, database_name: str, database: Database, database_wire: PostgresWire, tmp_path: Path
+    postgresql: PostgreSQL,
+    database_name: str,
+    database: Database,
+    database_wire: PostgresWire,
+    nursery: Nursery,
+    tmp_path: Path,
 ) -> None:
     """The bridge killed around the server's 250 and around the COMMIT of the settling."""
     async with (
         own_sink() as sink,
         SmtpWire(sink.address).listening() as mail_wire,
-        Nursery.open() as nursery,
     ):
         mail = {"port": mail_wire.port, "connections": 2}
         config = await write_config(tmp_path, through(database_wire, postgresql, database_name), mail=mail)
@@ -223,7 +232,9 @@ async def end_leases(database: Database) -> None:
 
 
 @asynccontextmanager
-async def bot_behind(practice: Practice, gates: Gates, wire: PostgresWire, name: str) -> AsyncIterator[Process]:
+async def bot_behind(
+    practice: Practice, nursery: Nursery, gates: Gates, wire: PostgresWire, name: str
+) -> AsyncIterator[Process]:
     """The practice's bot as a process of its own, its homeserver and its database behind gates."""
     await practice.stop_bot()
     config = await write_config(
@@ -236,13 +247,12 @@ async def bot_behind(practice: Practice, gates: Gates, wire: PostgresWire, name:
             "store": str(practice.config.matrix.store),
         },
     )
-    async with AsyncExitStack() as stack:
-        nursery = await stack.enter_async_context(Nursery.open())
-        yield await stack.enter_async_context(Process.run(config, "bot", nursery=nursery))
+    async with Process.run(config, "bot", nursery=nursery) as bot:
+        yield bot
 
 
 async def test_a_command_takes_effect_once_and_its_news_shows_once(
-    practice: Practice, database_name: str, database_wire: PostgresWire
+    practice: Practice, database_name: str, database_wire: PostgresWire, nursery: Nursery
 ) -> None:
     """The bot killed around the COMMIT of a command and around the sending of what it says to it."""
     pair = await practice.add_pair()
@@ -252,7 +262,7 @@ async def test_a_command_takes_effect_once_and_its_news_shows_once(
         practice.phones(pair) as (ana, bruno),
     ):
         assert isinstance(gates, Gates)
-        async with bot_behind(practice, gates, database_wire, database_name) as bot:
+        async with bot_behind(practice, nursery, gates, database_wire, database_name) as bot:
 
             def command(moment: Moment) -> CommitGate:
                 return database_wire.close_gate(writes("INSERT INTO journal"), moment)

@@ -34,6 +34,7 @@ from supervision.notifications import HIGH, LOW
 from tests.bridge.conftest import until
 from tests.bridge.servers import certificate, free_port
 from tests.support.bridges import Process, do, write_config
+from tests.support.forks import Nursery
 from tests.support.outboxes import book, count_states, enqueue, owed, reminders, wait_until_settled
 from tests.support.sinks import Sink, own_sink, smtp_sink
 from tests.support.smtp_wires import (
@@ -86,6 +87,7 @@ class Post:
 
     database: Database
     config: Path
+    nursery: Nursery
     bridge: Process
     wire: SmtpWire
     sink: Sink
@@ -111,7 +113,9 @@ class Post:
 
 
 @asynccontextmanager
-async def open_post(postgresql: PostgreSQL, template: str, state: Path, **mail: Any) -> AsyncIterator[Post]:
+async def open_post(
+    postgresql: PostgreSQL, template: str, nursery: Nursery, state: Path, **mail: Any
+) -> AsyncIterator[Post]:
     """Start all that belongs to a post, on a database of its own."""
     name = f"post_{secrets.token_hex(6)}"
     superuser = await asyncpg.connect(postgresql.url("postgres", "postgres"))
@@ -132,14 +136,16 @@ async def open_post(postgresql: PostgreSQL, template: str, state: Path, **mail: 
         environment = mail.pop("environment", {})
         values = {"port": wire.port, "connections": CONNECTIONS, **RETRIES, **TIMEOUTS, **mail}
         config = await write_config(state, url, mail=values)
-        bridge = await stack.enter_async_context(Process.run(config, **environment))
-        yield Post(database, config, bridge, wire, sink)
+        bridge = await stack.enter_async_context(Process.run(config, nursery=nursery, **environment))
+        yield Post(database, config, nursery, bridge, wire, sink)
 
 
 @pytest.fixture(scope="module")
-async def post(postgresql: PostgreSQL, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Post]:
+async def post(
+    postgresql: PostgreSQL, template: str, nursery: Nursery, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Post]:
     """One bridge lives through all the faults."""
-    async with open_post(postgresql, template, tmp_path_factory.mktemp("post")) as post:
+    async with open_post(postgresql, template, nursery, tmp_path_factory.mktemp("post")) as post:
         yield post
 
 
@@ -210,9 +216,9 @@ async def test_a_no_for_good_is_parked_and_told(post: Post, steps: Sequence[str]
     metrics = await post.bridge.metrics()
     assert parked(metrics) - before == MAILS
     assert metrics["visavis_notifications", 'channel="mail",state="parked"'] == MAILS
-    listed = [line.split("\t") for line in (await do(post.config, "notifications", "list")).splitlines()]
+    listed = [line.split("\t") for line in (await do(post.nursery, post.config, "notifications", "list")).splitlines()]
     assert {(line[0], line[4]) for line in listed} == {(str(row.id), "smtp_550_5.1.1") for row in rows.values()}
-    await do(post.config, "notifications", "retry")
+    await do(post.nursery, post.config, "notifications", "retry")
     await wait_until_settled(post.database, 60)
     await post.judge(1)
 
@@ -269,12 +275,14 @@ async def test_a_slow_server_is_waited_for(post: Post) -> None:
     await post.judge(1)
 
 
-async def test_a_wrong_certificate_gets_no_mail(postgresql: PostgreSQL, template: str, tmp_path: Path) -> None:
+async def test_a_wrong_certificate_gets_no_mail(
+    postgresql: PostgreSQL, template: str, nursery: Nursery, tmp_path: Path
+) -> None:
     right, authority = certificate(tmp_path, "127.0.0.1")
     (tmp_path / "stranger").mkdir()
     wrong, _ = certificate(tmp_path / "stranger", "127.0.0.1")
     environment = {"SSL_CERT_FILE": str(authority)}
-    async with open_post(postgresql, template, tmp_path, security="tls", environment=environment) as post:
+    async with open_post(postgresql, template, nursery, tmp_path, security="tls", environment=environment) as post:
         post.wire.tls = wrong
         await post.book()
         try:
@@ -292,9 +300,11 @@ async def test_a_wrong_certificate_gets_no_mail(postgresql: PostgreSQL, template
         await post.judge(1)
 
 
-async def test_what_is_urgent_overtakes_a_long_queue(postgresql: PostgreSQL, template: str, tmp_path: Path) -> None:
-    async with open_post(postgresql, template, tmp_path) as post:
-        booked = await book(post.database, CANCELLED + (400 if LONG else 40))
+async def test_what_is_urgent_overtakes_a_long_queue(
+    postgresql: PostgreSQL, template: str, nursery: Nursery, tmp_path: Path
+) -> None:
+    async with open_post(postgresql, template, nursery, tmp_path) as post:
+        booked = await book(post.database, CANCELLED + (400 if LONG else 20))
         await wait_until_settled(post.database, 60)
         cancelled, queued = booked[:CANCELLED], booked[CANCELLED:]
         await enqueue(post.database, reminders(queued, QUEUE, priority=LOW))
