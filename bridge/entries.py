@@ -109,6 +109,7 @@ def _of_series(letter: Letter, group: Group, config: Config) -> tuple[Method, by
         group.other,
         whose,
         stamp=stamp,
+        told=group.told,
         answer=functools.partial(_answer, letter),
         alarms=letter.wishes.alarms,
     )

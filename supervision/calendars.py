@@ -139,6 +139,7 @@ def write_series(
     organizer: Organizer,
     *,
     stamp: datetime,
+    told: Sequence[Appointment],
     answer: Callable[[Appointment], Answer],
     alarms: Sequence[int] = (),
 ) -> bytes:
@@ -147,7 +148,8 @@ def write_series(
     Its master repeats by the rule; EXDATE takes out each start that has no standing occurrence, and an entry of its
     own changes each that stands at another time or for another length, or is requested while others are confirmed
     (RFC 5545, 3.8.5), or may have had such an entry before: some calendars keep it until they hear something newer of
-    just that occurrence. `occurrences` are all that there ever were, at least one of them standing.
+    just that occurrence. `told` are those that this is the news of; `occurrences` are all that there ever were, at
+    least one of them standing.
     """
     standing = [one for one in occurrences if one.status not in GONE]
     pattern = next((one for one in standing if one.status is not Status.REQUESTED), standing[0])
@@ -158,10 +160,11 @@ def write_series(
     empty = [clock for clock in expand(series.rule, series.first_local) if clock not in starts]
     if empty:
         master.add("exdate", [clock.replace(tzinfo=series.zone) for clock in empty])
+    first = _is_first_change(series, occurrences, standing, told)
     changed = [
         event(one, recipient, other, organizer, stamp=stamp, answer=answer(one), series=series, alarms=alarms)
         for one in standing
-        if not _is_as_ruled(series, shown, one) or _was_told_alone(series, occurrences, one)
+        if not _is_as_ruled(series, shown, one) or (one.revision > 0 and not first)
     ]
     return _calendar(Method.REQUEST, series, [master, *changed])
 
@@ -356,13 +359,16 @@ def _is_as_ruled(series: Series, master: Appointment, one: Appointment) -> bool:
     return (one.starts_at, one.ends_at, one.place) == (at, at + length, master.place) and asked[0] is asked[1]
 
 
-def _was_told_alone(series: Series, occurrences: Sequence[Appointment], one: Appointment) -> bool:
-    """Whether an earlier message may have had an entry for this occurrence that says something else than is so now.
+def _is_first_change(
+    series: Series, occurrences: Sequence[Appointment], standing: Sequence[Appointment], told: Sequence[Appointment]
+) -> bool:
+    """Whether all that stands changes for the first time now, and together, as when a request is confirmed.
 
-    The first change of all at once, such as their confirmation, is told without: before it there was none.
+    Then no occurrence has had an entry of its own that says something else. One can have had it where only some change:
+    the mail of the request may have been sent when another was confirmed already, and told them apart.
     """
-    first = series.revision <= 1 and all(each.revision <= 1 for each in occurrences)
-    return one.revision > 0 and not first
+    unchanged = series.revision <= 1 and all(one.revision <= 1 for one in occurrences)
+    return unchanged and {one.id for one in standing} <= {one.id for one in told}
 
 
 def _rule(series: Series) -> vRecur:

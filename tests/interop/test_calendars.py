@@ -128,7 +128,7 @@ def test_a_series_and_its_parts(second: SecondReader, language: str, zone: str, 
     requested = replace(requested, status=Status.REQUESTED)
     now = [cancelled, moved, requested, *rest]
     written = calendars.write_series(
-        of, now, person, OTHER, OURS, stamp=STAMP, answer=lambda _: Answer.ACCEPTED, alarms=(60,)
+        of, now, person, OTHER, OURS, stamp=STAMP, told=now, answer=lambda _: Answer.ACCEPTED, alarms=(60,)
     )
     message = both(written, second)
     assert (message.method, message.zones) == ("REQUEST", (zone,))
@@ -291,6 +291,26 @@ async def test_the_life_of_a_series(lives: Lives) -> None:
     await lives.check()
     for person in lives.pair.people:
         assert lives.post.mailboxes[person.id].shown(lives.second) == [[]] * 4
+
+
+async def test_a_request_that_is_mailed_when_a_part_of_it_is_confirmed(lives: Lives) -> None:
+    """That mail tells those apart that are still to be confirmed; it must not stay so."""
+    ana, bruno = acts(lives.pair.supervisor), acts(lives.pair.supervisee)
+    made = await lives.do(series.book, bruno, lives.pair, TEN, "FREQ=WEEKLY;COUNT=3", skip=False)
+    await lives.do(appointments.confirm, ana, made.booked[1].id)
+    await lives.check()
+    await lives.do(groups.confirm, ana, made.booked[0].id, Scope.ALL)
+    await lives.check()
+
+
+async def test_a_series_confirmed_at_once_is_one_plain_entry(lives: Lives) -> None:
+    ana, bruno = acts(lives.pair.supervisor), acts(lives.pair.supervisee)
+    made = await lives.do(series.book, bruno, lives.pair, TEN, "FREQ=WEEKLY;COUNT=3", skip=False)
+    await lives.check()
+    await lives.do(groups.confirm, ana, made.booked[0].id, Scope.ALL)
+    await lives.check()
+    for person in lives.pair.people:
+        assert len(read(lives.post.mailboxes[person.id].came[-1]).entries) == 1
 
 
 async def test_the_life_of_an_occurrence_whose_series_never_came(lives: Lives) -> None:

@@ -302,7 +302,9 @@ def occurrences_of(series: Series, status: Status = Status.CONFIRMED) -> list[Ap
 
 
 def written(series: Series, occurrences: list[Appointment], answer: Answer = Answer.ACCEPTED) -> bytes:
-    return write_series(series, occurrences, ANA, BRUNO, OURS, stamp=STAMP, answer=lambda _: answer, alarms=(60,))
+    return write_series(
+        series, occurrences, ANA, BRUNO, OURS, stamp=STAMP, told=occurrences, answer=lambda _: answer, alarms=(60,)
+    )
 
 
 def unfolded(written: bytes) -> list[str]:
