@@ -51,8 +51,8 @@ async def smtp_sink(port: int) -> AsyncIterator[Sink]:
 
     def message_ids() -> Counter[str]:
         for path in folder.iterdir():
-            if path.name not in seen:
-                seen[path.name] = message_id(path.read_bytes())
+            if path.name not in seen and (found := MESSAGE_ID.search(path.read_bytes())):  # it may just be written
+                seen[path.name] = found[1].decode()
         return Counter(seen.values())
 
     try:

@@ -104,18 +104,29 @@ class Conversation:
             raise Cut
         async with connected(self.wire.target) as (answers, server):
             await self.say(await read_reply(answers), CONNECT)
-            while line := await self.client.inbox.readline():
-                step = VERBS.get(line[:4].upper(), "")
-                if not await self.disturb(step):
-                    continue
-                server.write(line)
-                reply = await read_reply(answers)
-                await self.say(reply, step)
-                if step == DATA and reply.startswith(b"354"):
-                    await self.pass_content(answers, server)
+            withheld = await self.pass_mails(answers, server)
+        while withheld:  # that server waits for a content for ever; this client goes on with another
+            async with connected(self.wire.target) as (answers, server):
+                await read_reply(answers)
+                server.write(b"EHLO wire.example.org\r\n")
+                await read_reply(answers)
+                withheld = await self.pass_mails(answers, server)
 
-    async def pass_content(self, answers: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
-        """The mail up to its final dot, and the server's word on it."""
+    async def pass_mails(self, answers: asyncio.StreamReader, server: asyncio.StreamWriter) -> bool:
+        """Pass what is said until the client hangs up, or until a content was kept from the server: then True."""
+        while line := await self.client.inbox.readline():
+            step = VERBS.get(line[:4].upper(), "")
+            if not await self.disturb(step):
+                continue
+            server.write(line)
+            reply = await read_reply(answers)
+            await self.say(reply, step)
+            if step == DATA and reply.startswith(b"354") and not await self.pass_content(answers, server):
+                return True
+        return False
+
+    async def pass_content(self, answers: asyncio.StreamReader, server: asyncio.StreamWriter) -> bool:
+        """The mail up to its final dot, and the server's word on it; False if the server does not get it."""
         content = await self.client.inbox.readuntil(b"\r\n.\r\n")
         found = MESSAGE_ID.search(content)
         message_id = found[1].decode() if found else ""
@@ -123,7 +134,7 @@ class Conversation:
         if gate is not None and gate.moment is Moment.BEFORE:
             await stop_at(gate)
         if not await self.disturb(DOT):
-            return
+            return False
         server.write(content)
         reply = await read_reply(answers)
         if reply.startswith(b"250"):
@@ -138,6 +149,7 @@ class Conversation:
         await self.say(reply, DOT)
         if gate is not None:
             await stop_at(gate)
+        return True
 
     def _gate_of(self, message_id: str) -> Gate | None:
         gate, self.wire.gate = self.wire.gate, None
