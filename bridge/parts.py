@@ -19,6 +19,9 @@ MOST_DELIMITERS = 1000  # lines that could begin a part
 MOST_PARTS = 500
 LARGEST_TEXT = 256 * 1024  # bytes of a part that is read
 
+# A header's first line, or one that goes on with it (RFC 5322, 2.2). Programs differ in what they take any other for,
+# a lone CR among them: what our mail server took for the author's address would not be what we read.
+HEADER_LINE = re.compile(rb"([!-9;-~]+:|[ \t])[^\r\x00]*\r?")
 NESTING = re.compile(rb"boundary\s*\*?|message/", re.IGNORECASE)
 # The codecs of mail (RFC 2978); Python knows others, some of which take their time.
 CHARSET = re.compile(
@@ -36,9 +39,12 @@ class Unreadable(Exception):
 
 def open_mail(content: bytes) -> Message:
     """A mail as its headers and parts. Raises Unreadable; takes some milliseconds."""
-    head = re.search(rb"\r?\n\r?\n", content)
-    if (head.start() if head else len(content)) > MOST_HEADERS:
+    end = re.search(rb"\r?\n\r?\n", content)
+    head = content[: end.start()] if end else content
+    if len(head) > MOST_HEADERS:
         raise Unreadable("too_many_headers")
+    if not all(HEADER_LINE.fullmatch(line) for line in head.removesuffix(b"\n").split(b"\n")):
+        raise Unreadable("broken_headers")
     depth, lines = sum(1 for _ in NESTING.finditer(content)), content.count(b"\n") + content.count(b"\r")
     if depth > MOST_DEPTH or lines > MOST_LINES or depth * lines > MOST_STEPS:
         raise Unreadable("too_deep")

@@ -86,8 +86,8 @@ def _author(message: Message) -> str:
 
 def _findings(message: Message, authserv_id: str) -> list[Finding]:
     for value in headers(message, "Authentication-Results"):
-        if len(value) > LONGEST:
-            continue
+        if len(value) > LONGEST:  # it may be ours: then what stands below is not
+            raise Unproven("no_results")
         sections = list(_sections(value))
         if sections and sections[0] and _unquoted(sections[0][0]).lower() == authserv_id.lower():
             return [one for one in map(_finding, sections[1:]) if one is not None]
@@ -95,7 +95,9 @@ def _findings(message: Message, authserv_id: str) -> list[Finding]:
 
 
 def _sections(value: str) -> Iterator[list[str]]:
-    """The tokens between semicolons, without comments (RFC 8601, 2.2)."""
+    """The tokens between semicolons, without comments (RFC 8601, 2.2). Raises Unproven for a comment without an end:
+    it hides what stands behind it.
+    """
     section: list[str] = []
     at = 0
     while at < len(value):
@@ -126,7 +128,7 @@ def _after_comment(value: str, at: int) -> int:
             if depth == 0:
                 return at + 1
         at += 1
-    return at
+    raise Unproven("no_results")
 
 
 def _finding(tokens: list[str]) -> Finding | None:

@@ -364,6 +364,23 @@ async def test_what_is_not_proven_has_no_effect_and_is_audited(
     assert (await again(database, one)).status is Status.CONFIRMED
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param("Subject: x\rFrom: ana@example.org\r\rx\r\nFrom: eve@example.org\r\n", id="a lone CR"),
+        pytest.param("From : eve@example.org\r\nFrom: ana@example.org\r\n", id="a space before the colon"),
+        pytest.param("From: ana@example.org\r\nnothing\r\nFrom: eve@example.org\r\n", id="no header"),
+        pytest.param("From: ana@example.org\r\n\0From: eve@example.org\r\n", id="a NUL"),
+        pytest.param("From: ana@example.org\r\n: x\r\nFrom: eve@example.org\r\n", id="no name"),
+    ],
+)
+def test_headers_that_programs_read_differently_prove_nothing(head: str) -> None:
+    """Eve's server vouches for whom it takes for the author, herself, and Ana has the same."""
+    content = vouched("eve@example.org") + head + "Subject: y\r\n\r\nx\r\n"
+    to = inbound.Recipient(reply_of=uuid.uuid4())
+    assert inbound.read(content.encode(), to, AUTHSERV) == inbound.Nothing("broken_headers", suspicious=True)
+
+
 async def test_the_topmost_result_of_ours_counts(database: Database, door: Door, pair: Pair, now: datetime) -> None:
     one = await requested(database, pair, now)
     said = says(one, pair.supervisor, now)

@@ -61,6 +61,8 @@ def test_who_is_vouched_for_is_believed(results: str) -> None:
         ),
         ("mx.example.com; dmarc=none || mx.example.com; dmarc=pass header.from=mail.example.org", "not_aligned"),
         (f"mx.example.com; {'x' * 20_000}; dmarc=pass header.from=mail.example.org", "no_results"),
+        (f"mx.example.com; {'x' * 20_000} || mx.example.com; dmarc=pass header.from=mail.example.org", "no_results"),
+        ("mx.example.com; dkim=pass header.d=example.org; spf=none smtp.mailfrom=a(b; dmarc=fail", "no_results"),
     ],
 )
 def test_who_is_not_is_not(results: str, reason: str) -> None:
