@@ -208,7 +208,9 @@ def _is_fresh(response: Response, entry: Entry, one: Appointment, known: _Known 
     needed = entry.series.revision if entry.whole and entry.series is not None else entry.sequence(one)
     if response.sequence < needed:
         return False
-    return known is None or response.stamp > known.stamp or response.sequence > known.sequence
+    if known is None or response.stamp > known.stamp:
+        return True
+    return min(response.sequence, entry.sequence(one)) > known.sequence  # one that we never gave counts for none
 
 
 def _require_open(entry: Entry, *, now: datetime) -> None:
@@ -230,9 +232,16 @@ async def _attend(
     *,
     now: datetime,
 ) -> Outcome:
-    asked = [one for one in entry.members if one.status is Status.REQUESTED and one.supervisor_id == actor.person_id]
+    # What was moved out of its series' rule has a SEQUENCE of its own: an answer to the whole need not know of it.
+    asked = [
+        one
+        for one in entry.members
+        if one.status is Status.REQUESTED
+        and one.supervisor_id == actor.person_id
+        and response.sequence >= entry.sequence(one)
+    ]
     if answer is Attendance.ACCEPTED and asked:
-        after = await _confirm(tx, actor, entry, asked[0], now=now)
+        after = await _confirm(tx, actor, entry, asked, now=now)
         await _write(tx, actor, after, response, answer, now=now)
         return Outcome.CONFIRMED
     told = [one for one in entry.members if one.status in OPEN and one.starts_at > now]
@@ -250,11 +259,14 @@ def _stands(known: _Known | None, answer: Attendance, sequence: int) -> bool:
     return known is not None and known.answer is answer and known.sequence >= sequence
 
 
-async def _confirm(tx: Transaction, actor: Actor, entry: Entry, asked: Appointment, *, now: datetime) -> Entry:
+async def _confirm(
+    tx: Transaction, actor: Actor, entry: Entry, asked: Sequence[Appointment], *, now: datetime
+) -> Entry:
     """The supervisor agrees to what is requested of the entry."""
     if not entry.whole:
-        return Entry(entry.pair, (await appointments.confirm(tx, actor, asked.id, now=now),), entry.series)
-    after = await groups.confirm(tx, actor, asked.id, Scope.ALL, now=now)
+        return Entry(entry.pair, (await appointments.confirm(tx, actor, asked[0].id, now=now),), entry.series)
+    seen = {one.id: one.revision for one in asked}
+    after = await groups.confirm(tx, actor, asked[0].id, Scope.ALL, now=now, seen=seen)
     own = None if entry.series is None else await series.of(tx, actor, entry.series.id)
     return Entry(entry.pair, tuple(after), own, whole=True)
 
@@ -288,7 +300,7 @@ async def _write(
             "appointment_id": one.id,
             "person_id": actor.person_id,
             "answer": answer,
-            "sequence": max(response.sequence, entry.sequence(one)),
+            "sequence": entry.sequence(one),
             "stamp": response.stamp,
             "answered_at": now,
         }

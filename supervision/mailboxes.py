@@ -49,10 +49,12 @@ async def stop(tx: Transaction, notification_id: uuid.UUID, code: str, *, now: d
 
     The admins are told by mail, the person and the others of their pairs in their rooms; once, until it is resumed.
     """
-    person_id = await bounce(tx, notification_id, code, now=now)
+    known = select(table.c.person_id).where(table.c.id == notification_id, table.c.channel == Channel.MAIL)
+    person_id = await tx.scalar(known)
     if person_id is None:
         return
-    await lock_people(tx, [person_id])
+    await lock_people(tx, [person_id])  # before the mail, as `resume` does
+    await bounce(tx, notification_id, code, now=now)
     changed = await tx.execute(
         update(people_table)
         .where(people_table.c.id == person_id, people_table.c.mail_stopped_at.is_(None))
@@ -67,17 +69,13 @@ async def stop(tx: Transaction, notification_id: uuid.UUID, code: str, *, now: d
         )
 
 
-async def bounce(tx: Transaction, notification_id: uuid.UUID, code: str, *, now: datetime) -> uuid.UUID | None:
-    """Park a mail that came back, for whoever looks after it. Returns whose it was; None for a mail unknown."""
-    row = (
-        await tx.execute(
-            update(table)
-            .where(table.c.id == notification_id, table.c.channel == Channel.MAIL)
-            .values(state=State.PARKED, error=f"bounced_{code}", settled_at=now, claimed_until=None)
-            .returning(table.c.person_id)
-        )
-    ).one_or_none()
-    return None if row is None else row.person_id
+async def bounce(tx: Transaction, notification_id: uuid.UUID, code: str, *, now: datetime) -> None:
+    """Park a mail that came back, for whoever looks after it. Nothing for a mail unknown."""
+    await tx.execute(
+        update(table)
+        .where(table.c.id == notification_id, table.c.channel == Channel.MAIL)
+        .values(state=State.PARKED, error=f"bounced_{code}", settled_at=now, claimed_until=None)
+    )
 
 
 async def addressee(tx: Transaction, notification_id: uuid.UUID) -> str | None:

@@ -19,7 +19,7 @@ from sqlalchemy import select, text, update
 from bridge import inbound
 from embedded.mailserver import MailServer
 from embedded.postgresql import PostgreSQL
-from supervision import appointments, attendances, mailboxes, pairs, seals, series
+from supervision import appointments, attendances, mailboxes, moves, pairs, seals, series
 from supervision.appointments import Appointment
 from supervision.audit import SYSTEM
 from supervision.config import Config
@@ -434,6 +434,40 @@ async def test_an_older_answer_and_a_replay_change_nothing(
     assert await tables(database) == before
     assert await failures(database) == ["attendance.outdated"] * 3
     assert await answers(database, one) == {pair.supervisee.id: Attendance.ACCEPTED}
+
+
+async def test_a_sequence_that_was_never_given_answers_nothing_to_come(
+    database: Database, door: Door, pair: Pair, now: datetime
+) -> None:
+    one = await confirmed(database, pair, now)
+    said = says(one, pair.supervisee, now, sequence=999)
+    await door.hand(said.organizer, mail(said, google(said)))
+    assert await answers(database, one) == {pair.supervisee.id: Attendance.ACCEPTED}
+    await door.hand(said.organizer, mail(said, google(said), more="X-Replayed: yes\r\n"))
+    assert sorted(await outcomes(database)) == ["noted", "outdated"]
+    async with database.transaction() as tx:
+        moved_to = one.starts_at + timedelta(hours=1)
+        await moves.reschedule(tx, acts(pair.supervisor), one.id, moved_to, now=now)
+        await moves.accept(tx, acts(pair.supervisee), one.id, now=now)
+    assert await answers(database, one) == {}
+
+
+async def test_an_answer_to_a_series_confirms_none_that_was_moved_out_of_it(
+    database: Database, door: Door, pair: Pair, now: datetime
+) -> None:
+    """She answers her entry as it was before Bruno moved his second request."""
+    found = await book_series(database, pair, now)
+    async with database.transaction() as tx:
+        moved_to = found[1].starts_at + timedelta(hours=1)
+        await moves.reschedule(tx, acts(pair.supervisee), found[1].id, moved_to, now=now)
+    said = of_series(found, pair.supervisor, now)
+    await door.hand(said.organizer, mail(said, google(said)))
+    expected = [Status.CONFIRMED, Status.REQUESTED, Status.CONFIRMED]
+    assert [(await again(database, one)).status for one in found] == expected
+    second = f"RECURRENCE-ID:{utc(found[1].starts_at)}"
+    said = of_series(found, pair.supervisor, now + timedelta(minutes=1), sequence=9, occurrence=second)
+    await door.hand(said.organizer, mail(said, google(said)))
+    assert (await again(database, found[1])).status is Status.CONFIRMED
 
 
 async def test_the_same_mail_handed_over_at_once_has_one_effect(

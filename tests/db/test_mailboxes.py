@@ -1,5 +1,6 @@
 """Addresses that mails come back from, and how mail to them goes on."""
 
+import asyncio
 import uuid
 from datetime import datetime, timedelta
 
@@ -8,7 +9,7 @@ from sqlalchemy import select, update
 
 from supervision import mailboxes, sign_ins
 from supervision.audit import SYSTEM, Actor
-from supervision.db import Database
+from supervision.db import Database, lock_people
 from supervision.errors import NotFound
 from supervision.mailboxes import Stopped
 from supervision.models import Channel, State, audit_entries, inbound_mails
@@ -48,6 +49,27 @@ async def test_what_was_kept_back_or_came_back_goes_out_again(database: Database
         with pytest.raises(NotFound):
             await mailboxes.resume(tx, SYSTEM, uuid.uuid4(), now=now)
     assert await states(database, before, bounced, kept, hers) == ["parked", "pending", "pending", "parked"]
+
+
+async def test_a_mail_that_comes_back_while_mail_is_resumed_waits_for_nobody_who_waits_for_it(
+    database: Database, now: datetime
+) -> None:
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    mail = await park(database, ana, "smtp_timeout", now)
+    async with database.transaction() as tx:
+        await mailboxes.stop(tx, mail, "5.1.1", now=now)
+    async with database.transaction() as resuming:
+        await lock_people(resuming, [ana.id])
+        stopping = asyncio.create_task(_stop(database, mail, now))
+        await asyncio.sleep(0.3)
+        await mailboxes.resume(resuming, SYSTEM, ana.id, now=now)
+    await stopping
+    assert await states(database, mail) == ["parked"]
+
+
+async def _stop(database: Database, mail: uuid.UUID, now: datetime) -> None:
+    async with database.transaction() as tx:
+        await mailboxes.stop(tx, mail, "5.1.1", now=now)
 
 
 async def test_signing_in_by_mail_proves_the_address(database: Database, now: datetime) -> None:
