@@ -17,7 +17,20 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ARRAY, ColumnElement, Row, Text, bindparam, literal, literal_column, select, text, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Row,
+    Text,
+    and_,
+    bindparam,
+    literal,
+    literal_column,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 
 from supervision import audit
@@ -171,7 +184,10 @@ SUPERSEDE_OLDER = Ready(
         notifications.c.appointment_id == bindparam("appointment"),
         notifications.c.revision < bindparam("before"),
         notifications.c.state == literal_column("'pending'"),
-        notifications.c.attempts == literal_column("0"),
+        or_(
+            notifications.c.attempts == literal_column("0"),
+            and_(notifications.c.channel == literal_column("'mail'"), notifications.c.claimed_until.is_(None)),
+        ),
     )
     .values(
         state=literal_column("'superseded'"),
@@ -182,7 +198,11 @@ SUPERSEDE_OLDER = Ready(
 
 
 async def supersede_older(tx: Transaction, appointment_id: uuid.UUID, revision: int, *, now: datetime) -> None:
-    """Settle what nobody has tried to send yet of an appointment's earlier revisions, reminders among it."""
+    """Settle what speaks of an appointment's earlier revisions, reminders among it, and is not being sent now.
+
+    A mail whose next try is hours away would hold up the news that follows it. A notice that was tried in a room may
+    be there unnoted (`is_unsure`), and is tried again within seconds: that is left to the next claim.
+    """
     await SUPERSEDE_OLDER.fetch(tx, {"appointment": appointment_id, "before": revision, "now": now})
 
 
@@ -269,7 +289,7 @@ OWN = """
     FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[])) AS own(id, attempts)
     WHERE n.id = own.id AND n.attempts = own.attempts AND n.state = 'pending'
 """
-RENEW = Ready(text(f"UPDATE notifications AS n SET claimed_until = :until {OWN}"))  # noqa: S608
+RENEW = Ready(text(f"UPDATE notifications AS n SET claimed_until = :until {OWN} RETURNING n.id"))  # noqa: S608
 GIVE_BACK = Ready(
     text(
         "UPDATE notifications AS n SET claimed_until = NULL, attempts = n.attempts - 1,"  # noqa: S608
@@ -278,9 +298,9 @@ GIVE_BACK = Ready(
 )
 
 
-async def renew(tx: Transaction, claimed: Sequence[Notification], lease: timedelta, *, now: datetime) -> None:
-    """Keep these rows leased for that much longer, where they are still the caller's."""
-    await RENEW.fetch(tx, _tries(claimed) | {"until": now + lease})
+async def renew(tx: Transaction, claimed: Sequence[Notification], lease: timedelta, *, now: datetime) -> set[uuid.UUID]:
+    """Keep these rows leased for that much longer, where they are still the caller's. Returns the IDs of those."""
+    return {row["id"] for row in await RENEW.fetch(tx, _tries(claimed) | {"until": now + lease})}
 
 
 async def give_back(tx: Transaction, claimed: Sequence[Notification], error: str | None = None) -> None:

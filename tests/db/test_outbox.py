@@ -187,20 +187,34 @@ async def test_a_cancellation_supersedes_an_invitation_that_was_never_tried(data
     ]
 
 
-async def test_an_invitation_that_was_tried_gives_way_at_its_next_try(database: Database, now: datetime) -> None:
+async def test_an_invitation_that_failed_gives_way_at_once(database: Database, now: datetime) -> None:
+    """A cancellation does not wait for the next try of what it makes worthless, which may be hours away."""
     pair = await add_pair(database, now=now)
     appointment = await book(database, pair, now)
     (request,) = await claim(database, now)
-    await fail(database, request, now)
+    await fail(database, request, now, retry_after=8 * 3600)
     async with database.transaction() as tx:
         await appointments.decline(tx, acts(pair.supervisor), appointment.id, now=now)
-    assert (await row(database, request.id)).state == State.PENDING
-    soon = now + timedelta(minutes=1)
-    claimed = await claim(database, soon)  # past what is out of date, and on to what that held up
-    assert {(each.kind, each.person_id) for each in claimed} == {
+    assert (await row(database, request.id)).state == State.SUPERSEDED
+    assert {(each.kind, each.person_id) for each in await claim(database, now)} == {
         ("appointment.declined", pair.supervisor.id),
         ("appointment.declined", pair.supervisee.id),
     }
+
+
+async def test_an_invitation_that_is_being_sent_goes_before_the_cancellation(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, now)
+    (request,) = await claim(database, now)
+    async with database.transaction() as tx:
+        await appointments.decline(tx, acts(pair.supervisor), appointment.id, now=now)
+    assert (await row(database, request.id)).state == State.PENDING
+    [first] = await claim(database, now)
+    assert (first.kind, first.person_id) == ("appointment.declined", pair.supervisee.id)
+    await fail(database, request, now)
+    soon = now + 45 * SECOND  # the lease of the first is a minute
+    [second] = await claim(database, soon)  # past what is out of date, and on to what that held up
+    assert (second.kind, second.person_id) == ("appointment.declined", pair.supervisor.id)
     assert (await row(database, request.id)).state == State.SUPERSEDED
 
 
@@ -345,11 +359,11 @@ async def test_a_lease_is_renewed_for_its_holder_alone(database: Database, now: 
     await enqueue(database, now, notice)
     first = await claim(database, now)
     async with database.transaction() as tx:
-        await notifications.renew(tx, first, LEASE, now=now + 30 * SECOND)
+        assert await notifications.renew(tx, first, LEASE, now=now + 30 * SECOND) == {notice.id}
     assert await claim(database, now + LEASE) == []
     second = await claim(database, now + 30 * SECOND + LEASE)
     async with database.transaction() as tx:
-        await notifications.renew(tx, first, timedelta(days=1), now=now)
+        assert await notifications.renew(tx, first, timedelta(days=1), now=now) == set()
     assert (await row(database, notice.id)).claimed_until == now + 30 * SECOND + 2 * LEASE
     assert [one.attempts for one in second] == [2]
 
