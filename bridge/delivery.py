@@ -13,6 +13,7 @@ import contextlib
 import random
 import re
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -150,6 +151,7 @@ class Delivery:
             # What is claimed at this moment would wait out its lease, so it is sent with the rest of what is.
             await asyncio.wait([working], timeout=CLAIMING)
             working.cancel()
+            await asyncio.wait([working], timeout=CLAIMING)  # it leaves what it could not settle to `finish`
             if working.done() and not working.cancelled() and working.exception() is None:
                 self.begin(working.result())
             raise
@@ -169,12 +171,13 @@ class Delivery:
             await asyncio.sleep(RENEWAL)
             held, now = list(self.sending.values()), time.monotonic()
             if held:
-                await self._patiently(partial(self._renew, [one.notification for one in held]))
+                renewed = await self._patiently(partial(self._renew, [one.notification for one in held]))
                 for one in held:
-                    one.leased_at = now
+                    if one.notification.id in renewed:
+                        one.leased_at = now
 
-    async def _renew(self, held: Sequence[Notification], tx: Transaction) -> None:
-        await notifications.renew(tx, held, self.lease, now=self.clock())
+    async def _renew(self, held: Sequence[Notification], tx: Transaction) -> set[uuid.UUID]:
+        return await notifications.renew(tx, held, self.lease, now=self.clock())
 
     async def finish(self, grace: float) -> None:
         """Let what is being sent end, and break off what does not: its lease ends too, and it is sent again."""
@@ -248,7 +251,8 @@ class Delivery:
         busy = sum(one.notification.priority == LOW for one in self.sending.values())
         low = max(0, self.pace.width - 1 - busy) if self.pace.width > 1 else free
         claimed = await notifications.claim(tx, Channel.MAIL, now=now, most=free, low=low, lease=self.lease)
-        self._more = True if len(claimed) == free else None if low < free else False
+        limited = low < free and sum(notification.priority == LOW for notification in claimed) >= low
+        self._more = True if len(claimed) == free else None if limited else False
         tries = []
         for notification, letter in await letters.load_all(tx, claimed, now=now) if claimed else ():
             match letter:

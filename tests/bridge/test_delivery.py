@@ -687,6 +687,75 @@ async def test_a_bridge_that_was_frozen_before_it_began_sends_nothing(
     assert [(row.state, row.attempts) for row in await rows(database)] == [(State.PENDING, 1)]
 
 
+async def test_a_lease_that_is_another_s_by_now_is_not_taken_for_renewed(
+    database: Database, clock: Clock, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thawed, a bridge may renew before it comes to send what it had claimed."""
+    monkeypatch.setattr(delivery, "RENEWAL", 0.02)
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    await enqueue(database, now, sign_in(ana.id), sign_in(ana.id))
+    async with database.transaction() as tx:
+        claimed = await notifications.claim(tx, Channel.MAIL, now=clock())
+        loaded = await letters.load_all(tx, claimed, now=now)
+        await tx.execute(update(table).where(table.c.id == claimed[0].id).values(attempts=2))
+    long_ago = time.monotonic() - delivery.LEASE.total_seconds() - 1
+    lost, kept = (Try(notification, letter, long_ago, long_ago) for notification, letter in loaded)
+    async with moody_server() as server:
+        ours = Delivery(database, make_config(server.port), clock, QUICK)
+        async with ours._writing:  # noqa: SLF001 - what it has claimed waits here for its turn
+            ours.begin([lost, kept])
+            keeping = asyncio.create_task(ours.keep_leases())
+            await until(lambda: kept.leased_at > long_ago)
+        await until(lambda: len(ours.ended) == 2)
+        keeping.cancel()
+        await ours.finish(1)
+    assert (lost.lost, kept.lost, len(server.kept)) == (True, False, 1)
+    assert await states(database) == [State.PENDING, State.SENT]
+
+
+async def test_a_stop_while_the_database_is_slow_settles_what_was_sent(
+    database: Database, clock: Clock, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "CLAIMING", 0.2)
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    await enqueue(database, now, sign_in(ana.id))
+    async with moody_server() as server:
+        ours = Delivery(database, make_config(server.port), clock, QUICK)
+        await ours.turn()
+        await until(lambda: len(ours.ended) == 1)
+        async with database.transaction() as tx:
+            await tx.execute(select(table).with_for_update())
+            turning = asyncio.create_task(ours.turn())
+            await asyncio.sleep(0.2)
+            turning.cancel()
+            stopping = asyncio.create_task(stop(turning, ours))
+            await asyncio.sleep(0.5)
+        await stopping
+    assert await states(database) == [State.SENT]
+
+
+async def stop(turning: asyncio.Task[None], ours: Delivery) -> None:
+    """As `run` does at its end."""
+    with pytest.raises(asyncio.CancelledError):
+        await turning
+    await ours.finish(5)
+
+
+async def test_with_nothing_to_do_it_rests(database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    claims = []
+    plain = notifications.claim
+
+    async def counted(*args: Any, **more: Any) -> list[notifications.Notification]:
+        claims.append(more)
+        return await plain(*args, **more)
+
+    monkeypatch.setattr(notifications, "claim", counted)
+    monkeypatch.setattr(delivery, "SOONEST", 0.05)
+    async with moody_server() as server, running(database, make_config(server.port), clock, poll=3600):
+        await asyncio.sleep(1)
+    assert len(claims) <= 2  # at the start, and once the database is listened to
+
+
 async def test_what_became_of_mails_is_counted(database: Database, clock: Clock, now: datetime) -> None:
     names = {
         **{outcome: ("visavis_mails_total", {"kind": "sign_in", "outcome": outcome}) for outcome in OUTCOMES},
