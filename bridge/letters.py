@@ -173,9 +173,16 @@ async def load_all(tx: Transaction, claimed: Sequence[Notification], *, now: dat
     """
     found = await _read(tx, claimed)
     return [
-        (notification, letter if isinstance(letter, Exception) else judge(letter, now=now) or letter)
+        (notification, letter if isinstance(letter, Exception) else _judged(letter, now=now))
         for notification, letter in found
     ]
+
+
+def _judged(letter: Letter, *, now: datetime) -> Letter | Exception:
+    try:
+        return judge(letter, now=now) or letter
+    except Exception as error:
+        return error
 
 
 def judge(letter: Letter, *, now: datetime) -> Exception | None:
@@ -191,12 +198,13 @@ def judge(letter: Letter, *, now: datetime) -> Exception | None:
 
 
 def _useful_until(letter: Letter) -> datetime | None:
-    """The earliest time that it speaks of: a start, or the end of the time to answer."""
+    """The earliest time that it speaks of: a start, also that before a move, or the end of the time to answer."""
+    kind = letter.notification.kind
     match letter.subject:
         case Booking(appointment):
-            return min(_ends(letter.notification.kind, appointment))
+            return min([*_ends(kind, appointment), *_old_starts(letter)])
         case Group(_, told):
-            return min(end for one in told for end in _ends(letter.notification.kind, one))
+            return min([*(end for one in told for end in _ends(kind, one)), *_old_starts(letter)])
         case Offering(offer):
             return offer.until
     return None
@@ -208,6 +216,11 @@ def _ends(kind: str, appointment: Appointment) -> Iterable[datetime]:
         yield appointment.answer_by
     if appointment.proposal and kind.endswith(".proposed"):
         yield from (appointment.proposal.starts_at, appointment.proposal.answer_by)
+
+
+def _old_starts(letter: Letter) -> Iterable[datetime]:
+    was = letter.notification.details.get("was", ())
+    return map(datetime.fromisoformat, [was] if isinstance(was, str) else was)
 
 
 async def _read(tx: Transaction, claimed: Sequence[Notification]) -> Loaded:

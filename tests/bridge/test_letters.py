@@ -6,18 +6,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, time, timedelta
 from typing import Any
+from zoneinfo import ZoneInfoNotFoundError
 
 import pytest
 from sqlalchemy import Row, delete, insert, select, update
 
 from bridge import letters
 from bridge.letters import Booking, Group, HeldBack, Letter, Mailbox, Offering, Outdated, Unwanted, Writing
-from supervision import appointments, mailboxes, moves, notifications, preferences, series, unreads, waits
+from supervision import (
+    appointments,
+    groups,
+    mailboxes,
+    moves,
+    notifications,
+    preferences,
+    series,
+    shifts,
+    unreads,
+    waits,
+)
 from supervision.appointments import Appointment
 from supervision.audit import Actor
 from supervision.db import Database
 from supervision.errors import NotAllowed, NotFound
-from supervision.models import Channel, State, Topic
+from supervision.groups import Scope
+from supervision.models import Channel, State, Topic, people
 from supervision.models import appointments as appointments_table
 from supervision.models import notifications as outbox
 from supervision.models import waits as waits_table
@@ -274,6 +287,41 @@ async def test_a_request_that_would_lapse_in_the_quiet_hours_is_told(database: D
         )
     [loaded] = await load(database, now)
     assert isinstance(subject(loaded), Booking)
+
+
+@pytest.mark.parametrize("scope", [Scope.ONE, Scope.ALL])
+async def test_a_move_away_from_today_is_told_at_once(database: Database, now: datetime, scope: Scope) -> None:
+    """It changes a day that somebody has planned, wherever it goes."""
+    pair = await add_pair(database, now=now)
+    await wish(database, pair.supervisor, NIGHT, now)
+    starts_at = now + timedelta(hours=25)
+    async with database.transaction() as tx:
+        booked = await series.book(
+            tx, acts(pair.supervisee), pair, starts_at, "FREQ=WEEKLY;COUNT=2", skip=False, now=now
+        )
+        one = booked.booked[0].id
+        await groups.confirm(tx, acts(pair.supervisor), one, Scope.ALL, now=now)
+        await tx.execute(delete(outbox))
+        later = starts_at + timedelta(days=2)
+        await shifts.reschedule(tx, acts(pair.supervisor), one, later, scope, skip=False, now=now)
+        await groups.accept(tx, acts(pair.supervisee), one, scope, now=now)
+    today = now + timedelta(hours=24, minutes=30)  # in her quiet hours, on the day of the first
+    told = [loaded for loaded in await load(database, today) if loaded[0].endswith("rescheduled")]
+    assert [isinstance(letter, Letter) for _, letter in told] == [True, True]
+
+
+async def test_a_letter_that_cannot_be_judged_is_its_own_trouble(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    await wish(database, pair.supervisor, NIGHT, now)
+    await book(database, pair, now)
+    await enqueue(database, now, about(pair, pair.supervisee, "identity.changed"))
+    async with database.transaction() as tx:
+        await tx.execute(update(people).where(people.c.id == pair.supervisor.id).values(time_zone="Mars/Olympus"))
+    loaded = await load(database, now)
+    assert [(kind, type(letter)) for kind, letter in loaded] == [
+        ("appointment.requested", ZoneInfoNotFoundError),
+        ("identity.changed", Letter),
+    ]
 
 
 async def test_nothing_but_a_sign_in_goes_to_an_address_that_mail_came_back_from(
