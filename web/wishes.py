@@ -9,7 +9,7 @@ from aiohttp import web
 
 from supervision import mailboxes, people, preferences, seals
 from supervision.audit import Actor
-from supervision.db import Transaction
+from supervision.db import Transaction, lock_people
 from supervision.errors import NotFound, NotUnderstood, Refused
 from supervision.models import Channel, Role, Topic
 from supervision.people import Person
@@ -73,6 +73,7 @@ async def save(request: web.Request) -> web.Response:
     me, actor, at = person(request), visitor(request).actor, now(request)
 
     async def act(tx: Transaction) -> None:
+        await lock_people(tx, [me.id])
         before = await preferences.of(tx, me.id)
         await preferences.save(tx, actor, me.id, read(request, me, before), now=at)
 

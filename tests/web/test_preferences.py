@@ -1,5 +1,6 @@
 """How a person wants to be told: the page, the API, and the links of mails that end them."""
 
+import asyncio
 import re
 import uuid
 from collections.abc import AsyncIterator
@@ -161,6 +162,22 @@ async def test_reminders_ended_by_a_link_stay_so_until_one_is_ticked(
     assert await of(database, pair.supervisee) == Preferences(unwanted=frozenset({(MAIL, Topic.REMINDERS)}))
     await press(browser, *rest, "mail_60")
     assert await of(database, pair.supervisee) == Preferences(mail_reminders=(60,))
+
+
+async def test_a_link_that_is_used_while_the_page_is_saved_holds(
+    open_browser: Open, pair: Pair, database: Database, clock: Clock
+) -> None:
+    """The page shows no tick for it then, and has not asked for it again."""
+    browser = await open_browser(pair.supervisee)
+    await put(database, pair.supervisee, Preferences(mail_reminders=()), clock)
+    await browser.get("/preferences")
+    async with database.transaction() as tx:
+        await preferences.mute(tx, acts(pair.supervisee), pair.supervisee.id, MAIL, Topic.REMINDERS, now=clock())
+        saving = asyncio.create_task(press(browser, *ticked(browser)))
+        await asyncio.sleep(0.5)
+    await saving
+    unwanted = frozenset({(MAIL, Topic.REMINDERS)})
+    assert await of(database, pair.supervisee) == Preferences(mail_reminders=(), unwanted=unwanted)
 
 
 async def test_who_is_sent_to_sign_in_comes_back(open_browser: Open) -> None:
