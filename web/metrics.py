@@ -14,7 +14,7 @@ from web.state import Clock, now_utc
 
 log = structlog.get_logger()
 
-METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE"})
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 DATABASE_SECONDS = 5.0
 
