@@ -116,7 +116,11 @@ def _of_series(letter: Letter, group: Group, config: Config) -> tuple[Method, by
 
 
 def _answer(letter: Letter, appointment: Appointment) -> Answer:
-    """Who asked for this time or agreed to it has accepted; whoever it was put to has not answered."""
+    """PARTSTAT: accepted by whoever asked for this time or agreed to it, open for whom it was only put to.
+
+    A changed time asks anew (RFC 5546, 3.2.2.1), but ours changes by consent alone: the other's proposal was accepted,
+    the request is still to be answered, or the supervisor has agreed beforehand by approving automatically.
+    """
     if appointment.status is Status.REQUESTED:
         return Answer.OPEN if supervises(letter, appointment) else Answer.ACCEPTED
     if appointment.status in GONE or letter.notification.kind in ("appointment.booked", "series.booked"):
