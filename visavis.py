@@ -628,14 +628,17 @@ async def run_parts(
     scheduler = jobs.schedule(database)
     scheduler.start()
     metrics = Metrics()
-    for counter in (
+    for collector in (
         bot.handlers.COMMANDS,
         bot.notices.DELIVERED,
         bridge.delivery.MAILS,
+        bridge.delivery.FAILURES,
+        bridge.delivery.PROCESSING,
+        bridge.delivery.DELAYS,
         bridge.inbound.ARRIVALS,
         bridge.outside.READS,
     ):
-        metrics.registry.register(counter)
+        metrics.registry.register(collector)
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(web.app.run(database, config, demo=demo_pages, metrics=metrics, pages="web" in parts))

@@ -42,9 +42,11 @@ ROOT = Path(visavis.__file__).resolve().parent
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload([__name__])  # and with it the program
 METRICS = {
+    "visavis_calendar_reads_total",
     "visavis_commands_total",
     "visavis_database_up",
     "visavis_http_request_duration_seconds",
+    "visavis_inbound_mails_total",
     "visavis_mail_delay_seconds",
     "visavis_mail_failures_total",
     "visavis_mail_processing_seconds",
