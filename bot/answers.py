@@ -11,7 +11,7 @@ from bot.replies import Line, Reply, say
 from bot.talks import Talk
 from bot.whens import When
 from supervision import appointments, availability, groups, moves, pairs, people, questions, shifts, waits
-from supervision.appointments import Appointment
+from supervision.appointments import OPEN, Appointment
 from supervision.errors import NotAllowed, NotUnderstood, Stale
 from supervision.groups import Scope
 from supervision.models import Question, Status
@@ -51,6 +51,8 @@ async def answer(talk: Talk, command: Command) -> Reply:
             return await settling.hours(talk, command)
         case commands.Appointments(when):
             return await lists.coming(talk, when)
+        case commands.Keep():
+            return await _keep(talk)
         case commands.Calendar():
             return say("calendar.link", url=f"{talk.dashboard}/calendar")
         case commands.Dashboard():
@@ -134,20 +136,38 @@ async def _tap_series(talk: Talk, asked: Asked, yes: bool) -> Reply:
 
 async def _tap_attendance(talk: Talk, asked: Asked, yes: bool) -> Reply:
     """What becomes of what somebody declined in their calendar: it is called off, or it stands."""
-    one = await appointments.get(talk.tx, talk.actor, asked.appointment_id or asked.choices[0])
     if not yes:
-        asks = talk.supervises and one.status is Status.REQUESTED
-        return say("attendance.kept_request" if asks else "attendance.kept", span=_span(talk, one))
+        return await _kept(talk, asked)
+    one = await appointments.get(talk.tx, talk.actor, asked.appointment_id or asked.choices[0])
     declines = one.status is Status.REQUESTED if talk.supervises else one.on_behalf
     if asked.appointment_id is not None:
         return await _call_off(talk, one, asked.revision, declines=declines)
-    revisions = asked.details["revisions"]
-    if declines:
-        seen = dict(zip(asked.choices, revisions, strict=True))
-        await groups.decline(talk.tx, talk.actor, one.id, Scope.ALL, now=talk.now, seen=seen)
-    else:
-        await groups.cancel(talk.tx, talk.actor, one.id, Scope.ALL, now=talk.now, if_revision=revisions[0])
+    call_off = groups.decline if declines else groups.cancel
+    seen = dict(zip(asked.choices, asked.details["revisions"], strict=True))
+    await call_off(talk.tx, talk.actor, one.id, Scope.ALL, now=talk.now, seen=seen)
     return Reply(())
+
+
+async def _kept(talk: Talk, asked: Asked) -> Reply:
+    shown = [asked.appointment_id] if asked.appointment_id is not None else asked.choices
+    found = [await appointments.get(talk.tx, talk.actor, one) for one in shown]
+    one = next((each for each in found if each.status in OPEN), found[0])
+    appointments.require_status(one, *OPEN)
+    if asked.revision not in (None, one.revision):
+        raise Stale
+    key = "attendance.kept" if asked.appointment_id is not None else "attendance.kept_series"
+    asks = talk.supervises and one.status is Status.REQUESTED
+    return say(f"{key}_request" if asks else key, span=_span(talk, one))
+
+
+async def _keep(talk: Talk) -> Reply:
+    """The typed form of the tap that keeps what was declined in a calendar."""
+    kinds = (Question.ANSWER_ATTENDANCE,)
+    asked = await questions.last(talk.tx, talk.person.id, talk.pair.id, *kinds, now=talk.now, unanswered=True)
+    if asked is None:
+        return say("attendance.nothing_asked")
+    await questions.answer(talk.tx, asked, now=talk.now)
+    return await _kept(talk, asked)
 
 
 async def _call_off(talk: Talk, one: Appointment, revision: int | None, *, declines: bool) -> Reply:

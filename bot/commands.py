@@ -70,6 +70,11 @@ class Cancel:
 
 
 @dataclass(frozen=True)
+class Keep:
+    """`!cancel no`: what was declined in a calendar stands."""
+
+
+@dataclass(frozen=True)
 class Reschedule:
     """`number` is the appointment's, `to` a slot's number or a time; what is None is asked for.
 
@@ -182,6 +187,7 @@ Command = (
     | Accept
     | Decline
     | Cancel
+    | Keep
     | Reschedule
     | NoShow
     | Waitlist
@@ -336,6 +342,8 @@ def _read(name: str, rest: str) -> Command:
             return _book(argument)
         case "series":
             return _series(argument)
+        case "cancel" | "decline" if TAKES.get(argument) is False:
+            return Keep()
         case "confirm" | "accept" | "decline":
             return _answer(name, argument)
         case "cancel":

@@ -130,11 +130,12 @@ async def cancel(
     now: datetime,
     reason: str | None = None,
     if_revision: int | None = None,
+    seen: Mapping[uuid.UUID, int] | None = None,
 ) -> list[Appointment]:
     """Either of the two calls off what has not begun. `reason` is told in the encrypted room alone."""
     if scope is Scope.ONE:
         return [await appointments.cancel(tx, actor, appointment_id, now=now, reason=reason, if_revision=if_revision)]
-    group = await gather(tx, actor, appointment_id, scope, if_revision)
+    group = await gather(tx, actor, appointment_id, scope, if_revision, seen=seen)
     done = await _each(group, lambda one: appointments.call_off(tx, actor, one, now=now))
     late = [str(one.id) for one in done.after if one.late]
     details: dict[str, Any] = {"late": late} if late else {}

@@ -1,5 +1,7 @@
 """What is said in the room of calendars' answers and of mail that comes back, and what a tap does then."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,7 +11,7 @@ from supervision.appointments import Appointment
 from supervision.attendances import Counter, Outcome, Response
 from supervision.audit import Actor
 from supervision.db import Database
-from supervision.errors import NotFound, Stale
+from supervision.errors import AlreadyAnswered, NotFound, Stale
 from supervision.models import Attendance, Channel, Question, Status
 from supervision.notifications import Notice
 from supervision.people import Person
@@ -37,6 +39,14 @@ async def booked(room: Conversation, by: Person) -> Appointment:
     for person in room.pair.people:
         await room.told(person)
     return one
+
+
+async def booked_series(room: Conversation, by: Person) -> Sequence[Appointment]:
+    """Three Tuesdays at ten."""
+    rule = repetitions.rule_of(Repetition("weekly", 3), FIRST.astimezone(room.ana.zone).replace(tzinfo=None))
+    async with room.database.transaction() as tx:
+        actor = Actor(by.id, "matrix")
+        return (await series.book(tx, actor, room.pair, FIRST, rule, skip=False, now=room.now)).booked
 
 
 async def answer(
@@ -70,12 +80,56 @@ async def test_whoever_declined_is_asked_and_may_keep_it(room: Conversation) -> 
     assert await answer(room, room.bruno, one, Attendance.DECLINED) is Outcome.ASKED
     text, asked, keys = await room.question(room.bruno)
     assert (
-        text == f"You declined {TEN} in your calendar. It still stands: ✅ cancels it, ❌ keeps it. In words: !cancel."
+        text == f"You declined {TEN} in your calendar. It still stands: ✅ cancels it, ❌ keeps it. "
+        "In words: !cancel or !cancel no."
     )
     assert (asked.kind, keys, asked.expires_at) == (Question.ANSWER_ATTENDANCE, ("✅", "❌"), FIRST)
     assert await room.told(room.ana) == []
     assert await room.tap(room.bruno, asked, "❌") == [f"It stands: {TEN}."]
     assert await status(room, one) is Status.CONFIRMED
+
+
+async def test_what_was_declined_is_kept_in_words(room: Conversation) -> None:
+    one = await booked(room, room.bruno)
+    nothing = ["There is nothing to decide; nothing was cancelled."]
+    assert await room.say(room.bruno, "!cancel no") == nothing
+    await answer(room, room.bruno, one, Attendance.DECLINED)
+    await room.question(room.bruno)
+    assert await room.say(room.ana, "!cancelar não") == ["Não há nada a decidir; nada foi cancelado."]
+    assert await room.say(room.bruno, "!cancel no") == [f"It stands: {TEN}."]
+    assert await room.say(room.bruno, "!decline no") == nothing
+    assert await status(room, one) is Status.CONFIRMED
+
+
+async def test_what_is_gone_is_not_kept(room: Conversation) -> None:
+    one = await booked(room, room.bruno)
+    await answer(room, room.bruno, one, Attendance.DECLINED)
+    _, asked, _ = await room.question(room.bruno)
+    await room.say(room.ana, "!cancelar 1")
+    with pytest.raises(AlreadyAnswered):
+        await room.tap(room.bruno, asked, "❌")
+
+
+async def test_a_tap_calls_off_only_what_was_shown(room: Conversation) -> None:
+    """Bruno said yes to the second after he had said no to the whole, and his no came later."""
+    found = await booked_series(room, room.bruno)
+    await answer(room, room.ana, found[0], Attendance.ACCEPTED)
+    for person in room.pair.people:
+        await room.told(person)
+    said = room.now
+    room.pass_time(minutes=5)
+    yes = Response(found[0].series_id or found[0].id, 9, room.now, Attendance.ACCEPTED, found[1].starts_at)
+    async with room.database.transaction() as tx:
+        actor = Actor(room.bruno.id, "calendar")
+        await attendances.respond(tx, actor, yes, now=room.now)
+        no = replace(yes, stamp=said, answer=Attendance.DECLINED, occurrence=None)
+        await attendances.respond(tx, actor, no, now=room.now)
+    text, asked, _ = await room.question(room.bruno)
+    assert text.split("\n")[1:] == [TIMES[0], TIMES[2]]
+    assert await room.tap(room.bruno, asked, "❌") == ["The appointments stand."]
+    assert await room.tap(room.bruno, asked, "✅") == []
+    expected = [Status.CANCELLED, Status.CONFIRMED, Status.CANCELLED]
+    assert [await status(room, one) for one in found] == expected
 
 
 async def test_what_was_declined_is_cancelled_by_a_tap(room: Conversation) -> None:
@@ -117,7 +171,7 @@ async def test_a_declined_request_is_declined_by_a_tap(room: Conversation) -> No
     text, asked, _ = await room.question(room.ana)
     assert text == (
         f"Você recusou {DEZ} no seu calendário. O pedido continua em aberto: ✅ recusa, ❌ deixa em aberto. "
-        "Por escrito: !recusar."
+        "Por escrito: !recusar ou !recusar não."
     )
     assert await room.tap(room.ana, asked, "❌") == [f"O pedido continua em aberto: {DEZ}."]
     assert await room.tap(room.ana, asked, "✅") == []
@@ -145,12 +199,7 @@ async def test_news_of_an_answer_that_was_changed_is_not_told(room: Conversation
 @pytest.mark.parametrize("ended", [Status.DECLINED, Status.CANCELLED])
 async def test_a_series_is_declined_and_called_off_by_a_tap(room: Conversation, ended: Status) -> None:
     booker = room.ana if ended is Status.DECLINED else room.bruno
-    local = FIRST.astimezone(room.ana.zone).replace(tzinfo=None)
-    rule = repetitions.rule_of(Repetition("weekly", 3), local)
-    async with room.database.transaction() as tx:
-        found = (
-            await series.book(tx, Actor(booker.id, "matrix"), room.pair, FIRST, rule, skip=False, now=room.now)
-        ).booked
+    found = await booked_series(room, booker)
     if ended is Status.CANCELLED:
         assert await answer(room, room.ana, found[0], Attendance.ACCEPTED) is Outcome.CONFIRMED
     for person in room.pair.people:
@@ -163,7 +212,7 @@ async def test_a_series_is_declined_and_called_off_by_a_tap(room: Conversation, 
     text, asked, _ = await room.question(room.bruno)
     assert text.split("\n") == [
         "You declined the series in your calendar. All of these still stand (Sao Paulo): ✅ cancels them, ❌ keeps "
-        "them. In words: !cancel 1 all.",
+        "them. In words: !cancel 1 all or !cancel no.",
         *TIMES,
     ]
     assert await room.tap(room.bruno, asked, "✅") == []
@@ -171,11 +220,7 @@ async def test_a_series_is_declined_and_called_off_by_a_tap(room: Conversation, 
 
 
 async def test_a_declined_series_of_requests_is_declined_by_a_tap(room: Conversation) -> None:
-    local = FIRST.astimezone(room.ana.zone).replace(tzinfo=None)
-    rule = repetitions.rule_of(Repetition("weekly", 3), local)
-    async with room.database.transaction() as tx:
-        actor = Actor(room.bruno.id, "matrix")
-        found = (await series.book(tx, actor, room.pair, FIRST, rule, skip=False, now=room.now)).booked
+    found = await booked_series(room, room.bruno)
     await room.told(room.ana)
     await answer(room, room.ana, found[0], Attendance.DECLINED)
     text, asked, _ = await room.question(room.ana)
