@@ -363,7 +363,8 @@ async def _of_attendance(tx: Transaction, news: News) -> Message | None:
     kind, by = news.row.kind.removeprefix("attendance."), uuid.UUID(news.row.details["by"])
     if kind == "refused":
         lines = tuple(Line(key, dict(from_json(params))) for key, params in news.row.details["lines"])
-        return Message((Line("news.attendance_refused"), *lines), (news.addressee,))
+        by_hand = lines[0].key == "refused.mail_not_read"
+        return Message(lines if by_hand else (Line("news.attendance_refused"), *lines), (news.addressee,))
     one = None
     if news.row.appointment_id is not None:
         one = await appointments.get(tx, Actor(by, "system"), news.row.appointment_id)

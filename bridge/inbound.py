@@ -362,8 +362,15 @@ def _read_reply(message: Message, authserv_id: str) -> Read:
         return Nothing("automatic")
     author = proofs.proven_author(message, authserv_id)
     if not replies.has_calendar(message):
-        return Unanswered(author)
+        return Nothing("automatic") if _is_from_a_program(message) else Unanswered(author)
     return Answers(author, replies.read(message, author))
+
+
+def _is_from_a_program(message: Message) -> bool:
+    """Whether nobody wrote it by hand, as programs say that do not keep to RFC 3834: an absence notice, a list."""
+    said = [one.strip().lower() for one in parts.headers(message, "Precedence")]
+    named = any(parts.headers(message, name) for name in ("X-Autoreply", "X-Autorespond", "List-Id"))
+    return named or any(one in ("auto_reply", "bulk", "junk", "list") for one in said)
 
 
 def _text(identifier: uuid.UUID | None) -> str | None:

@@ -97,7 +97,10 @@ def _read(text: str, author: str) -> list[Response]:
         raise Unreadable("method")
     if not entries:
         raise Unreadable("no_entry")
-    return [_response(entry, method, author) for entry in entries]
+    found = [_response(entry, method, author) for entry in entries]
+    if len({one.entry_id for one in found}) > 1:  # RFC 5546, 3.2.3: all of one entry
+        raise Unreadable("ambiguous")
+    return found
 
 
 def _parse(text: str) -> tuple[str, list[Entry]]:

@@ -11,7 +11,7 @@ from supervision.appointments import Appointment
 from supervision.attendances import Counter, Outcome, Response
 from supervision.audit import Actor
 from supervision.db import Database
-from supervision.errors import AlreadyAnswered, NotFound, Stale
+from supervision.errors import AlreadyAnswered, NotFound, NotUnderstood, Stale
 from supervision.models import Attendance, Channel, Question, Status
 from supervision.notifications import Notice
 from supervision.people import Person
@@ -239,6 +239,16 @@ async def test_a_refusal_is_told_with_what_is_possible(room: Conversation) -> No
         await attendances.tell_refused(tx, Actor(room.bruno.id, "calendar"), response, refused.value, now=room.now)
     assert await room.told(room.bruno) == [
         "What your calendar answered changed nothing.\nThat time is not offered. See the free times."
+    ]
+
+
+async def test_a_mail_by_hand_is_no_answer_of_a_calendar(room: Conversation) -> None:
+    async with room.database.transaction() as tx:
+        actor = Actor(room.bruno.id, "calendar")
+        await attendances.tell_refused(tx, actor, None, NotUnderstood("refused.mail_not_read"), now=room.now)
+    assert await room.told(room.bruno) == [
+        "The mail that you wrote to your calendar's reply address was not read: only calendars' answers are. Write here "
+        "instead; !help shows what can be asked."
     ]
 
 

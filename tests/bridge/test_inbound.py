@@ -522,8 +522,21 @@ async def test_a_mail_by_hand_is_told_where_to_write(database: Database, door: D
     await door.hand(said.organizer, content)
     assert await news(database) == [("attendance.refused", pair.supervisee.id)]
     before = await tables(database)
-    await door.hand(said.organizer, mail(said, "Away", kind="text/plain", more="Auto-Submitted: auto-replied\r\n"))
-    assert (await tables(database), (await outcomes(database))[-1]) == (before, "automatic")
+    for header in ("Auto-Submitted: auto-replied", "Precedence: Bulk", "X-Autoreply: yes"):
+        await door.hand(said.organizer, mail(said, "Away", kind="text/plain", more=f"{header}\r\n"))
+    assert (await tables(database), (await outcomes(database))[1:]) == (before, ["automatic"] * 3)
+
+
+async def test_a_mail_that_answers_two_entries_answers_none(
+    database: Database, door: Door, pair: Pair, now: datetime
+) -> None:
+    found = [await requested(database, pair, now, hours=hours) for hours in (49, 51)]
+    said = says(found[0], pair.supervisor, now)
+    second = google(says(found[1], pair.supervisor, now)).partition("BEGIN:VEVENT")[2]
+    both = google(said).partition("END:VEVENT")[0] + "END:VEVENT\r\nBEGIN:VEVENT" + second
+    await door.hand(said.organizer, mail(said, both))
+    assert await failures(database) == ["inbound.ambiguous"]
+    assert [(await again(database, one)).status for one in found] == [Status.REQUESTED] * 2
 
 
 @pytest.mark.parametrize(
