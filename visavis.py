@@ -258,6 +258,20 @@ def resume_mail(config_path: Path, person_id: uuid.UUID) -> None:
     in_transaction(config_path, lambda tx: mailboxes.resume(tx, OPERATOR, person_id, now=now()))
 
 
+@person.command("email")
+@click.argument("person_id", type=click.UUID)
+@click.argument("email")
+@click.pass_obj
+def correct_email(config_path: Path, person_id: uuid.UUID, email: str) -> None:
+    """Correct a person's address; if mail to the old one was stopped, what was kept back goes to the new one."""
+
+    async def work(tx: Transaction) -> None:
+        await people.set_email(tx, OPERATOR, person_id, email, now=now())
+        await mailboxes.resume(tx, OPERATOR, person_id, now=now())
+
+    in_transaction(config_path, work)
+
+
 @person.command("trust")
 @click.argument("matrix_id")
 @click.argument("fingerprint", nargs=-1)

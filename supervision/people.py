@@ -128,6 +128,20 @@ async def disable(tx: Transaction, actor: Actor, person_id: uuid.UUID, *, now: d
     await audit.record(tx, actor, "person.disable", "person", person_id, now=now)
 
 
+async def set_email(tx: Transaction, actor: Actor, person_id: uuid.UUID, email: str, *, now: datetime) -> None:
+    """Correct a person's address. Refused if it makes no sense or is somebody's already.
+
+    Whether mail to the old one was stopped is for the caller to take back: see mailboxes.resume.
+    """
+    await lock_people(tx, [person_id])
+    await get(tx, person_id)
+    try:
+        await tx.execute(update(people).where(people.c.id == person_id).values(email=check_email(email)))
+    except IntegrityError as error:
+        raise NotUnderstood("refused.person_exists") from error
+    await audit.record(tx, actor, "person.set_email", "person", person_id, now=now)
+
+
 async def set_language(tx: Transaction, actor: Actor, person_id: uuid.UUID, language: str, *, now: datetime) -> None:
     await tx.execute(update(people).where(people.c.id == person_id).values(language=check_language(language)))
     await audit.record(tx, actor, "person.set_language", "person", person_id, now=now)

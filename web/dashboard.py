@@ -6,7 +6,18 @@ from datetime import date, timedelta
 
 from aiohttp import web
 
-from supervision import appointments, attendances, availability, notifications, pairs, people, queries, series, waits
+from supervision import (
+    appointments,
+    attendances,
+    availability,
+    mailboxes,
+    notifications,
+    pairs,
+    people,
+    queries,
+    series,
+    waits,
+)
 from supervision.appointments import OPEN, Appointment
 from supervision.db import Transaction
 from supervision.errors import NotFound, Refused
@@ -196,7 +207,8 @@ async def show_admin(request: web.Request) -> web.Response:
         everybody = await people.list_all(tx)
         all_pairs = await pairs.list_all(tx)
         parked = await notifications.list_by_state(tx, State.PARKED)
-    return pages.render(request, "admin.html", people=everybody, pairs=all_pairs, parked=parked)
+        stopped = await mailboxes.list_stopped(tx)
+    return pages.render(request, "admin.html", people=everybody, pairs=all_pairs, parked=parked, stopped=stopped)
 
 
 def home_for(row: views.Row) -> str:

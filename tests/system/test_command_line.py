@@ -35,7 +35,7 @@ from embedded.processes import keep_port
 from supervision import identities, mailboxes, notifications, pairs
 from supervision.config import Config, load
 from supervision.db import Database
-from supervision.models import Approval, Channel
+from supervision.models import Approval, Channel, State
 from supervision.notifications import MATRIX_BACKOFF, Notice
 
 ROOT = Path(visavis.__file__).resolve().parent
@@ -257,6 +257,24 @@ async def test_mail_that_came_back_is_listed_and_resumed(shell: Shell, database:
     assert (await shell.do("person", "mail", ana)).out == ""
     assert [line[5:] for line in (await shell.do("person", "list")).lines] == [[]]
     assert await shell.fail("person", "mail", str(uuid.uuid4())) == "There is no such person."
+
+
+async def test_a_corrected_address_gets_what_was_kept_back(shell: Shell, database: Database) -> None:
+    ana = await add_person(shell, "Ana", "supervisor")
+    await add_person(shell, "Eva", "supervisee")
+    notice = Notice(uuid.UUID(ana), Channel.MAIL, "sign_in")
+    async with database.transaction() as tx:
+        await notifications.enqueue(tx, [notice], now=datetime(2026, 11, 23, 12, 0, tzinfo=UTC))
+        await mailboxes.stop(tx, notice.id, "5.1.1", now=datetime(2026, 11, 23, 12, 0, tzinfo=UTC))
+    assert await shell.fail("person", "email", ana, "ana") == "That mail address is not valid."
+    taken = "That mail address or Matrix account is somebody's already."
+    assert await shell.fail("person", "email", ana, "Eva@example.org") == taken
+    assert await shell.fail("person", "email", str(uuid.uuid4()), "x@example.org") == "There is no such person."
+    assert (await shell.do("person", "email", ana, "ana.ribeiro@example.org")).out == ""
+    [line] = [line for line in (await shell.do("person", "list")).lines if line[0] == ana]
+    assert (line[2], line[5:]) == ("ana.ribeiro@example.org", [])
+    async with database.transaction() as tx:
+        assert [row.id for row in await notifications.list_by_state(tx, State.PENDING)] == [notice.id]
 
 
 async def test_a_person_that_makes_no_sense_is_refused(shell: Shell) -> None:
