@@ -264,6 +264,9 @@ def makes_busy(event: Any) -> bool:
 
 
 def to_range(start: date | datetime, end: date | datetime, zone: ZoneInfo) -> Range:
+    """Both in UTC. A day that ends on itself, which RFC 5545, 3.8.2.2 forbids, is meant as a whole one."""
+    if not isinstance(start, datetime) and start == end:
+        end = start + ONE_DAY
     return to_instant(start, zone), to_instant(end, zone)
 
 

@@ -247,8 +247,8 @@ async def test_a_mail_by_hand_is_no_answer_of_a_calendar(room: Conversation) -> 
         actor = Actor(room.bruno.id, "calendar")
         await attendances.tell_refused(tx, actor, None, NotUnderstood("refused.mail_not_read"), now=room.now)
     assert await room.told(room.bruno) == [
-        "The mail that you wrote to your calendar's reply address was not read: only calendars' answers are. Write here "
-        "instead; !help shows what can be asked."
+        "The mail that you wrote to your calendar's reply address was not read: only calendars' answers are. Write "
+        "here instead; !help shows what can be asked."
     ]
 
 
