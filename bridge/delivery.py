@@ -303,8 +303,13 @@ class Delivery:
     async def _settle_rest(self) -> None:
         ended, self.ended = self.ended, []
         if ended:
-            await self._patiently(partial(self._settle, ended))
+            await self._patiently(partial(self._settle_and_wake, ended))
             report(ended, now=self.clock())
+
+    async def _settle_and_wake(self, ended: Sequence[Try], tx: Transaction) -> None:
+        """What waited behind these is left to the other bridges."""
+        await self._settle(ended, tx)
+        await notifications.wake(tx, Channel.MAIL)
 
     async def _settle(self, ended: Sequence[Try], tx: Transaction) -> None:
         """What was sent in one statement; what could not be is planned anew or parked."""

@@ -22,11 +22,10 @@ from sqlalchemy import (
     ColumnElement,
     Row,
     Text,
-    and_,
     bindparam,
+    func,
     literal,
     literal_column,
-    or_,
     select,
     text,
     update,
@@ -184,10 +183,7 @@ SUPERSEDE_OLDER = Ready(
         notifications.c.appointment_id == bindparam("appointment"),
         notifications.c.revision < bindparam("before"),
         notifications.c.state == literal_column("'pending'"),
-        or_(
-            notifications.c.attempts == literal_column("0"),
-            and_(notifications.c.channel == literal_column("'mail'"), notifications.c.claimed_until.is_(None)),
-        ),
+        notifications.c.attempts == literal_column("0"),
     )
     .values(
         state=literal_column("'superseded'"),
@@ -198,16 +194,13 @@ SUPERSEDE_OLDER = Ready(
 
 
 async def supersede_older(tx: Transaction, appointment_id: uuid.UUID, revision: int, *, now: datetime) -> None:
-    """Settle what speaks of an appointment's earlier revisions, reminders among it, and is not being sent now.
-
-    A mail whose next try is hours away would hold up the news that follows it. A notice that was tried in a room may
-    be there unnoted (`is_unsure`), and is tried again within seconds: that is left to the next claim.
-    """
+    """Settle what nobody has tried to send yet of an appointment's earlier revisions, reminders among it."""
     await SUPERSEDE_OLDER.fetch(tx, {"appointment": appointment_id, "before": revision, "now": now})
 
 
 # Whatever is older and due for the same person, channel and appointment goes first. `send_at <= now`: a reminder of
-# next week does not hold up today's news, a mail that is to be tried again does.
+# next week does not hold up today's news, a mail that is to be tried again does; unless it speaks of a revision that
+# is gone, so that it will not be sent again, or is being sent just now.
 FREE = """
     n.channel = :channel AND n.state = 'pending'
     AND (CAST(:bot AS text) IS NULL OR EXISTS (SELECT FROM pairs WHERE pairs.id = n.pair_id AND pairs.bot = :bot))
@@ -215,7 +208,8 @@ FREE = """
         SELECT FROM notifications AS older
         WHERE older.appointment_id = n.appointment_id AND older.person_id = n.person_id
             AND older.channel = n.channel AND older.position < n.position
-            AND older.state = 'pending' AND older.send_at <= :now)
+            AND older.state = 'pending' AND older.send_at <= :now
+            AND (older.revision IS NULL OR older.revision >= coalesce(n.revision, 0) OR older.claimed_until > :now))
 """
 
 # Each priority has an ordered piece of the index of its own, so what is planned for later is not even looked at.
@@ -457,7 +451,7 @@ async def hurry(tx: Transaction, pair_id: uuid.UUID, error: str, *, now: datetim
         .values(next_try_at=now)
     )
     if changed.rowcount:
-        await tx.execute(text("SELECT pg_notify('visavis_matrix', '')"))
+        await wake(tx, Channel.MATRIX)
 
 
 async def release_bot(tx: Transaction, bot: str) -> None:
@@ -507,6 +501,11 @@ def _chosen(channel: Channel | None, kind: str | None) -> list[ColumnElement[boo
     return [column == value for column, value in asked if value is not None]
 
 
+async def wake(tx: Transaction, channel: Channel) -> None:
+    """Have the channel's loops look for what is due once this is committed."""
+    await tx.execute(select(func.pg_notify(f"visavis_{channel}", "")))
+
+
 async def retry(
     tx: Transaction,
     notification_id: uuid.UUID | None,
@@ -534,7 +533,8 @@ async def retry(
     )
     if changed.rowcount == 0 and notification_id is not None:
         raise NotFound("refused.notification_not_parked")
-    await tx.execute(text("SELECT pg_notify('visavis_mail', ''), pg_notify('visavis_matrix', '')"))
+    for one in Channel:
+        await wake(tx, one)
     return changed.rowcount
 
 

@@ -19,7 +19,7 @@ import asyncpg
 import pytest
 from icalendar import Calendar
 from prometheus_client import REGISTRY
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, delete, select, update
 
 from bridge import delivery, letters
 from bridge.delivery import Delivery, Try
@@ -331,7 +331,7 @@ async def test_the_last_of_the_lowest_priority_are_sent_too(database: Database, 
 async def test_one_appointment_s_mails_keep_their_order_to_each_person(
     database: Database, clock: Clock, now: datetime
 ) -> None:
-    """While the confirmation is being tried again the cancellation waits, and then it alone is told."""
+    """While the confirmation is being sent the cancellation waits, and then it alone is told."""
     pair = await add_pair(database, now=now)
     config_of = {"timeout_seconds": 2, "data_timeout_seconds": 2}
     async with moody_server() as server, running(database, make_config(server.port, **config_of), clock):
@@ -346,6 +346,10 @@ async def test_one_appointment_s_mails_keep_their_order_to_each_person(
         await asyncio.sleep(0.3)
         assert len(server.kept) == 3  # the stalled person's cancellation waits for the confirmation's end
         await until(lambda: len(server.kept) == 4, 15)
+        clock.forward(QUICK.longest)  # the confirmation's next try is due
+        async with asyncio.timeout(5):
+            while State.PENDING in await states(database):  # noqa: ASYNC110 - it looks at a table
+                await asyncio.sleep(0.02)
     kinds = Counter((row.kind, row.state) for row in await rows(database))
     assert kinds == {
         ("appointment.requested", State.SENT): 1,
@@ -739,6 +743,30 @@ async def stop(turning: asyncio.Task[None], ours: Delivery) -> None:
     with pytest.raises(asyncio.CancelledError):
         await turning
     await ours.finish(5)
+
+
+async def test_a_bridge_that_stops_leaves_the_rest_to_another_at_once(
+    database: Database, clock: Clock, now: datetime
+) -> None:
+    """What comes after a mail that it has just sent; the other looks of itself but in an hour."""
+    pair = await add_pair(database, now=now)
+    appointment = await book(database, pair, now)
+    async with database.transaction() as tx:
+        await tx.execute(delete(table))
+    about: dict[str, Any] = {"pair_id": pair.id, "appointment_id": appointment.id, "revision": 0}
+    first, second = (Notice(pair.supervisor.id, Channel.MAIL, "appointment.requested", **about) for _ in range(2))
+    async with moody_server() as server:
+        server.hold = asyncio.Event()
+        async with running(database, make_config(server.port), clock) as stopped:
+            await enqueue(database, now, first, second)
+            await until(lambda: len(server.kept) == 1)
+            async with running(database, make_config(server.port), clock, poll=3600):
+                await asyncio.sleep(0.5)
+                stopped.cancel()
+                await asyncio.sleep(0.1)
+                server.hold.set()
+                await until(lambda: len(server.kept) == 2, 3)
+                await settled(database, State.SENT, State.SENT)
 
 
 async def test_with_nothing_to_do_it_rests(database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
