@@ -19,10 +19,10 @@ async def keep_back(
     """Settle or put off what its person does not want to hear now; None where it is to be said.
 
     A question is put off only if it can still be answered when the quiet hours end, and news only if it is still
-    worth telling then.
+    worth telling then. What is in the room already, but for its reactions, is neither.
     """
     kind = notification.kind
-    if not preferences.may_be_kept_back(kind):
+    if notification.matrix_event_id is not None or not preferences.may_be_kept_back(kind):
         return None
     person = pair.member(notification.person_id)
     wishes = await preferences.of(tx, person.id)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from supervision import appointments, moves
 from supervision.audit import Actor
@@ -15,6 +15,7 @@ from tests.bot.conversations import Conversation, begin
 from tests.support.sample import OPEN_HOURS
 
 STARTS = datetime(2026, 11, 24, 18, 0, tzinfo=UTC)  # Tuesday, 15:00 in São Paulo
+REQUESTED = notifications.c.kind == "appointment.requested", notifications.c.channel == Channel.MATRIX
 NIGHT = Preferences(quiet_from=time(22), quiet_until=time(7))
 
 
@@ -167,6 +168,18 @@ async def test_what_is_turned_off_is_not_said(room: Conversation) -> None:
         ("Bruno", State.UNWANTED),
         ("Bruno", State.PENDING),
     ]
+
+
+async def test_what_was_said_when_the_quiet_hours_began_gets_its_reactions(room: Conversation) -> None:
+    await room.wish(room.ana, NIGHT)
+    await room.settle(approval=Approval.ASK)
+    async with room.database.transaction() as tx:
+        starts_at = STARTS + timedelta(days=2)
+        await appointments.book(tx, Actor(room.bruno.id, "matrix"), room.pair, starts_at, now=room.now)
+        await tx.execute(update(notifications).where(*REQUESTED).values(attempts=1, matrix_event_id="$said"))
+    room.now = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)  # 23:00
+    [(_, message)] = await room.news(room.ana)
+    assert message.keys == ("✅", "❌")
 
 
 async def test_commands_are_answered_in_quiet_hours(room: Conversation) -> None:
