@@ -1,7 +1,8 @@
 """One side of the mail benchmark as a process of its own: `python -m benchmarks.mail_workers SIDE CONFIG`.
 
-`raw` sends envelopes that were written before, over ten aiosmtplib connections; each line on its standard input names a
-file of them, each line on its standard output says that they are sent. `procrastinate` and `pgqueuer` do the same jobs
+`raw` sends envelopes that were written before, over ten aiosmtplib connections, and `writing` letters that were read
+before, each written when its turn comes; a line on standard input names a file of them, a line on standard output says
+that they are sent. `procrastinate` and `pgqueuer` do the same jobs
 as our bridge for each notification that is deferred to them, ten at once: read it, write it, send it.
 """
 
@@ -19,6 +20,7 @@ import aiosmtplib
 import asyncpg
 
 from bridge import letters, mail
+from bridge.letters import Letter
 from bridge.smtp import Connections, Envelope
 from supervision.config import Config, load
 from supervision.db import Database
@@ -36,19 +38,21 @@ async def send_raw(config: Config) -> None:
     for client in clients:
         await client.connect()
     while path := (await asyncio.to_thread(sys.stdin.readline)).strip():
-        waiting = read_envelopes(Path(path))
+        waiting = read_back(Path(path))
 
-        async def work(client: aiosmtplib.SMTP, waiting: list[Envelope] = waiting) -> None:
+        async def work(client: aiosmtplib.SMTP, waiting: list[Envelope | Letter] = waiting) -> None:
             while waiting:
                 one = waiting.pop()
+                if isinstance(one, Letter):
+                    one = mail.write(one, config, now=datetime.now(UTC))
                 await client.sendmail(one.sender, [one.recipient], one.content)
 
         await asyncio.gather(*map(work, clients))
         print("sent", flush=True)
 
 
-def read_envelopes(path: Path) -> list[Envelope]:
-    found: list[Envelope] = pickle.loads(path.read_bytes())  # noqa: S301 - written by the benchmark itself
+def read_back(path: Path) -> list[Envelope | Letter]:
+    found: list[Envelope | Letter] = pickle.loads(path.read_bytes())  # noqa: S301 - written by the benchmark itself
     return found
 
 
@@ -101,6 +105,7 @@ async def run_pgqueuer(config: Config) -> None:
 
 SIDES: dict[str, Callable[[Config], Awaitable[None]]] = {
     "raw": send_raw,
+    "writing": send_raw,
     "procrastinate": run_procrastinate,
     "pgqueuer": run_pgqueuer,
 }

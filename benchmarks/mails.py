@@ -1,8 +1,8 @@
 """Mails a second, the way from a commit to the SMTP server, and what a bridge costs that has nothing to do.
 
 Every side sends confirmations and reminders of the same appointments, each with its calendar entry, to the same
-`smtp-sink` over ten connections, in a process of its own. `raw` has them written beforehand and does nothing but send;
-all others read them from the database, write them, send them and note that. The time runs from the commit that
+`smtp-sink` over ten connections, in a process of its own. The first side has them written beforehand and does nothing
+but send, the second writes them, too; all others read them from the database, write them, send them and note that. The time runs from the commit that
 enqueues a block until the last of it is settled.
 """
 
@@ -204,7 +204,8 @@ async def end(process: asyncio.subprocess.Process) -> None:
 async def measure_rates(bench: Bench, state: Path, size: int) -> str:
     """Each side in turns; a side's processes live only while it has its turn, so that none disturbs another."""
     sides = {
-        "raw aiosmtplib, mails written before": raw(bench, state),
+        "raw aiosmtplib, mails written before": raw(bench, state, "raw"),
+        "raw aiosmtplib, mails read before and written meanwhile": raw(bench, state, "writing"),
         "Visavis, one process": ours(bench, 1),
         "Visavis, two processes": ours(bench, 2),
         "Procrastinate, one process": procrastinate(bench),
@@ -224,10 +225,10 @@ async def measure_rates(bench: Bench, state: Path, size: int) -> str:
 Opened = Callable[[], Any]  # an async context manager that gives a Drain
 
 
-def raw(bench: Bench, state: Path) -> Opened:
+def raw(bench: Bench, state: Path, side: str) -> Opened:
     @asynccontextmanager
     async def opened() -> AsyncIterator[Drain]:
-        command = (sys.executable, "-m", "benchmarks.mail_workers", "raw", str(bench.path))
+        command = (sys.executable, "-m", "benchmarks.mail_workers", side, str(bench.path))
         async with running(*command, pipes=True) as process:
             if process.stdin is None or process.stdout is None:
                 raise RuntimeError("no pipes")
@@ -235,7 +236,7 @@ def raw(bench: Bench, state: Path) -> Opened:
 
             async def drain(block: Sequence[Told]) -> float:
                 path = state / "envelopes"
-                path.write_bytes(pickle.dumps(await write_all(bench, block)))
+                path.write_bytes(pickle.dumps(await prepare(bench, block, written=side == "raw")))
                 begun = time.perf_counter()
                 stdin.write(f"{path}\n".encode())
                 await stdout.readline()
@@ -247,13 +248,13 @@ def raw(bench: Bench, state: Path) -> Opened:
     return opened
 
 
-async def write_all(bench: Bench, block: Sequence[Told]) -> list[Any]:
+async def prepare(bench: Bench, block: Sequence[Told], *, written: bool) -> list[Any]:
     now, found = datetime.now(UTC), []
     async with bench.database.transaction() as tx:
         for told in block:
             notice = told.notice()
             letter = await letters.load(tx, notice.as_claimed(now=now))
-            found.append(mail.write(letter, bench.config, now=now))
+            found.append(mail.write(letter, bench.config, now=now) if written else letter)
     return found
 
 
