@@ -1,8 +1,8 @@
 """Mails a second, the way from a commit to the SMTP server, and what a bridge costs that has nothing to do.
 
-Every side sends confirmations and reminders of the same appointments, each with its calendar entry, to the same
-`smtp-sink` over ten connections, in a process of its own. The first side has them written beforehand and does nothing
-but send, the second writes them, too; all others read them from the database, write them, send them and note that. The time runs from the commit that
+Every side sends confirmations and reminders of the same appointments to the same `smtp-sink` over ten connections, in a
+process of its own. The first side has them written beforehand and does nothing but send, the second writes them, too;
+all others read them from the database, write them, send them and note that. The time runs from the commit that
 enqueues a block until the last of it is settled.
 """
 
