@@ -32,7 +32,7 @@ from tests.bridge.test_inbound import (
 )
 from tests.support.sample import add_pair
 
-EXAMPLES = 50_000 if os.environ.get("VISAVIS_LONG") == "1" else 1_000  # of each of the two
+EXAMPLES = 50_000 if os.environ.get("VISAVIS_LONG") == "1" else 200  # of each of the two
 FUZZ = settings(
     max_examples=EXAMPLES,
     deadline=None,

@@ -22,10 +22,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Row, func, or_, select, text
 
-from bridge.delivery import SETTLING
-from bridge.smtp import STEPS
+from bridge.delivery import LEASE
 from supervision import availability, hours, pairs
-from supervision.config import load
 from supervision.db import Transaction
 from supervision.models import Channel, State, Status, appointments, audit_entries, holds, journal, notifications
 from supervision.pairs import Pair
@@ -212,10 +210,8 @@ async def wait_until_settled(run: Run, timeout: float) -> None:
     )
     async with demo.database() as database:
         if not LONG:
-            config = load(demo.state / "config.yaml", environment={})
-            lease = timedelta(seconds=STEPS * config.mail.timeout_seconds) + SETTLING
             async with database.transaction() as tx:
-                await tx.execute(end_leases, {"until": demo.started_at + lease})
+                await tx.execute(end_leases, {"until": demo.started_at + LEASE})
                 await tx.execute(text("SELECT pg_notify('visavis_mail', '')"))
         rows: list[Row[Any]] = []
         try:
