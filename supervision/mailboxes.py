@@ -49,8 +49,7 @@ async def stop(tx: Transaction, notification_id: uuid.UUID, code: str, *, now: d
 
     The admins are told by mail, the person and the others of their pairs in their rooms; once, until it is resumed.
     """
-    known = select(table.c.person_id).where(table.c.id == notification_id, table.c.channel == Channel.MAIL)
-    person_id = await tx.scalar(known)
+    person_id = await _whose(tx, notification_id)
     if person_id is None:
         return
     await lock_people(tx, [person_id])  # before the mail, as `resume` does
@@ -79,9 +78,19 @@ async def bounce(tx: Transaction, notification_id: uuid.UUID, code: str, *, now:
 
 
 async def addressee(tx: Transaction, notification_id: uuid.UUID) -> str | None:
-    """The address that the person of a mail has now; None for a mail unknown."""
-    query = select(people_table.c.email).join(table, table.c.person_id == people_table.c.id)
-    found: str | None = await tx.scalar(query.where(table.c.id == notification_id, table.c.channel == Channel.MAIL))
+    """The address that the person of a mail has now, until this transaction ends; None for a mail unknown."""
+    person_id = await _whose(tx, notification_id)
+    if person_id is None:
+        return None
+    await lock_people(tx, [person_id])
+    found: str | None = await tx.scalar(select(people_table.c.email).where(people_table.c.id == person_id))
+    return found
+
+
+async def _whose(tx: Transaction, notification_id: uuid.UUID) -> uuid.UUID | None:
+    """The person of a mail; None for a mail unknown."""
+    query = select(table.c.person_id).where(table.c.id == notification_id, table.c.channel == Channel.MAIL)
+    found: uuid.UUID | None = await tx.scalar(query)
     return found
 
 

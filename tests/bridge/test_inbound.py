@@ -19,7 +19,7 @@ from sqlalchemy import select, text, update
 from bridge import inbound
 from embedded.mailserver import MailServer
 from embedded.postgresql import PostgreSQL
-from supervision import appointments, attendances, mailboxes, moves, pairs, seals, series
+from supervision import appointments, attendances, mailboxes, moves, pairs, people, seals, series
 from supervision.appointments import Appointment
 from supervision.audit import SYSTEM
 from supervision.config import Config
@@ -751,6 +751,19 @@ async def is_stopped(database: Database, person: Person) -> str | None:
     async with database.transaction() as tx:
         found = await mailboxes.stopped(tx, person.id)
         return None if found is None else found.code
+
+
+async def test_an_address_that_was_just_corrected_is_not_stopped_for_the_old_one(
+    database: Database, door: Door, pair: Pair, now: datetime
+) -> None:
+    sent = await told_by_mail(database, pair.supervisee, now)
+    back = seals.return_address(SECRET, sent, DOMAIN)
+    async with database.transaction() as tx:
+        await people.set_email(tx, SYSTEM, pair.supervisee.id, "new@example.org", now=now)
+        coming = asyncio.create_task(door.hand(back, report(back, pair.supervisee.email), "<>"))
+        await asyncio.sleep(0.5)
+    assert await coming == (250, b"2.0.0 Taken")
+    assert (await outcomes(database), await is_stopped(database, pair.supervisee)) == (["not_theirs"], None)
 
 
 async def test_a_hard_bounce_stops_the_address_and_is_told(

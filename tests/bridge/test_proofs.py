@@ -23,7 +23,7 @@ def author(results: str, sender: str = "Ana <ana@mail.example.org>") -> str:
     [
         "mx.example.com; dmarc=pass header.from=mail.example.org",
         "MX.example.com 1; dmarc/1=pass header.from=MAIL.example.org",
-        '"mx.example.com"; dmarc=pass (p=reject; "sp=none") reason="all; right" header.from="mail.example.org"',
+        'mx.example.com; dmarc=pass (p=reject; "sp=none") reason="all; right" header.from="mail.example.org"',
         "mx.example.com (OpenDMARC (1.4); \\) x); dmarc = pass header.from = mail.example.org",
         "mx.example.com; dkim=fail header.d=evil.example; dkim=pass header.d=mail.example.org header.b=a/b+c",
         "mx.example.com; dkim=pass header.d=example.org",
@@ -41,6 +41,8 @@ def test_who_is_vouched_for_is_believed(results: str) -> None:
     [
         ("", "no_results"),
         ("mx.example.com.evil.example; dmarc=pass header.from=mail.example.org", "no_results"),
+        ('"mx.example.com"; dmarc=pass header.from=mail.example.org', "no_results"),
+        ("() mx.example.com; dmarc=pass header.from=mail.example.org", "no_results"),
         ("(mx.example.com); dmarc=pass header.from=mail.example.org", "no_results"),
         ('evil.example; x="; mx.example.com; dmarc=pass header.from=mail.example.org', "no_results"),
         ("mx.example.com; none", "not_aligned"),
