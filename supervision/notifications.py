@@ -347,6 +347,7 @@ async def settle_all_sent(tx: Transaction, ids: Sequence[uuid.UUID], *, now: dat
 async def settle_sent(
     tx: Transaction, notification_id: uuid.UUID, *, now: datetime, matrix_event_id: str | None = None
 ) -> None:
+    """It was told, in a room as this event; what people typed leaves the row with it."""
     values: dict[str, Any] = {
         "state": State.SENT,
         "settled_at": now,

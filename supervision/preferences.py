@@ -135,6 +135,7 @@ SEVERAL = Ready(
 
 
 async def of(tx: Transaction, person_id: uuid.UUID) -> Preferences:
+    """A person's, the usual ones if they have set none."""
     return (await of_several(tx, [person_id]))[person_id]
 
 
