@@ -442,6 +442,8 @@ def _cancel(rest: str) -> Command:
     if number is None:
         return Incomplete("cancel") if first else Cancel()
     said = plain(reason)
+    if TAKES.get(said) is False:  # no reason to cancel
+        return Keep()
     for scope, pattern in LEADING:
         found = pattern.match(said)
         if found and (found.end() == len(said) or said[found.end() :].lstrip()[0] in APART):
