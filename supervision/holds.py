@@ -143,7 +143,7 @@ async def require_free(
     `bound` says that the supervisor's other calendars count: a time of theirs is as little offered, NotFound, as one
     outside her hours.
     """
-    busy = await _look(tx, pair, slot, moving)
+    busy = await look(tx, pair, slot, moving)
     if bound and busy[pair.supervisor.id].is_elsewhere(slot.starts_at, slot.ends_at):
         raise NotFound("refused.slot_not_offered")
     if not _is_held(pair, rules, slot, busy):
@@ -160,12 +160,13 @@ async def is_free(tx: Transaction, pair: Pair, rules: Availability, slot: Slot) 
     """Whether nothing holds either person's time in that range, the supervisor's with her buffers, and no other
     calendar of hers has something then.
     """
-    busy = await _look(tx, pair, slot, None)
+    busy = await look(tx, pair, slot)
     elsewhere = busy[pair.supervisor.id].is_elsewhere(slot.starts_at, slot.ends_at)
     return not elsewhere and not _is_held(pair, rules, slot, busy)
 
 
-async def _look(tx: Transaction, pair: Pair, slot: Slot, moving: uuid.UUID | None) -> dict[uuid.UUID, Busy]:
+async def look(tx: Transaction, pair: Pair, slot: Slot, moving: uuid.UUID | None = None) -> Mapping[uuid.UUID, Busy]:
+    """What is taken of each one's time around a slot, but for the appointment `moving`."""
     people = [person.id for person in pair.people]
     return await availability.busy_times(tx, people, slot.starts_at, slot.ends_at, moving=moving)
 

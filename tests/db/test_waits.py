@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select, text
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from embedded.postgresql import PostgreSQL
 from supervision import appointments, availability, holds, pairs, people, waits
@@ -35,6 +34,7 @@ from supervision.models import waits as table
 from supervision.pairs import Pair
 from supervision.people import Person
 from supervision.waits import Offer, Wait
+from tests.support.races import blind, drop_constraint
 from tests.support.sample import OPEN_HOURS, acts, add_pair, add_person
 
 TEN = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)  # 10:00 in São Paulo
@@ -586,14 +586,7 @@ def unguard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(appointments, "lock_people", unguarded)
     monkeypatch.setattr(appointments, "check_room", unguarded)
     monkeypatch.setattr(waits, "_try_lock", unguarded)
-    monkeypatch.setattr(holds, "is_free", unguarded)
-
-
-async def drop_constraint(postgresql: PostgreSQL, database_name: str) -> None:
-    owner = create_async_engine(postgresql.dsn(database_name, "visavis_owner"))
-    async with owner.begin() as connection:
-        await connection.execute(text("ALTER TABLE holds DROP CONSTRAINT ex_holds_person_id_during"))
-    await owner.dispose()
+    monkeypatch.setattr(holds, "look", blind(unguarded))
 
 
 @pytest.mark.faults

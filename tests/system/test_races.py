@@ -28,7 +28,7 @@ from supervision.models import appointments as table
 from supervision.texts import Minutes, Moments, reader
 from tests.support.crowds import Seats, Voice, clear, open_rooms
 from tests.support.practice import Practice, open_practice
-from tests.support.races import drop_constraint, free, nothing, together
+from tests.support.races import blind, drop_constraint, free, nothing, together
 from tests.support.sample import OPEN_HOURS, acts
 
 LONG = os.environ.get("VISAVIS_LONG") == "1"
@@ -178,7 +178,7 @@ async def test_without_the_guards_three_have_the_same_hour(open_doors: Rooms, mo
     that the bot handles open_doors side by side."""
     voices = [seats.theirs for seats in open_doors]
     monkeypatch.setattr(appointments, "lock_people", nothing)
-    monkeypatch.setattr(holds, "is_free", together(3))
+    monkeypatch.setattr(holds, "look", blind(together(3)))
     at = fresh_hour(open_doors)
     answers = await asyncio.gather(*(voice.ask(voice.word("book", voice.when(at))) for voice in voices))
     by_pair = {one.pair_id: one for one in await at_hour(open_doors, at)}
@@ -245,7 +245,7 @@ async def test_without_the_guards_a_move_is_accepted_to_an_hour_that_another_boo
     at = fresh_hour(open_doors)
     proposed = await propose(bruno.theirs, await request(bruno, at, agreed=True), at + HOUR)
     monkeypatch.setattr(appointments, "lock_people", nothing)
-    monkeypatch.setattr(holds, "is_free", free)
+    monkeypatch.setattr(holds, "look", blind(free))
     new, _ = await asyncio.gather(
         davi.theirs.ask(davi.theirs.word("book", davi.theirs.when(at + HOUR))),
         accept_in_the_room(bruno, proposed, tap=False),
@@ -495,7 +495,7 @@ async def test_without_the_guards_a_freed_hour_is_kept_and_booked(
         await wait_in_the_room(bruno.theirs, at)
         monkeypatch.setattr(appointments, "lock_people", nothing)
         monkeypatch.setattr(waits, "_try_lock", free)
-        monkeypatch.setattr(holds, "is_free", together(2))
+        monkeypatch.setattr(holds, "look", blind(together(2)))
         told, _ = await asyncio.gather(
             davi.theirs.ask(davi.theirs.word("book", davi.theirs.when(at))),
             clara.theirs.ask(clara.theirs.word("cancel", "1")),

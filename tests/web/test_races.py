@@ -7,15 +7,14 @@ import asyncio
 import os
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from aiohttp import ClientResponse
-from sqlalchemy import select, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import select
 
 from embedded.postgresql import PostgreSQL
 from supervision import appointments, holds, policies, waits
@@ -25,6 +24,7 @@ from supervision.db import Database, Transaction
 from supervision.models import Approval, Status
 from supervision.models import appointments as table
 from supervision.pairs import Pair
+from tests.support.races import blind, drop_constraint, nothing, together
 from tests.support.sample import acts, add_pair
 from tests.web.calls import post, refused, slot
 from tests.web.conftest import Browser, Open
@@ -113,28 +113,6 @@ async def overlaps(database: Database) -> int:
     )
 
 
-async def drop_constraint(postgresql: PostgreSQL, database_name: str) -> None:
-    owner = create_async_engine(postgresql.dsn(database_name, "visavis_owner"))
-    async with owner.begin() as connection:
-        await connection.execute(text("ALTER TABLE holds DROP CONSTRAINT ex_holds_person_id_during"))
-    await owner.dispose()
-
-
-async def nothing(*_: object, **__: object) -> None:
-    """In place of a guard."""
-
-
-def together(parties: int) -> Callable[..., Awaitable[bool]]:
-    """In place of a look: finds it free, as all do who look before anybody wrote."""
-    barrier = asyncio.Barrier(parties)
-
-    async def look(*_: object, **__: object) -> bool:
-        await asyncio.wait_for(barrier.wait(), 10)
-        return True
-
-    return look
-
-
 @pytest.mark.parametrize("approval", list(Approval))
 async def test_a_move_and_bookings_of_the_same_hour(
     database: Database, now: datetime, crowd: Crowd, approval: Approval
@@ -165,7 +143,7 @@ async def test_without_the_guards_a_move_and_a_booking_have_the_same_hour(
     path = await book(database, crowd.pair, MONDAY, now)
     await drop_constraint(postgresql, database_name)
     monkeypatch.setattr(appointments, "lock_people", nothing)
-    monkeypatch.setattr(holds, "is_free", together(1 + OTHERS))
+    monkeypatch.setattr(holds, "look", blind(together(1 + OTHERS)))
     move = post(crowd.bruno, f"{path}/reschedule", slot(crowd.pair, as_text(MONDAY + HOUR)))
     answers, codes = await outcomes(move, *crowd.all_book(MONDAY + HOUR))
     assert (codes, [answer.status for answer in answers]) == ({}, [200, *[201] * OTHERS])
@@ -299,7 +277,7 @@ async def test_without_the_guards_an_hour_is_offered_and_booked(
 
     monkeypatch.setattr(appointments, "lock_people", nothing)
     monkeypatch.setattr(waits, "_try_lock", got)
-    monkeypatch.setattr(holds, "is_free", together(OTHERS + 1))
+    monkeypatch.setattr(holds, "look", blind(together(OTHERS + 1)))
     (answers, codes), _ = await asyncio.gather(outcomes(*crowd.all_book(MONDAY)), offer(database, now))
     assert (codes, [answer.status for answer in answers]) == ({}, [201] * OTHERS)
     assert await offers_of(crowd) == [as_text(MONDAY)]
