@@ -13,8 +13,8 @@ from email.message import Message
 
 from bridge.parts import Unreadable, parameter, walk
 from bridge.proofs import same_address
+from supervision.mailboxes import STOPPING
 
-STOPPING = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1", "5.4.1"})
 VAGUE = frozenset({"5.0.0", "5.1.0"})
 STATUS = re.compile(r"(?<![\d.])[245]\.\d{1,3}\.\d{1,3}(?![\d.])")
 MOST_RECIPIENTS = 100

@@ -26,8 +26,8 @@ from prometheus_client import Counter, Histogram
 from bridge import letters, mail
 from bridge.letters import Group, HeldBack, Letter, Outdated, Unwanted
 from bridge.paces import Pace
-from bridge.smtp import Connections, Envelope, Unreachable
-from supervision import notifications
+from bridge.smtp import AddressRefused, Connections, Envelope, Unreachable
+from supervision import mailboxes, notifications
 from supervision.config import Config, MailConfig
 from supervision.db import DATABASE_AWAY, Database, Transaction, listen
 from supervision.errors import DeliveryFailed, Permanent, Transient
@@ -131,6 +131,7 @@ class Delivery:
         )
         self.sending: dict[asyncio.Task[None], Try] = {}
         self.ended: list[Try] = []  # and not settled yet
+        self.refused: list[tuple[uuid.UUID, str]] = []  # mails whose address was refused for good, and why
         self._more: bool | None = None  # whether more is due than the last turn could claim; None where it was not to
         self._writing = asyncio.Lock()
         self._gathering: asyncio.TimerHandle | None = None
@@ -155,6 +156,7 @@ class Delivery:
             if working.done() and not working.cancelled() and working.exception() is None:
                 self.begin(working.result())
             raise
+        await self._stop_addresses()
 
     async def rest(self, poll: float) -> None:
         """Wait for news, a finished mail, the next due time or the end of a pause."""
@@ -192,6 +194,7 @@ class Delivery:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(grace, 1.0)):
                     await self._settle_rest()
+                    await self._stop_addresses()
             await self.connections.close()
 
     def begin(self, claimed: Sequence[Try]) -> None:
@@ -238,7 +241,7 @@ class Delivery:
         except BaseException:
             self.ended = ended + self.ended
             raise
-        report(ended, now=self.clock())
+        self._report(ended)
         return claimed
 
     async def _settle_and_claim_in(self, ended: Sequence[Try], free: int, tx: Transaction) -> list[Try]:
@@ -300,11 +303,30 @@ class Delivery:
             one.error = type(error).__name__
             raise Permanent("unwritable") from None
 
+    def _report(self, ended: Sequence[Try]) -> None:
+        """What is to be done once these are settled and committed."""
+        report(ended, now=self.clock())
+        for one in ended:
+            if isinstance(one.failure, AddressRefused) and one.state is State.PARKED:
+                self.refused.append((one.notification.id, one.failure.status))
+
+    async def _stop_addresses(self) -> None:
+        """Mail nothing more to addresses that were refused for good, in transactions of their own: each locks a person.
+
+        What a crash forgets here the next mail to that address brings up again.
+        """
+        while self.refused:
+            notification_id, status = self.refused[0]
+            await self._patiently(
+                partial(mailboxes.stop, notification_id=notification_id, code=status, now=self.clock())
+            )
+            self.refused.pop(0)
+
     async def _settle_rest(self) -> None:
         ended, self.ended = self.ended, []
         if ended:
             await self._patiently(partial(self._settle_and_wake, ended))
-            report(ended, now=self.clock())
+            self._report(ended)
 
     async def _settle_and_wake(self, ended: Sequence[Try], tx: Transaction) -> None:
         """What waited behind these is left to the other bridges."""

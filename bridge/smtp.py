@@ -14,6 +14,7 @@ import structlog
 
 from supervision.config import MailConfig
 from supervision.errors import DeliveryFailed, NotUnderstood, Permanent, Transient
+from supervision.mailboxes import STOPPING
 from supervision.people import check_email
 
 log = structlog.get_logger(__name__)
@@ -54,6 +55,14 @@ class Connection:
 
 class Unreachable(Transient):
     """The server does not take any mail now, or not from us; nothing was said about this one."""
+
+
+class AddressRefused(Permanent):
+    """The server takes nothing for this address, now or later. `status` says why (RFC 3463)."""
+
+    def __init__(self, code: str, status: str) -> None:
+        self.status = status
+        super().__init__(code)
 
 
 class Stale(Exception):
@@ -242,6 +251,8 @@ def judge(error: aiosmtplib.SMTPResponseException) -> DeliveryFailed:
         log.error("smtp.sign_in_wanted", code=error.code)
         return Transient(code)
     if 500 <= error.code <= 599:
+        if isinstance(error, aiosmtplib.SMTPRecipientRefused) and enhanced and enhanced[0] in STOPPING:
+            return AddressRefused(code, enhanced[0])
         return Permanent(code)
     greylisted = error.code in GREYLISTING_CODES and GREYLISTED.match(error.message)
     return Transient(code, GREYLISTED_SECONDS if greylisted else None)

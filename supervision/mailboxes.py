@@ -20,6 +20,8 @@ from supervision.notifications import NORMAL, Notice
 
 ADDRESS_STOPPED = "address_stopped"  # the error of a mail that was not sent because of this
 REMEMBERED = timedelta(days=30)
+# Codes that speak of the address and not of the mail (RFC 3463): it does not exist, has moved, or is closed.
+STOPPING = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1", "5.4.1"})
 
 
 @dataclass(frozen=True)

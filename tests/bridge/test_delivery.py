@@ -24,7 +24,7 @@ from sqlalchemy import Row, delete, select, update
 from bridge import delivery, letters
 from bridge.delivery import Delivery, Try
 from embedded.postgresql import PostgreSQL
-from supervision import appointments, moves, notifications, sign_ins
+from supervision import appointments, mailboxes, moves, notifications, sign_ins
 from supervision.appointments import Appointment
 from supervision.config import Config
 from supervision.db import Database
@@ -231,11 +231,33 @@ async def test_a_refusal_for_now_is_tried_again(database: Database, clock: Clock
 async def test_a_refusal_for_good_is_parked(database: Database, clock: Clock, now: datetime) -> None:
     ana = await add_person(database, "Ana", ["supervisor"], now=now)
     async with moody_server() as server, running(database, make_config(server.port), clock):
-        server.answer("RCPT", "550 5.1.1 no such user")
+        server.answer("RCPT", "550 5.7.1 not from you")
         await enqueue(database, now, sign_in(ana.id))
         await settled(database, State.PARKED)
     (row,) = await rows(database)
-    assert (len(server.kept), row.attempts, row.error) == (0, 1, "smtp_550_5.1.1")
+    assert (len(server.kept), row.attempts, row.error) == (0, 1, "smtp_550_5.7.1")
+    async with database.transaction() as tx:
+        assert await mailboxes.stopped(tx, ana.id) is None
+
+
+async def test_an_address_that_is_refused_for_good_gets_no_more(
+    database: Database, clock: Clock, now: datetime
+) -> None:
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    rita = await add_person(database, "Rita", ["admin"], now=now)
+    async with moody_server() as server, running(database, make_config(server.port), clock):
+        server.answer("RCPT", "550 5.1.1 no such user")
+        await enqueue(database, now, sign_in(ana.id))
+        async with asyncio.timeout(10):
+            while not server.kept:  # noqa: ASYNC110 - the server is not ours to wake us
+                await asyncio.sleep(0.02)
+    (refused,) = [row for row in await rows(database) if row.person_id == ana.id]
+    assert (refused.state, refused.error) == (State.PARKED, "bounced_5.1.1")
+    assert server.kept[0].rcpt_tos == [rita.email]  # the admin is told
+    async with database.transaction() as tx:
+        found = await mailboxes.stopped(tx, ana.id)
+    assert found is not None
+    assert found.code == "5.1.1"
 
 
 async def test_after_the_last_try_it_is_parked(database: Database, clock: Clock, now: datetime) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bridge import smtp
-from bridge.smtp import Connections, Envelope, Unreachable
+from bridge.smtp import AddressRefused, Connections, Envelope, Unreachable
 from supervision.config import MailConfig
 from supervision.errors import DeliveryFailed, Permanent, Transient
 from tests.bridge.servers import DROP, KEEP_AND_DROP, STALL, MoodyServer, certificate, free_port, moody_server
@@ -64,7 +64,7 @@ async def test_mails_at_once_have_a_connection_each(server: MoodyServer, ours: C
         ("450 4.2.0 busy", Transient, "smtp_450_4.2.0"),
         ("451 later", Transient, "smtp_451"),
         ("452 4.3.1 full", Transient, "smtp_452_4.3.1"),
-        ("550 5.1.1 nobody", Permanent, "smtp_550_5.1.1"),
+        ("550 5.7.1 not you", Permanent, "smtp_550_5.7.1"),
         ("554 no", Permanent, "smtp_554"),
     ],
 )
@@ -75,6 +75,14 @@ async def test_a_refusal_is_transient_or_permanent_and_the_connection_goes_on(
     assert await failure(ours) == (kind, code)
     await ours.send(MAIL)
     assert (len(server.kept), len(server.connections)) == (1, 1)
+
+
+@pytest.mark.parametrize(("verb", "kind"), [("RCPT", AddressRefused), ("DATA", Permanent)])
+async def test_a_code_of_the_address_speaks_of_it_where_the_address_was_given(
+    server: MoodyServer, ours: Connections, verb: str, kind: type[DeliveryFailed]
+) -> None:
+    server.answer(verb, "550 5.1.1 nobody")
+    assert await failure(ours) == (kind, "smtp_550_5.1.1")
 
 
 @pytest.mark.parametrize(("verb", "kept"), [("MAIL", 0), ("RCPT", 0), ("DATA", 0), ("DATA", 1)])

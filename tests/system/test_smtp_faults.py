@@ -208,7 +208,7 @@ async def test_a_server_that_refuses_the_bridge_is_tried_again(post: Post, steps
 @pytest.mark.parametrize("steps", each(OF_A_MAIL))
 async def test_a_no_for_good_is_parked_and_told(post: Post, steps: Sequence[str]) -> None:
     before = parked(await post.bridge.metrics())
-    await suffer(post, Fault(steps, "550 5.1.1 Nobody here"), 30)
+    await suffer(post, Fault(steps, "550 5.7.1 Not from you"), 30)
     states = await wait_until_settled(post.database, 60)
     rows = await owed(post.database)
     assert states == {State.PARKED: MAILS}
@@ -217,7 +217,7 @@ async def test_a_no_for_good_is_parked_and_told(post: Post, steps: Sequence[str]
     assert parked(metrics) - before == MAILS
     assert metrics["visavis_notifications", 'channel="mail",state="parked"'] == MAILS
     listed = [line.split("\t") for line in (await do(post.nursery, post.config, "notifications", "list")).splitlines()]
-    assert {(line[0], line[4]) for line in listed} == {(str(row.id), "smtp_550_5.1.1") for row in rows.values()}
+    assert {(line[0], line[4]) for line in listed} == {(str(row.id), "smtp_550_5.7.1") for row in rows.values()}
     await do(post.nursery, post.config, "notifications", "retry")
     await wait_until_settled(post.database, 60)
     await post.judge(1)
