@@ -302,6 +302,17 @@ async def make_database(connection: "asyncpg.Connection[asyncpg.Record]", databa
     await connection.execute(f"REVOKE CONNECT ON DATABASE {database} FROM PUBLIC")
 
 
+async def make_anew(server: PostgreSQL, database: str) -> None:
+    """Replace a database by an empty one. Raises EmbeddedFailed."""
+    with told_by(server):
+        connection = await asyncpg.connect(server.url(SUPERUSER, SUPERUSER))
+        try:
+            await connection.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+            await make_database(connection, database)
+        finally:
+            await connection.close(timeout=5)
+
+
 @contextmanager
 def told_by(server: PostgreSQL) -> Iterator[None]:
     """Turn an error of the database's into one sentence."""

@@ -22,8 +22,9 @@ from typing import Any
 from urllib.parse import quote
 
 import aiohttp
+import asyncpg
 
-from embedded.postgresql import PORT, PostgreSQL
+from embedded.postgresql import PORT, PostgreSQL, make_anew, told_by
 from embedded.processes import Child, EmbeddedFailed, Folder, claim, keep_port, read_kept, start, told, write_kept
 
 HOST = "127.0.0.1"
@@ -100,6 +101,8 @@ class Starting:
         http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60))
         try:
             write_configuration(self, postgresql)
+            if await is_half_made(postgresql):
+                await make_anew(postgresql, "synapse")
             assert self.child.process.stdin  # noqa: S101  # it was started with one
             self.child.process.stdin.write(b"go\n")
             self.child.process.stdin.close()
@@ -149,6 +152,18 @@ async def prepare_synapse(
         claimed.release()
         raise
     return Starting(claimed, chosen, server_name, kept, child, hash_rounds)
+
+
+async def is_half_made(postgresql: PostgreSQL) -> bool:
+    """Whether Synapse died while it made its tables: it commits them bit by bit, the version last, and cannot go on."""
+    with told_by(postgresql):
+        connection = await asyncpg.connect(postgresql.url("synapse", "synapse"))
+        try:
+            if await connection.fetchval("SELECT to_regclass('schema_version')") is None:
+                return False
+            return await connection.fetchval("SELECT version FROM schema_version") is None
+        finally:
+            await connection.close(timeout=5)
 
 
 def environment() -> dict[str, str]:

@@ -98,10 +98,15 @@ class Process:
         return await asyncio.wait_for(self.running.wait(), 40)
 
     async def metrics(self) -> dict[tuple[str, str], float]:
-        """What `/metrics` tells now: (name, labels as written) -> value."""
+        """What `/metrics` tells, once it answers: (name, labels as written) -> value."""
         port = yaml.safe_load(self.config.read_text())["web"]["metrics_port"]
-        async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{port}/metrics") as answer:
-            text = await answer.text()
+        async with aiohttp.ClientSession() as http, asyncio.timeout(30):
+            while True:
+                with contextlib.suppress(aiohttp.ClientConnectorError):  # it is still starting
+                    async with http.get(f"http://127.0.0.1:{port}/metrics") as answer:
+                        text = await answer.text()
+                        break
+                await asyncio.sleep(0.1)
         return {(name, labels): float(value) for name, labels, value in METRIC.findall(text)}
 
 

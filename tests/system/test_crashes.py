@@ -314,7 +314,7 @@ async def judge_news(tx: Transaction, run: Run, phones: dict[str, Phone]) -> Non
                 (notifications.c.revision < appointments.c.revision).label("outdated"),
             )
             .join(appointments, appointments.c.id == notifications.c.appointment_id)
-            .where(notifications.c.channel == Channel.MATRIX)
+            .where(notifications.c.channel == Channel.MATRIX, notifications.c.send_at <= func.now())
         )
     )
     fresh = [row for row in rows if row.created_at >= run.begun]

@@ -24,6 +24,7 @@ import pytest_asyncio
 from embedded.postgresql import start_postgresql
 from embedded.processes import EmbeddedFailed
 from embedded.servers import start_all
+from embedded.synapse import start_synapse
 
 HERE = Path(__file__).resolve().parents[2]
 ROOT = os.geteuid() == 0
@@ -226,6 +227,18 @@ async def test_a_first_start_killed_again_and_again_repairs_itself(tmp_path: Pat
     assert living(state) == []
     log = (state / "postgresql" / "postgresql.log").read_text()
     assert log.splitlines()[-1].endswith("database system is shut down")
+
+
+async def test_a_homeserver_that_died_over_its_tables_begins_anew(tmp_path: Path) -> None:
+    postgresql = await start_postgresql(tmp_path / "postgresql", durable=False)
+    try:
+        connection = await asyncpg.connect(postgresql.url("synapse", "synapse"))
+        await connection.execute("CREATE TABLE schema_version (version integer); CREATE TABLE background_updates ()")
+        await connection.close()
+        synapse = await start_synapse(tmp_path / "synapse", postgresql=postgresql, hash_rounds=4)
+        await synapse.stop()
+    finally:
+        await postgresql.stop()
 
 
 async def test_a_signal_during_the_start_stops_all(tmp_path: Path) -> None:
