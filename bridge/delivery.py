@@ -131,7 +131,7 @@ class Delivery:
         )
         self.sending: dict[asyncio.Task[None], Try] = {}
         self.ended: list[Try] = []  # and not settled yet
-        self.refused: list[tuple[uuid.UUID, str]] = []  # mails whose address was refused for good, and why
+        self.refused: list[tuple[uuid.UUID, str, str]] = []  # mails refused for good, for which address and why
         self._more: bool | None = None  # whether more is due than the last turn could claim; None where it was not to
         self._writing = asyncio.Lock()
         self._gathering: asyncio.TimerHandle | None = None
@@ -307,8 +307,8 @@ class Delivery:
         """What is to be done once these are settled and committed."""
         report(ended, now=self.clock())
         for one in ended:
-            if isinstance(one.failure, AddressRefused) and one.state is State.PARKED:
-                self.refused.append((one.notification.id, one.failure.status))
+            if isinstance(one.failure, AddressRefused) and isinstance(one.letter, Letter) and one.state is State.PARKED:
+                self.refused.append((one.notification.id, one.letter.recipient.email, one.failure.status))
 
     async def _stop_addresses(self) -> None:
         """Mail nothing more to addresses that were refused for good, in transactions of their own: each locks a person.
@@ -316,11 +316,13 @@ class Delivery:
         What a crash forgets here the next mail to that address brings up again.
         """
         while self.refused:
-            notification_id, status = self.refused[0]
-            await self._patiently(
-                partial(mailboxes.stop, notification_id=notification_id, code=status, now=self.clock())
-            )
+            await self._patiently(partial(self._stop_address, *self.refused[0]))
             self.refused.pop(0)
+
+    async def _stop_address(self, notification_id: uuid.UUID, address: str, code: str, tx: Transaction) -> None:
+        """Unless the person has another address by now."""
+        if await mailboxes.addressee(tx, notification_id) == address:
+            await mailboxes.stop(tx, notification_id, code, now=self.clock())
 
     async def _settle_rest(self) -> None:
         ended, self.ended = self.ended, []

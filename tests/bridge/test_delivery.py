@@ -22,10 +22,11 @@ from prometheus_client import REGISTRY
 from sqlalchemy import Row, delete, select, update
 
 from bridge import delivery, letters
-from bridge.delivery import Delivery, Try
+from bridge.delivery import Delivery, Try, plan_retries
 from embedded.postgresql import PostgreSQL
-from supervision import appointments, mailboxes, moves, notifications, sign_ins
+from supervision import appointments, mailboxes, moves, notifications, people, sign_ins
 from supervision.appointments import Appointment
+from supervision.audit import SYSTEM
 from supervision.config import Config
 from supervision.db import Database
 from supervision.models import Channel, State
@@ -258,6 +259,23 @@ async def test_an_address_that_is_refused_for_good_gets_no_more(
         found = await mailboxes.stopped(tx, ana.id)
     assert found is not None
     assert found.code == "5.1.1"
+
+
+async def test_an_address_corrected_meanwhile_is_not_stopped(database: Database, clock: Clock, now: datetime) -> None:
+    """The mail was on its way to the old one when it was refused."""
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    delivery = Delivery(database, make_config(9), clock, plan_retries(make_config(9).mail))
+    notice = sign_in(ana.id)
+    async with database.transaction() as tx:
+        await notifications.enqueue(tx, [notice], now=now)
+    delivery.refused.append((notice.id, ana.email, "5.1.1"))
+    async with database.transaction() as tx:
+        await people.set_email(tx, SYSTEM, ana.id, "ana.ribeiro@example.org", now=now)
+    await delivery.turn()
+    async with database.transaction() as tx:
+        assert await mailboxes.stopped(tx, ana.id) is None
+    await delivery.finish(1.0)
+    assert delivery.refused == []
 
 
 async def test_after_the_last_try_it_is_parked(database: Database, clock: Clock, now: datetime) -> None:

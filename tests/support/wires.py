@@ -7,6 +7,7 @@ import contextlib
 import socket
 import ssl
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from enum import StrEnum
 from typing import Self
@@ -20,7 +21,7 @@ class Moment(StrEnum):
     AFTER = "after the answer"
 
 
-class Wire:
+class Wire(ABC):
     """Listens on 127.0.0.1 and carries each connection as a subclass says; ends them all with the context."""
 
     def __init__(self) -> None:
@@ -60,8 +61,9 @@ class Wire:
             hang_up(writer)
             self._carried.discard(task)
 
+    @abstractmethod
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        raise NotImplementedError
+        """Serve one connection until either side has gone."""
 
 
 @contextlib.asynccontextmanager
