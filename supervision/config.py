@@ -19,10 +19,11 @@ from supervision import people
 from supervision.checks import MOST_PLACE
 from supervision.errors import ConfigInvalid, NotUnderstood, Problem
 from supervision.hours import ROOM
+from supervision.models import Consent, FileKind
 
 ENVIRONMENT_PREFIX = "VISAVIS_"
 UNREADABLE = "unreadable" * 4  # stands in for a secret whose file was complained of already
-SECRETS = frozenset({"secret", "url", "owner_url", "as_token", "password"})
+SECRETS = frozenset({"secret", "url", "owner_url", "as_token", "password", "admin_token"})
 
 
 def database_url(value: SecretStr) -> SecretStr:
@@ -106,8 +107,11 @@ class MatrixConfig(Section):
     bot: Annotated[str, AfterValidator(bot_id)]
     as_token: SecretStr | None = None
     password: SecretStr | None = None
+    admin_token: SecretStr | None = None
+    public_url: HttpUrl | None = None
     store: Path = Path("var/bot")
     unread_minutes: int = Field(30, ge=0, le=10080)
+    presence: bool = True
 
 
 class MailConfig(Section):
@@ -153,6 +157,22 @@ class WebConfig(Section):
     trusted_proxies: int = Field(0, ge=0, le=5)
 
 
+class RoomsConfig(Section):
+    """What holds in a room for which nothing else was settled. No days of retention (0) is for ever."""
+
+    attachments: bool = True
+    attachment_kinds: tuple[FileKind, ...] = (
+        FileKind.IMAGE,
+        FileKind.AUDIO,
+        FileKind.PDF,
+        FileKind.DOCUMENT,
+        FileKind.TEXT,
+    )
+    attachment_megabytes: int = Field(default=25, ge=1, le=1000)
+    retention_days: int = Field(default=0, ge=0, le=3650)
+    export_consent: Consent = Consent.BOTH
+
+
 class CallsConfig(Section):
     template: CallTemplate | None = None
 
@@ -166,6 +186,7 @@ class Config(Section):
     web: WebConfig
     calendars: CalendarsConfig = CalendarsConfig()
     calls: CallsConfig = CallsConfig()
+    rooms: RoomsConfig = RoomsConfig()
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,58 @@ class Question(StrEnum):
     PICK_PAST = "pick_past"
     CONFIRM_AWAY = "confirm_away"
     CONFIRM_SETTINGS = "confirm_settings"
+    CONFIRM_ARCHIVE = "confirm_archive"
+    CONFIRM_EXPORT = "confirm_export"
+    AGREE_EXPORT = "agree_export"
+
+
+class Consent(StrEnum):
+    """Who has to agree before a room is taken home by one of its two."""
+
+    BOTH = "both"
+    ONE = "one"
+
+
+class FileKind(StrEnum):
+    """What files are told apart as in a room's settings."""
+
+    IMAGE = "image"
+    AUDIO = "audio"
+    VIDEO = "video"
+    PDF = "pdf"
+    DOCUMENT = "document"
+    TEXT = "text"
+    ARCHIVE = "archive"
+
+
+class Fault(StrEnum):
+    """Why nothing is said in a room until somebody has seen to it."""
+
+    GONE = "gone"  # the bot is not in it any more
+    NOT_ENCRYPTED = "not_encrypted"
+    NOT_OURS = "not_ours"  # somebody else has the last word there
+    STRANGER = "stranger"  # somebody besides the two is in it and cannot be put out
+    REFUSED = "refused"  # the homeserver does not let it be mended
+
+
+class Task(StrEnum):
+    """What only the homeserver's administrator can do there."""
+
+    OPEN_REGISTRATION = "open_registration"  # a one-use registration token for a person's new account
+    RESET_PASSWORD = "reset_password"  # noqa: S105  # a passing one, which the person replaces at once
+    SIGN_OUT = "sign_out"  # all devices of a person
+    DEACTIVATE = "deactivate"  # an account of ours, for good
+    REMOVE_MEDIA = "remove_media"
+    REMOVE_ROOM = "remove_room"
+
+
+class ExportState(StrEnum):
+    """Of a room that is taken home."""
+
+    AGREED = "agreed"
+    READY = "ready"
+    FAILED = "failed"
+    EXPIRED = "expired"
 
 
 def one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
@@ -180,6 +232,9 @@ bots = Table(
     Column("sync_token", Text),
     Column("master_key", Text),
     at("started_at", nullable=True),
+    at(
+        "checked_at", nullable=True
+    ),  # when all of its rooms and its own device were last compared with what they must be
 )
 
 pairs = Table(
@@ -200,6 +255,31 @@ pairs = Table(
     # one that is meant where none is named.
     Column("lengths", ARRAY(Integer)),
     Column("approval", Text),
+    # The room's settings; the configuration's where they are empty. `attachment_kinds` are FileKind; no days of
+    # retention (0) is for ever, no minutes (0) of what is unread is never.
+    Column("attachments", Boolean),
+    Column("attachment_kinds", ARRAY(Text)),
+    Column("attachment_megabytes", Integer),
+    Column("retention_days", Integer),
+    Column("unread_minutes", Integer),
+    Column("export_consent", Text),
+    Column("expires_on", Date),  # the last day, in the supervisor's zone
+    # Retention: what was written before `retained_since` is gone; what was written before `retention_announced_until`
+    # may go from `retention_announced_from` on. A legal hold stops it.
+    at("retained_since", nullable=True),
+    at("retention_announced_from", nullable=True),
+    at("retention_announced_until", nullable=True),
+    at("held_at", nullable=True),
+    # The room itself: why nothing is said in it, and when it was removed with everything.
+    Column("fault", Text),
+    at("fault_at", nullable=True),
+    at("removed_at", nullable=True),
+    one_of("export_consent", Consent),
+    one_of("fault", Fault),
+    CheckConstraint("attachment_megabytes BETWEEN 1 AND 1000", name="attachment_megabytes"),
+    CheckConstraint("retention_days BETWEEN 0 AND 3650", name="retention_days"),
+    CheckConstraint("unread_minutes BETWEEN 0 AND 10080", name="unread_minutes"),
+    CheckConstraint("(fault IS NULL) = (fault_at IS NULL)", name="fault_whole"),
     one_of("status", PairStatus),
     one_of("approval", Approval),
     CheckConstraint("supervisor_id <> supervisee_id", name="two_people"),
@@ -669,4 +749,128 @@ unreads = Table(
     Column("event_id", Text, nullable=False),
     Column("notification_id", Uuid, ForeignKey("notifications.id"), nullable=False),
     at("since_at"),
+    Column("messages", Integer, nullable=False, server_default="1"),  # how many there are
+)
+
+# Who is in a pair's room, and whether they have a device there that the bot may write to.
+memberships = Table(
+    "memberships",
+    metadata,
+    Column("pair_id", Uuid, ForeignKey("pairs.id"), primary_key=True),
+    Column("person_id", Uuid, ForeignKey("people.id"), primary_key=True),
+    Column("membership", Text, nullable=False),  # Matrix's word: invite, join, leave, ban, knock
+    Column("readable", Boolean, nullable=False),
+    at("changed_at"),
+)
+
+# Who is online, as the homeserver tells it, where it tells at all; and when they were last active.
+presences = Table(
+    "presences",
+    metadata,
+    Column("person_id", Uuid, ForeignKey("people.id"), primary_key=True),
+    Column("online", Boolean, nullable=False),
+    at("active_at", nullable=True),
+    at("told_at"),
+)
+
+# How a person comes in: the mailed link (seals.py, from the nonce), and the account that is made with it. `localpart`
+# is the new account's name, empty for one that exists already; `registration` the one-use registration token, locked.
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("person_id", Uuid, ForeignKey("people.id"), primary_key=True),
+    Column("nonce", Uuid, nullable=False),
+    Column("localpart", Text, unique=True),
+    Column("registration", LargeBinary),
+    at("invited_at"),
+    at("expires_at"),
+    at("opened_at", nullable=True),
+    at("registered_at", nullable=True),
+    at("finished_at", nullable=True),
+)
+
+# A person's own change of address, until the code that was mailed there is typed (seals.py, from the nonce).
+address_changes = Table(
+    "address_changes",
+    metadata,
+    Column("person_id", Uuid, ForeignKey("people.id"), primary_key=True),
+    Column("email", Text, nullable=False),
+    Column("nonce", Uuid, nullable=False),
+    Column("wrong_codes", SmallInteger, nullable=False),
+    at("created_at"),
+    at("expires_at"),
+)
+
+# What a bot's process with the administrator's token is to do at the homeserver. `answer` is what came of it where that
+# is a secret, locked (seals.py), and short-lived.
+homeserver_tasks = Table(
+    "homeserver_tasks",
+    metadata,
+    identifier(),
+    Column("kind", Text, nullable=False),
+    Column("person_id", Uuid, ForeignKey("people.id")),
+    Column("pair_id", Uuid, ForeignKey("pairs.id")),
+    Column("details", JSONB, nullable=False),
+    Column("answer", LargeBinary),
+    Column("attempts", Integer, nullable=False),
+    Column("error", Text),
+    at("created_at"),
+    at("next_try_at"),
+    at("done_at", nullable=True),
+    one_of("kind", Task),
+    Index("ix_homeserver_tasks_due", "next_try_at", postgresql_where=text("done_at IS NULL")),
+    Index("ix_homeserver_tasks_person_id", "person_id"),
+    Index("ix_homeserver_tasks_pair_id", "pair_id"),
+)
+
+# Files in rooms: `media` are the mxc:// addresses of file and thumbnail, `name` is locked (seals.py), `type` the MIME
+# type by content; `refused` why it was taken down.
+attachments = Table(
+    "attachments",
+    metadata,
+    Column("event_id", Text, primary_key=True),
+    Column("pair_id", Uuid, ForeignKey("pairs.id"), nullable=False),
+    person("person_id"),
+    Column("media", ARRAY(Text), nullable=False),
+    Column("name", LargeBinary),
+    Column("type", Text),
+    Column("bytes", BigInteger),
+    Column("refused", Text),
+    at("sent_at"),
+    at("removed_at", nullable=True),
+    Index("ix_attachments_pair_id_sent_at", "pair_id", "sent_at"),
+)
+
+# A room taken home. The file stands in `export_chunks`, encrypted with a key that is derived from `salt` and the
+# configured secret; it goes a day after it was ready.
+exports = Table(
+    "exports",
+    metadata,
+    identifier(),
+    Column("pair_id", Uuid, ForeignKey("pairs.id"), nullable=False),
+    person("person_id"),
+    person("agreed_by", nullable=True),
+    Column("state", Text, nullable=False),
+    Column("salt", LargeBinary),
+    Column("events", Integer, nullable=False),  # taken in so far, then all
+    Column("bytes", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("error", Text),
+    at("created_at"),
+    at("next_try_at"),
+    at("ready_at", nullable=True),
+    at("expires_at", nullable=True),
+    at("fetched_at", nullable=True),
+    one_of("state", ExportState),
+    Index("ix_exports_pair_id", "pair_id"),
+    Index("ix_exports_open", "next_try_at", postgresql_where=text("state = 'agreed'")),
+    Index("ix_exports_expires_at", "expires_at", postgresql_where=text("state = 'ready'")),
+)
+
+export_chunks = Table(
+    "export_chunks",
+    metadata,
+    Column("export_id", Uuid, ForeignKey("exports.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("content", LargeBinary, nullable=False),
 )
