@@ -626,40 +626,34 @@ async def run_parts(
     when_running: Callable[[Database], Coroutine[Any, Any, None]] | None = None,
 ) -> None:
     """Run the parts until cancelled. Raises DatabaseTooOld or DatabaseTooNew before anything is started."""
-    # Loaded here, since no other command needs them and they take longer than most commands do.
-    import bot.handlers
-    import bot.notices
-    import bridge.app
-    import bridge.delivery
-    import bridge.inbound
-    import bridge.outside
-    import web.app
-    from bot.app import Bot
-    from web.metrics import Metrics
+    from web.metrics import Metrics, make_metrics_app
+    from web.serving import serve
 
     await migrations.check(config.database.url.get_secret_value())
     database = Database(config.database.url.get_secret_value(), pool_size=config.database.pool_size)
     scheduler = jobs.schedule(database)
     scheduler.start()
     metrics = Metrics()
-    for collector in (
-        bot.handlers.COMMANDS,
-        bot.notices.DELIVERED,
-        bridge.delivery.MAILS,
-        bridge.delivery.FAILURES,
-        bridge.delivery.PROCESSING,
-        bridge.delivery.DELAYS,
-        bridge.inbound.ARRIVALS,
-        bridge.outside.READS,
-    ):
-        metrics.registry.register(collector)
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(web.app.run(database, config, demo=demo_pages, metrics=metrics, pages="web" in parts))
+            # Each part is loaded where it is run, since that takes longer than most commands do.
+            if "web" in parts:
+                import web.app
+
+                group.create_task(web.app.run(database, config, demo=demo_pages, metrics=metrics))
+            else:
+                served = make_metrics_app(database, metrics), config.web.metrics_listen, config.web.metrics_port
+                group.create_task(serve([served]))
             if "bridge" in parts:
+                import bridge.app
+
+                metrics.add(bridge.app.COLLECTORS)
                 group.create_task(keep_alive("bridge", lambda: bridge.app.run(database, config)))
             if "bot" in parts:
-                group.create_task(keep_alive("bot", lambda: Bot(database, config).run()))
+                import bot.app
+
+                metrics.add(bot.app.COLLECTORS)
+                group.create_task(keep_alive("bot", lambda: bot.app.Bot(database, config).run()))
             if when_running is not None:
                 group.create_task(when_running(database))
     finally:

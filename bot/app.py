@@ -12,9 +12,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from bot.client import Client
 from bot.events import Incoming
 from bot.greetings import greet
-from bot.handlers import Handlers
+from bot.handlers import COMMANDS, Handlers
 from bot.logins import Account
-from bot.notices import Notices
+from bot.notices import DELIVERED, Notices
 from bot.reads import Reads
 from bot.rooms import Plan, create_room
 from bot.trust import Trust
@@ -28,6 +28,7 @@ from supervision.pairs import Pair
 
 log = structlog.get_logger()
 
+COLLECTORS = (COMMANDS, DELIVERED)
 ROOMS_EVERY = 60.0  # seconds between looks for pairs without a room, when nothing says so at once
 
 

@@ -12,6 +12,14 @@ from supervision.db import Database
 log = structlog.get_logger(__name__)
 
 RESTART_SECONDS = 15.0
+COLLECTORS = (
+    delivery.MAILS,
+    delivery.FAILURES,
+    delivery.PROCESSING,
+    delivery.DELAYS,
+    inbound.ARRIVALS,
+    outside.READS,
+)
 
 
 async def run(database: Database, config: Config) -> None:

@@ -91,16 +91,15 @@ async def run(
     clock: Clock = now_utc,
     metrics: Metrics | None = None,
     started: asyncio.Event | None = None,
-    pages: bool = True,
 ) -> None:
     """Serve pages, API and metrics until cancelled; what is under way then may end.
 
-    `started` is set when all ports answer. Without `pages` it serves the metrics alone, for a process that runs
-    other parts. Raises PortUnavailable for a port that cannot be had.
+    `started` is set when all ports answer. Raises PortUnavailable for a port that cannot be had.
     """
     metrics = metrics or Metrics()
-    served = [(make_metrics_app(database, metrics, clock=clock), config.web.metrics_listen, config.web.metrics_port)]
-    if pages:
-        app = make_app(database, config, demo=demo, clock=clock, metrics=metrics)
-        served.append((app, config.web.listen, config.web.port))
+    app = make_app(database, config, demo=demo, clock=clock, metrics=metrics)
+    served = [
+        (make_metrics_app(database, metrics, clock=clock), config.web.metrics_listen, config.web.metrics_port),
+        (app, config.web.listen, config.web.port),
+    ]
     await serve(served, started)

@@ -1,11 +1,13 @@
 """Figures for Prometheus: this process, its HTTP durations, and the outbox as it is when asked."""
 
 import asyncio
+from collections.abc import Iterable
 
 import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
 from supervision import queries
@@ -50,6 +52,11 @@ class Metrics:
         self.database = Gauge(
             "visavis_database_up", "Whether the database answered this scrape", registry=self.registry
         )
+
+    def add(self, collectors: Iterable[Collector]) -> None:
+        """Show these too: what other parts of this process count."""
+        for collector in collectors:
+            self.registry.register(collector)
 
     def observe(self, request: web.Request, status: int, seconds: float) -> None:
         resource = request.match_info.route.resource
