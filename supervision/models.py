@@ -134,6 +134,7 @@ class Question(StrEnum):
     PICK_PAST = "pick_past"
     CONFIRM_AWAY = "confirm_away"
     CONFIRM_SETTINGS = "confirm_settings"
+    CONFIRM_ZONE = "confirm_zone"
     CONFIRM_ARCHIVE = "confirm_archive"
     CONFIRM_EXPORT = "confirm_export"
     AGREE_EXPORT = "agree_export"
@@ -747,7 +748,7 @@ unreads = Table(
     Column("pair_id", Uuid, ForeignKey("pairs.id"), primary_key=True),
     Column("person_id", Uuid, ForeignKey("people.id"), primary_key=True),
     Column("event_id", Text, nullable=False),
-    Column("notification_id", Uuid, ForeignKey("notifications.id"), nullable=False),
+    Column("notification_id", Uuid, ForeignKey("notifications.id")),  # none where no mail is to say so
     at("since_at"),
     Column("messages", Integer, nullable=False, server_default="1"),  # how many there are
 )

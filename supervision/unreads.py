@@ -6,10 +6,11 @@ where and when.
 """
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import bindparam, delete, literal_column, select, update
+from sqlalchemy import bindparam, delete, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from supervision import notifications
@@ -25,12 +26,16 @@ LIFETIME = timedelta(days=2)  # after which a mail that could not go out is not 
 
 @dataclass(frozen=True)
 class Unread:
-    """The first message that a person has not read; `since_at` is the homeserver's time of it."""
+    """The first message that a person has not read; `since_at` is the homeserver's time of it.
+
+    `messages` is how many there are, as far as it was written down: what came since may not be in it yet.
+    """
 
     pair_id: uuid.UUID
     person_id: uuid.UUID
     event_id: str
     since_at: datetime
+    messages: int = 1
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,13 @@ class Kept:
     unread: Unread
 
 
-COLUMNS = (unreads.c.pair_id, unreads.c.person_id, unreads.c.event_id, unreads.c.since_at)
+COLUMNS = (
+    unreads.c.pair_id,
+    unreads.c.person_id,
+    unreads.c.event_id,
+    unreads.c.since_at,
+    unreads.c.messages,
+)
 OPEN = Ready(select(*COLUMNS).where(unreads.c.pair_id == bindparam("pair"), unreads.c.person_id == bindparam("person")))
 # Whoever archives the pair waits, or has done so already; a second process of the same bot waits too.
 STILL_ACTIVE = Ready(
@@ -62,11 +73,13 @@ async def note_message(
     sent_at: datetime | None = None,
     wait: timedelta,
     now: datetime,
+    messages: int = 1,
 ) -> Unread | None:
     """One of the two wrote: the other has something unread, and is to be told in `wait` unless they read it before.
 
-    Returns what is unread now, which may be an earlier message; None where nobody is to be told: the pair is archived,
-    or one of the two is disabled. Raises NotAllowed if the sender is neither of the two.
+    Without a wait nobody is told by mail. Returns what is unread now, which may be an earlier message; None where
+    there is nobody to read it: the pair is archived, or one of the two is disabled. Raises NotAllowed if the sender is
+    neither of the two.
     """
     sender = pair.member(sender_id)
     reader = pair.other(sender.id)
@@ -74,44 +87,99 @@ async def note_message(
         return None
     for row in await OPEN.fetch(tx, {"pair": pair.id, "person": reader.id}):
         return Unread(*row)
-    mail = Notice(
-        reader.id,
-        Channel.MAIL,
-        KIND,
-        pair_id=pair.id,
-        priority=LOW,
-        send_at=now + wait,
-        expires_at=now + wait + LIFETIME,
-    )
-    await notifications.enqueue(tx, [mail], now=now)
-    unread = Unread(pair.id, reader.id, event_id, sent_at or now)
+    mail = await _enqueue(tx, pair.id, reader.id, wait, now) if wait else None
+    unread = Unread(pair.id, reader.id, event_id, sent_at or now, messages)
     await tx.execute(
         insert(unreads).values(
             pair_id=unread.pair_id,
             person_id=unread.person_id,
             event_id=unread.event_id,
-            notification_id=mail.id,
+            notification_id=mail,
             since_at=unread.since_at,
+            messages=unread.messages,
         )
     )
     return unread
 
 
-async def note_read(tx: Transaction, pair_id: uuid.UUID, person_id: uuid.UUID, *, now: datetime) -> bool:
-    """This person has read what was unread; returns whether anything was.
+async def _enqueue(
+    tx: Transaction, pair_id: uuid.UUID, reader_id: uuid.UUID, wait: timedelta, now: datetime
+) -> uuid.UUID:
+    mail = Notice(
+        reader_id,
+        Channel.MAIL,
+        KIND,
+        pair_id=pair_id,
+        priority=LOW,
+        send_at=now + wait,
+        expires_at=now + wait + LIFETIME,
+    )
+    await notifications.enqueue(tx, [mail], now=now)
+    return mail.id
 
-    A mail that nobody tried to send leaves the outbox with it: it was a timer, most are taken back within seconds,
-    and there is nothing of them to keep. One that was tried is superseded.
-    """
+
+async def note_read(tx: Transaction, pair_id: uuid.UUID, person_id: uuid.UUID, *, now: datetime) -> bool:
+    """This person has read what was unread; returns whether anything was."""
     theirs = delete(unreads).where(unreads.c.pair_id == pair_id, unreads.c.person_id == person_id)
-    mail_id = await tx.scalar(theirs.returning(unreads.c.notification_id))
-    if mail_id is None:
+    row = (await tx.execute(theirs.returning(unreads.c.notification_id))).one_or_none()
+    if row is None:
         return False
+    await _take_back(tx, row.notification_id, now)
+    return True
+
+
+async def send_no_mail(tx: Transaction, pair_id: uuid.UUID, person_id: uuid.UUID, *, now: datetime) -> None:
+    """What this person has not read stays unread, and no mail will say so."""
+    theirs = (unreads.c.pair_id == pair_id) & (unreads.c.person_id == person_id)
+    mail_id = await tx.scalar(select(unreads.c.notification_id).where(theirs))
+    await tx.execute(update(unreads).where(theirs).values(notification_id=None))
+    await _take_back(tx, mail_id, now)
+
+
+async def _take_back(tx: Transaction, mail_id: uuid.UUID | None, now: datetime) -> None:
+    """A mail that nobody tried to send leaves the outbox: it was a timer, most are taken back within seconds, and there
+    is nothing of them to keep. One that was tried is superseded.
+    """
+    if mail_id is None:
+        return
     pending = (outbox.c.id == mail_id) & (outbox.c.state == State.PENDING)
     untried = await tx.execute(delete(outbox).where(pending, outbox.c.attempts == 0))
     if untried.rowcount == 0:
         await tx.execute(update(outbox).where(pending).values(state=State.SUPERSEDED, settled_at=now, details=SCRUBBED))
-    return True
+
+
+async def note_counts(tx: Transaction, counts: Mapping[tuple[uuid.UUID, uuid.UUID], int]) -> None:
+    """How many messages are unread, by pair and reader; where the row is gone meanwhile, all was read."""
+    if counts:
+        await tx.execute(
+            update(unreads)
+            .where(unreads.c.pair_id == bindparam("pair"), unreads.c.person_id == bindparam("person"))
+            .values(messages=bindparam("count")),
+            [
+                {"pair": pair_id, "person": person_id, "count": max(1, count)}
+                for (pair_id, person_id), count in sorted(counts.items())
+            ],
+        )
+
+
+async def counts(tx: Transaction, person_id: uuid.UUID) -> dict[uuid.UUID, int]:
+    """How many messages this person has not read, by pair; a pair that is missing has none."""
+    query = (
+        select(unreads.c.pair_id, unreads.c.messages)
+        .join(pairs, pairs.c.id == unreads.c.pair_id)
+        .where(unreads.c.person_id == person_id, pairs.c.status == PairStatus.ACTIVE)
+    )
+    return {pair_id: messages for pair_id, messages in await tx.execute(query)}
+
+
+async def total(tx: Transaction) -> int:
+    """How many messages are unread in all active pairs together."""
+    query = (
+        select(func.coalesce(func.sum(unreads.c.messages), 0))
+        .join(pairs, pairs.c.id == unreads.c.pair_id)
+        .where(pairs.c.status == PairStatus.ACTIVE)
+    )
+    return int(await tx.scalar(query) or 0)
 
 
 async def list_for_bot(tx: Transaction, bot: str) -> list[Kept]:

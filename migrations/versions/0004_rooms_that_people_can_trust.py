@@ -160,6 +160,7 @@ def upgrade() -> None:
     op.add_column("pairs", sa.Column("fault_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("pairs", sa.Column("removed_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("unreads", sa.Column("messages", sa.Integer(), server_default="1", nullable=False))
+    op.alter_column("unreads", "notification_id", nullable=True)
     for name, rule in (
         ("export_consent", "export_consent IN ('both', 'one')"),
         ("fault", "fault IN ('gone', 'not_encrypted', 'not_ours', 'stranger', 'refused')"),
@@ -174,6 +175,6 @@ def upgrade() -> None:
         op.f("ck_questions_kind"),
         "questions",
         "kind IN ('answer_request', 'answer_series', 'answer_move', 'answer_offer', 'answer_attendance', 'pick_slot',"
-        " 'pick_appointment', 'pick_past', 'confirm_away', 'confirm_settings', 'confirm_archive', 'confirm_export',"
-        " 'agree_export')",
+        " 'pick_appointment', 'pick_past', 'confirm_away', 'confirm_settings', 'confirm_zone', 'confirm_archive',"
+        " 'confirm_export', 'agree_export')",
     )
