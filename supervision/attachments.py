@@ -1,0 +1,142 @@
+"""Files in rooms: which there are, by name, type, size, time and sender alone; and what has to leave the homeserver.
+
+What is in a file is never kept here. Its name is locked with the configured secret (seals.py). Media that something
+else in a room still shows is not given away for removal: whoever sees a file could otherwise have it deleted by
+sending it again in a way that breaks the rules.
+"""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from supervision import seals
+from supervision.db import Transaction
+from supervision.models import attachments as table
+from supervision.models import pairs
+
+SHOWN = 200  # files of a room on its page
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A file as it is listed: `type` is the MIME type by content, `bytes` its size; the name is still locked."""
+
+    event_id: str
+    person_id: uuid.UUID
+    locked_name: bytes | None
+    type: str | None
+    bytes: int | None
+    sent_at: datetime
+
+    def name(self, secret: str) -> str | None:
+        """The file's name; None where it has none, or was locked with another secret."""
+        return None if self.locked_name is None else seals.unlock(secret, self.locked_name)
+
+
+async def note(
+    tx: Transaction,
+    event_id: str,
+    pair_id: uuid.UUID,
+    person_id: uuid.UUID,
+    *,
+    media: Sequence[str],
+    locked_name: bytes | None,
+    type: str | None,
+    size: int | None,
+    sent_at: datetime,
+    refused: str | None = None,
+) -> None:
+    """Note a file once: `media` are the mxc:// addresses of it and its thumbnail, `refused` why it is taken down.
+
+    What is refused is open until `note_removed`: its event has yet to be redacted.
+    """
+    values = {
+        "event_id": event_id,
+        "pair_id": pair_id,
+        "person_id": person_id,
+        "media": list(dict.fromkeys(media)),
+        "name": locked_name,
+        "type": type,
+        "bytes": size,
+        "refused": refused,
+        "sent_at": sent_at,
+    }
+    await tx.execute(insert(table).values(**values).on_conflict_do_nothing())
+
+
+async def list_of(tx: Transaction, pair_id: uuid.UUID, *, most: int = SHOWN) -> list[Attachment]:
+    """The files that are in a pair's room, the newest first."""
+    columns = (table.c.event_id, table.c.person_id, table.c.name, table.c.type, table.c.bytes, table.c.sent_at)
+    query = (
+        select(*columns)
+        .where(table.c.pair_id == pair_id, table.c.refused.is_(None), table.c.removed_at.is_(None))
+        .order_by(table.c.sent_at.desc(), table.c.event_id)
+        .limit(most)
+    )
+    return [Attachment(*row) for row in await tx.execute(query)]
+
+
+async def open_breaches(tx: Transaction, bot: str) -> list[tuple[str, str]]:
+    """Room and event of every refused file of one bot account whose event has yet to be redacted."""
+    query = (
+        select(pairs.c.room_id, table.c.event_id)
+        .join(pairs, pairs.c.id == table.c.pair_id)
+        .where(pairs.c.bot == bot, pairs.c.room_id.is_not(None))
+        .where(table.c.refused.is_not(None), table.c.removed_at.is_(None))
+        .order_by(table.c.sent_at)
+    )
+    return [(room_id, event_id) for room_id, event_id in await tx.execute(query)]
+
+
+async def is_open_breach(tx: Transaction, event_id: str) -> bool:
+    """Whether an event is that of a refused file and has yet to be redacted."""
+    query = select(table.c.event_id).where(
+        table.c.event_id == event_id, table.c.refused.is_not(None), table.c.removed_at.is_(None)
+    )
+    return await tx.scalar(query) is not None
+
+
+async def note_removed(tx: Transaction, event_id: str, *, now: datetime) -> None:
+    """The event of a file is redacted."""
+    await tx.execute(
+        update(table).where(table.c.event_id == event_id, table.c.removed_at.is_(None)).values(removed_at=now)
+    )
+
+
+async def take_back(tx: Transaction, event_id: str, person_id: uuid.UUID, *, now: datetime) -> list[str]:
+    """Somebody took their own file back: it is listed no more. Returns the media that nothing else shows.
+
+    Nothing for an event that is no file of theirs, and for one that is gone already.
+    """
+    theirs = update(table).where(
+        table.c.event_id == event_id,
+        table.c.person_id == person_id,
+        table.c.refused.is_(None),
+        table.c.removed_at.is_(None),
+    )
+    media = await tx.scalar(theirs.values(removed_at=now).returning(table.c.media))
+    return await unused(tx, media or [])
+
+
+async def remove_before(tx: Transaction, pair_id: uuid.UUID, before: datetime) -> list[str]:
+    """Forget the files that were sent to a pair's room before that time. Returns the media that nothing else shows."""
+    gone = delete(table).where(table.c.pair_id == pair_id, table.c.sent_at < before).returning(table.c.media)
+    media = dict.fromkeys(one for several in await tx.scalars(gone) for one in several)
+    return await unused(tx, list(media))
+
+
+async def unused(tx: Transaction, media: Sequence[str]) -> list[str]:
+    """Those of these mxc:// addresses that no file shows which is still in a room, each once."""
+    if not media:
+        return []
+    shown = (
+        select(func.unnest(table.c.media).label("mxc"))
+        .where(table.c.media.overlap(list(media)), table.c.refused.is_(None), table.c.removed_at.is_(None))
+        .subquery()
+    )
+    used = set(await tx.scalars(select(shown.c.mxc)))
+    return [one for one in dict.fromkeys(media) if one not in used]
