@@ -9,7 +9,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from supervision import appointments, groups, mailboxes, moves, questions, sign_ins, waits
+from supervision import appointments, exports, groups, mailboxes, moves, questions, sign_ins, waits
 from supervision.db import Database, Transaction, listen
 from supervision.models import idempotency_keys, journal
 
@@ -36,6 +36,11 @@ async def forget_old(tx: Transaction, now: datetime) -> None:
     await tx.execute(delete(idempotency_keys).where(idempotency_keys.c.created_at < now - IDEMPOTENCY_KEPT))
 
 
+async def close_exports(tx: Transaction, now: datetime) -> None:
+    await exports.lapse(tx, now=now)
+    await exports.expire(tx, now=now)
+
+
 async def offer_freed(tx: Transaction, now: datetime) -> None:
     await waits.offer_freed(tx, now)
 
@@ -43,6 +48,7 @@ async def offer_freed(tx: Transaction, now: datetime) -> None:
 JOBS: dict[str, tuple[Job, timedelta]] = {
     "close_past": (close_past, timedelta(minutes=1)),
     "offer_freed": (offer_freed, timedelta(minutes=1)),
+    "close_exports": (close_exports, timedelta(minutes=5)),
     "forget_old": (forget_old, timedelta(hours=1)),
 }
 

@@ -20,6 +20,7 @@ from web import (
     openapi,
     outside,
     policies,
+    reauth,
     signing_in,
     waits,
     wishes,
@@ -47,7 +48,7 @@ def make_app(
     """The application on that database. Any number of processes may serve it side by side."""
     app = web.Application(
         client_max_size=BODY_BYTES,
-        middlewares=[middleware.measure, middleware.explain, middleware.meet, middleware.guard],
+        middlewares=[middleware.measure, middleware.explain, middleware.meet, middleware.guard, reauth.lead],
     )
     app[PARTS] = Parts(database, config, clock, demo is not None)
     app[METRICS] = metrics or Metrics()
@@ -60,6 +61,7 @@ def make_app(
         assets,
         openapi,
         signing_in,
+        reauth,
         dashboard,
         forms,
         bookings,

@@ -24,7 +24,7 @@ SESSION = "visavis"
 BROWSER = "visavis-browser"
 NEXT = "visavis-next"
 COOKIE_VALUE = re.compile(r"[A-Za-z0-9_-]{20,100}")
-OWN_PATH = re.compile(r"/(appointments|supervisor|admin|calendar|preferences)(/[a-z0-9-]+)*")
+OWN_PATH = re.compile(r"/(appointments|supervisor|admin|calendar|preferences|rooms|account)(/[a-z0-9-]+)*")
 
 
 async def meet(request: web.Request, *, via_api: bool) -> Visitor:
@@ -75,8 +75,14 @@ def bind_browser(request: web.Request, response: web.StreamResponse, value: str)
 
 def remember_next(request: web.Request, response: web.StreamResponse) -> None:
     """After signing in the person goes on with the page that was asked for."""
-    if request.method == "GET" and OWN_PATH.fullmatch(request.path):
-        set_cookie(request, response, NEXT, request.path, NEXT_SECONDS)
+    if request.method == "GET":
+        remember(request, response, request.path)
+
+
+def remember(request: web.Request, response: web.StreamResponse, path: str) -> None:
+    """The page to go on with after signing in, where it is one of ours."""
+    if OWN_PATH.fullmatch(path):
+        set_cookie(request, response, NEXT, path, NEXT_SECONDS)
 
 
 def next_path(request: web.Request) -> str:
