@@ -143,6 +143,7 @@ async def configure(servers: Servers, web_port: int | None) -> Config:
             "homeserver": servers.synapse.base_url,
             "bot": f"@visavis:{servers.synapse.server_name}",
             "as_token": servers.synapse.as_token,
+            "admin_token": servers.synapse.admin_token,
             "store": str(state / "bot"),
         },
         "mail": {"port": servers.mail.port, "security": "none", "sender": "visavis@visavis.example"},

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 import structlog
-from sqlalchemy import select, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from bot.administration import Administrator
 from bot.client import Client
 from bot.events import Incoming
 from bot.greetings import greet
@@ -17,13 +17,13 @@ from bot.logins import Account
 from bot.notices import DELIVERED, Notices
 from bot.reads import Reads
 from bot.rooms import Plan, create_room
+from bot.tasks import Tasks
 from bot.trust import Trust
-from supervision import audit, identities, notifications, pairs
+from supervision import audit, bots, identities, notifications, pairs
 from supervision.audit import SYSTEM
 from supervision.config import Config
 from supervision.db import DATABASE_AWAY, AccountLock, Database, listen
 from supervision.errors import DeliveryFailed, NotFound, Transient
-from supervision.models import bots
 from supervision.pairs import Pair
 
 log = structlog.get_logger()
@@ -53,6 +53,15 @@ class Bot:
             matrix.password.get_secret_value() if matrix.password else None,
         )
         self.client = Client(account, pin=self._pin)
+        token = matrix.admin_token
+        self.administrator = Administrator(matrix.homeserver, token.get_secret_value()) if token else None
+        self.tasks = Tasks(
+            database,
+            self.administrator,
+            server_name=matrix.bot.partition(":")[2],
+            secret=config.secret.get_secret_value(),
+            clock=clock,
+        )
         self.notices = Notices(database, self.client, clock)
         self.handlers = Handlers(database, self.notices, clock, config.web.base_url, config.calls.template)
         self.reads = Reads(database, self.client, clock, timedelta(minutes=matrix.unread_minutes))
@@ -68,6 +77,7 @@ class Bot:
                 group.create_task(self._stop_without(lock))
                 group.create_task(self.notices.run())
                 group.create_task(self._keep_rooms())
+                group.create_task(self.tasks.run())
                 group.create_task(listen(self.database, "visavis_identities", asyncio.Event(), self._reconsider))
                 group.create_task(
                     self.client.run(
@@ -78,10 +88,13 @@ class Bot:
                         on_trust_changed=self._trust_changed,
                         on_invitation=self._invited,
                         on_receipts=self.reads.see if self.reads.wait else None,
+                        on_state=self.handlers.handle,
                     )
                 )
         finally:
             await self.client.close()
+            if self.administrator is not None:
+                await self.administrator.close()
             await lock.release()
 
     async def _connect(self) -> None:
@@ -96,11 +109,8 @@ class Bot:
                 await asyncio.sleep(max(pause, failure.retry_after or 0.0))
                 pause = min(pause * 2, 60.0)
         async with self.database.transaction() as tx:
-            await pairs.register_bot(tx, self.client.user_id, now=self.clock())
+            await bots.register(tx, self.client.user_id, self.client.master_key, now=self.clock())
             await notifications.release_bot(tx, self.client.user_id)
-            await tx.execute(
-                update(bots).where(bots.c.matrix_id == self.client.user_id).values(master_key=self.client.master_key)
-            )
         await self.reads.load()
         log.info("bot.connected")
 
@@ -154,14 +164,11 @@ class Bot:
 
     async def _load_token(self) -> str | None:
         async with self.database.transaction() as tx:
-            token: str | None = await tx.scalar(
-                select(bots.c.sync_token).where(bots.c.matrix_id == self.client.user_id)
-            )
-            return token
+            return await bots.load_token(tx, self.client.user_id)
 
     async def _save_token(self, token: str) -> None:
         async with self.database.transaction() as tx:
-            await tx.execute(update(bots).where(bots.c.matrix_id == self.client.user_id).values(sync_token=token))
+            await bots.save_token(tx, self.client.user_id, token)
 
     async def _pin(self, matrix_id: str, master_key: str) -> str | None:
         async with self.database.transaction() as tx:

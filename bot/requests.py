@@ -41,8 +41,8 @@ class Homeserver:
     Connections are kept alive, so that a request does not pay for a new one; a long-poll takes its own.
     """
 
-    def __init__(self, url: str) -> None:
-        self._url = url.rstrip("/") + "/_matrix/client"
+    def __init__(self, url: str, root: str = "/_matrix/client") -> None:
+        self._url = url.rstrip("/") + root
         self._session: aiohttp.ClientSession | None = None
         self.token: str | None = None
         self.identity: Mapping[str, str] = {}

@@ -55,6 +55,17 @@ def read_feed_token(token: str) -> uuid.UUID | None:
         return None
 
 
+def welcome_token(secret: str, person_id: uuid.UUID, nonce: uuid.UUID) -> str:
+    """What the link of an invitation ends in, as a feed's token does; `read_feed_token` tells whose it claims to be."""
+    return f"{person_id.hex}{_seal(secret, 'welcome', person_id.bytes + nonce.bytes).hex()[:LINK_SEAL]}"
+
+
+def address_code(secret: str, person_id: uuid.UUID, nonce: uuid.UUID) -> str:
+    """Eight decimal digits that prove that a mail to a new address has arrived."""
+    number = int.from_bytes(_seal(secret, "address", person_id.bytes + nonce.bytes)[:8], "big")
+    return str(number % 10**8).zfill(8)
+
+
 def unsubscribe_token(secret: str, person_id: uuid.UUID, topic: Topic) -> str:
     """What the link of a mail's List-Unsubscribe ends in (RFC 8058)."""
     return f"{topic}-{person_id.hex}{_seal(secret, 'unsubscribe', person_id.bytes + topic.encode()).hex()[:LINK_SEAL]}"

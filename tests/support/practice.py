@@ -170,6 +170,7 @@ async def open_practice(servers: Servers, database_name: str, state: Path) -> As
                 "homeserver": servers.synapse.base_url,
                 "bot": f"@visavis-{secrets.token_hex(3)}:{servers.synapse.server_name}",
                 "as_token": servers.synapse.as_token,
+                "admin_token": servers.synapse.admin_token,
                 "store": state / "bot",
             },
             "mail": {"port": servers.mail.port, "security": "none", "sender": "visavis@visavis.example"},

@@ -1,0 +1,135 @@
+"""The homeserver's administrator: what Synapse's admin API alone can do. Provisioning and clearing away, never talk.
+
+Errors are those of `bot.requests`. Everything bears being done again: what is gone already counts as removed.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from bot.events import Json
+from bot.requests import Homeserver, HomeserverRefused, path
+from supervision.errors import Permanent, Transient
+
+ROOT = "/_synapse/admin"
+POLL_SECONDS = 0.25, 5.0  # the first and the longest pause between looks at something long
+LONGEST_SECONDS = 600.0
+
+
+class Administrator:
+    """An administrator of the Synapse at `homeserver`, by access token (Synapse, "Admin API")."""
+
+    def __init__(self, homeserver: str, token: str) -> None:
+        self._server = Homeserver(homeserver, ROOT)
+        self._server.token = token
+
+    async def close(self) -> None:
+        await self._server.close()
+
+    async def open_registration(self, expires_at: datetime) -> str:
+        """A new one-use registration token, valid until then."""
+        token = secrets.token_urlsafe(32)
+        body = {"token": token, "uses_allowed": 1, "expiry_time": _milliseconds(expires_at)}
+        await self._server.ask("POST", "/registration_tokens/new", body, version="v1")
+        return token
+
+    async def close_registration(self, token: str) -> None:
+        """Make a registration token worthless; one that is gone or used stays so."""
+        await self._unless_gone("DELETE", path("/registration_tokens/{token}", token=token), version="v1")
+
+    async def reset_password(self, user_id: str, password: str, *, sign_out: bool) -> None:
+        """Replace somebody's password; with `sign_out` all of their devices are signed out, too."""
+        body = {"new_password": password, "logout_devices": sign_out}
+        await self._server.ask("POST", path("/reset_password/{user}", user=user_id), body, version="v1")
+
+    async def sign_out(self, user_id: str) -> None:
+        """Sign all of somebody's devices out."""
+        known = await self._server.ask("GET", path("/users/{user}/devices", user=user_id), version="v2")
+        devices = [str(device["device_id"]) for device in known.get("devices", [])]
+        if devices:
+            target = path("/users/{user}/delete_devices", user=user_id)
+            await self._server.ask("POST", target, {"devices": devices}, version="v2")
+
+    async def deactivate(self, user_id: str) -> None:
+        """End an account for good. What it wrote stays: `erase` would hide it from those who come later alone."""
+        await self._server.ask("POST", path("/deactivate/{user}", user=user_id), {"erase": False}, version="v1")
+
+    async def delete_media(self, mxc: str) -> None:
+        """Delete a file of this homeserver's by its `mxc://server/id` (Matrix 1.18, "Matrix Content URIs")."""
+        server, _, media = mxc.removeprefix("mxc://").partition("/")
+        if not mxc.startswith("mxc://") or not server or not media or "/" in media:
+            raise Permanent("no_media_address")
+        await self._unless_gone("DELETE", path("/media/{server}/{media}", server=server, media=media), version="v1")
+
+    async def purge_history(self, room_id: str, before: datetime) -> None:
+        """Remove a room's messages of before that time, ours too, and wait until it is done.
+
+        State stays, and a room's last message (Synapse, "Purge History API"). Nothing to purge is success.
+        """
+        first = await self._unless_gone(
+            "GET",
+            path("/rooms/{room}/timestamp_to_event", room=room_id),
+            params={"ts": str(_milliseconds(before)), "dir": "f"},
+            version="v1",
+        )
+        # By the time alone Synapse would keep the last message of before it.
+        bound = {"purge_up_to_event_id": first["event_id"]} if first else {"purge_up_to_ts": _milliseconds(before)}
+        body = {"delete_local_events": True, **bound}
+        target = path("/purge_history/{room}", room=room_id)
+        begun = await self._unless_gone("POST", target, body, version="v1")
+        if begun is not None:
+            status = path("/purge_history_status/{purge}", purge=str(begun.get("purge_id")))
+            await self._wait(status, version="v1")
+
+    async def remove_room(self, room_id: str) -> None:
+        """Put everybody out of a room, remove it with all events, and wait until it is done."""
+        target = path("/rooms/{room}", room=room_id)
+        begun = await self._unless_gone("DELETE", target, {"purge": True, "block": False}, version="v2")
+        if begun is not None:
+            status = path("/rooms/delete_status/{delete}", delete=str(begun.get("delete_id")))
+            await self._wait(status, version="v2")
+
+    async def _unless_gone(
+        self,
+        method: str,
+        target: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        params: Mapping[str, str] | None = None,
+        version: str,
+    ) -> Json | None:
+        """The answer, or None where there is no such thing."""
+        try:
+            return await self._server.ask(method, target, body, params=params, version=version)
+        except HomeserverRefused as refused:
+            if refused.status == 404:
+                return None
+            if refused.status == 400 and refused.code == "M_UNKNOWN":
+                raise Transient("homeserver_busy") from refused  # the same is under way already
+            raise
+
+    async def _wait(self, target: str, *, version: str) -> None:
+        """Look until it is complete. A status that is gone was complete long ago, or the homeserver was restarted."""
+        pause, longest = POLL_SECONDS
+        try:
+            async with asyncio.timeout(LONGEST_SECONDS):
+                while True:
+                    found = await self._server.ask("GET", target, version=version)
+                    if found.get("status") == "complete":
+                        return
+                    if found.get("status") == "failed":
+                        raise Transient("homeserver_failed")
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, longest)
+        except TimeoutError as error:
+            raise Transient("homeserver_slow") from error
+        except HomeserverRefused as refused:
+            if refused.status == 404:
+                raise Transient("homeserver_restarted") from refused
+            raise
+
+
+def _milliseconds(at: datetime) -> int:
+    return round(at.timestamp() * 1000)

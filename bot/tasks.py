@@ -1,0 +1,201 @@
+"""Does the homeserver's tasks (`supervision.homeserver_tasks`) as its administrator, where the bot has the token."""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+import structlog
+from sqlalchemy import update
+
+from bot.administration import Administrator
+from supervision import audit, homeserver_tasks, invitations, pairs, people, seals
+from supervision.audit import SYSTEM
+from supervision.db import DATABASE_AWAY, Database, Transaction, listen
+from supervision.errors import Permanent, Refused, Transient
+from supervision.homeserver_tasks import NO_ADMIN_TOKEN, HomeserverTask
+from supervision.models import Task
+from supervision.models import pairs as pairs_table
+
+log = structlog.get_logger()
+
+Note = Callable[[Transaction], Awaitable[bytes | None]]
+AT_ONCE = 4
+LOOK_EVERY = 60.0  # seconds, when nothing says that there is something to do
+
+
+class Tasks:
+    """`run` it beside the rest of the bot. `server_name` is what the Matrix IDs of our homeserver end in."""
+
+    def __init__(
+        self,
+        database: Database,
+        administrator: Administrator | None,
+        *,
+        server_name: str,
+        secret: str,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.database = database
+        self.administrator = administrator
+        self.server_name = server_name
+        self.secret = secret
+        self.clock = clock
+        self._wake = asyncio.Event()
+        self._places = asyncio.Semaphore(AT_ONCE)
+
+    async def run(self) -> None:
+        """Do what is due, for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(listen(self.database, homeserver_tasks.CHANNEL, self._wake))
+            while True:
+                self._wake.clear()
+                try:
+                    await self._begin_due(group)
+                    pause = await self._pause()
+                except DATABASE_AWAY as error:
+                    log.warning("homeserver_tasks.delayed", error=type(error).__name__)
+                    pause = 2.0
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
+
+    async def _begin_due(self, group: asyncio.TaskGroup) -> None:
+        while True:
+            await self._places.acquire()
+            task = None
+            try:
+                async with self.database.transaction() as tx:
+                    task = await homeserver_tasks.claim(tx, now=self.clock())
+            finally:
+                if task is None:
+                    self._places.release()
+            if task is None:
+                return
+            group.create_task(self._finish(task))
+
+    async def _pause(self) -> float:
+        async with self.database.transaction() as tx:
+            due = await homeserver_tasks.next_due_at(tx)
+        seconds = LOOK_EVERY if due is None else (due - self.clock()).total_seconds()
+        return min(max(seconds, 0.05), LOOK_EVERY)
+
+    async def _finish(self, task: HomeserverTask) -> None:
+        try:
+            await self._settle(task)
+        except DATABASE_AWAY as error:  # its lease runs out, and it is done again
+            log.warning("homeserver_task.not_settled", task=str(task.id), error=type(error).__name__)
+        finally:
+            self._places.release()
+            self._wake.set()
+
+    async def _settle(self, task: HomeserverTask) -> None:
+        """Do it, and note what came of it."""
+        try:
+            note = await self._do(task)
+        except Transient as failure:
+            async with self.database.transaction() as tx:
+                await homeserver_tasks.put_off(
+                    tx, task, failure.code, retry_after=failure.retry_after, now=self.clock()
+                )
+            log.warning("homeserver_task.put_off", task=str(task.id), kind=task.kind, code=failure.code)
+        except (Permanent, Refused) as failure:
+            error = failure.code if isinstance(failure, Permanent) else failure.key
+            async with self.database.transaction() as tx:
+                await homeserver_tasks.give_up(tx, task.id, error, now=self.clock())
+                await self._record(tx, task, error)
+            log.error("homeserver_task.given_up", task=str(task.id), kind=task.kind, code=error)
+        else:
+            async with self.database.transaction() as tx:
+                answer = await note(tx)
+                await homeserver_tasks.settle(tx, task.id, answer=answer, now=self.clock())
+                await self._record(tx, task)
+            log.info("homeserver_task.done", task=str(task.id), kind=task.kind)
+
+    async def _record(self, tx: Transaction, task: HomeserverTask, error: str | None = None) -> None:
+        resource, resource_id = ("person", task.person_id) if task.person_id else ("pair", task.pair_id)
+        await audit.record(
+            tx, SYSTEM, f"homeserver.{task.kind}", resource, resource_id,
+            now=self.clock(), success=error is None, reason=error,
+        )  # fmt: skip
+
+    async def _do(self, task: HomeserverTask) -> Note:
+        """Do it at the homeserver; gives what is to be written down with its settling."""
+        if self.administrator is None:
+            raise Permanent(NO_ADMIN_TOKEN)
+        match task.kind:
+            case Task.OPEN_REGISTRATION:
+                return await self._open_registration(self.administrator, task)
+            case Task.RESET_PASSWORD:
+                password = secrets.token_urlsafe(32)
+                await self.administrator.reset_password(await self._account(task), password, sign_out=False)
+                return answering(seals.lock(self.secret, password))
+            case Task.SIGN_OUT:
+                await self.administrator.sign_out(await self._account(task))
+            case Task.DEACTIVATE:
+                await self.administrator.deactivate(await self._account(task))
+            case Task.REMOVE_MEDIA:
+                for mxc in task.details["media"]:
+                    await self.administrator.delete_media(mxc)
+            case Task.REMOVE_ROOM:
+                return await self._remove_room(self.administrator, task)
+        return nothing
+
+    async def _account(self, task: HomeserverTask) -> str:
+        """The Matrix ID of the task's person, if it is our homeserver's."""
+        if task.person_id is None:
+            raise Permanent("no_person")
+        async with self.database.transaction() as tx:
+            matrix_id = (await people.get(tx, task.person_id)).matrix_id
+        if matrix_id is None or matrix_id.partition(":")[2] != self.server_name:
+            raise Permanent("not_our_account")
+        return matrix_id
+
+    async def _open_registration(self, administrator: Administrator, task: HomeserverTask) -> Note:
+        """A registration token for the invitation; the one that it had is closed first."""
+        if task.person_id is None:
+            raise Permanent("no_person")
+        async with self.database.transaction() as tx:
+            invitation = await invitations.of(tx, task.person_id)
+        if invitation is None or invitation.localpart is None or invitation.registered_at:
+            raise Permanent("no_invitation")
+        before = invitation.registration and seals.unlock(self.secret, invitation.registration)
+        if before:
+            await administrator.close_registration(before)
+        locked = seals.lock(self.secret, await administrator.open_registration(invitation.expires_at))
+
+        async def note(tx: Transaction) -> None:
+            await invitations.set_registration(tx, invitation, locked)
+
+        return note
+
+    async def _remove_room(self, administrator: Administrator, task: HomeserverTask) -> Note:
+        if task.pair_id is None:
+            raise Permanent("no_pair")
+        async with self.database.transaction() as tx:
+            room_id = (await pairs.get(tx, task.pair_id)).room_id
+        if room_id is not None:
+            await administrator.remove_room(room_id)
+
+        async def note(tx: Transaction) -> None:
+            await tx.execute(
+                update(pairs_table)
+                .where(pairs_table.c.id == task.pair_id, pairs_table.c.removed_at.is_(None))
+                .values(removed_at=self.clock())
+            )
+
+        return note
+
+
+def answering(locked: bytes) -> Note:
+    """What is to be answered to whoever put the task."""
+
+    async def note(_: Transaction) -> bytes:
+        return locked
+
+    return note
+
+
+async def nothing(_: Transaction) -> None:
+    """Nothing but that it is done."""
