@@ -259,6 +259,15 @@ async def list_of(tx: Transaction, pair_id: uuid.UUID) -> list[Wait]:
     return [from_row(row) for row in await tx.execute(query.order_by(table.c.created_at, table.c.id))]
 
 
+async def end_of_pair(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: datetime) -> None:
+    """End a pair's waiting; what is on offer is given back. Both people are locked."""
+    query = select(*COLUMNS).where(table.c.pair_id == pair_id, table.c.ended_at.is_(None))
+    for row in list(await tx.execute(query.order_by(table.c.id).with_for_update())):
+        wait = from_row(row)
+        await _end(tx, wait, now=now)
+        await audit.record(tx, actor, "wait.end", "wait", wait.id, now=now)
+
+
 async def wake(tx: Transaction, supervisor_id: uuid.UUID) -> None:
     """Have `offer_freed` run when this transaction commits, if anybody waits for a time of this supervisor's."""
     await tx.execute(text(holds.WAKE), {"supervisor_id": supervisor_id})

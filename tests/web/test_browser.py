@@ -9,9 +9,9 @@ from aiohttp.test_utils import TestServer
 from playwright.async_api import Browser, Page, expect
 from sqlalchemy import select
 
-from supervision import appointments, feeds, moves, pairs, policies, series, sign_ins, waits
+from supervision import appointments, bots, feeds, moves, policies, series, sign_ins, waits
 from supervision.db import Database
-from supervision.models import Status, bots, notifications
+from supervision.models import Status, notifications
 from supervision.models import appointments as table
 from supervision.pairs import Pair
 from supervision.people import Person
@@ -382,8 +382,7 @@ async def test_every_page_fits_and_can_be_read(
     asked = await book(database, pair, TEN + timedelta(days=1), now)
     one, several = await fill(database, pair, now)
     async with database.transaction() as tx:
-        await pairs.register_bot(tx, "@visavis:example.org", now=now)
-        await tx.execute(bots.update().values(master_key="q7BzjKwXk0m3oR4cTt8aVhYp2nLd9sEfGuI1xZ5wJvM"))
+        await bots.register(tx, "@visavis:example.org", "q7BzjKwXk0m3oR4cTt8aVhYp2nLd9sEfGuI1xZ5wJvM", now=now)
         await pairs.set_room(tx, pair.id, "!averylongroomidentifierwithoutanybreak:example.org")
         await tx.execute(table.update().where(table.c.id == appointment).values(place="x" * 120))
         await feeds.open(tx, acts(pair.supervisor), pair.supervisor.id, now=now)
