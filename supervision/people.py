@@ -147,6 +147,16 @@ async def set_language(tx: Transaction, actor: Actor, person_id: uuid.UUID, lang
     await audit.record(tx, actor, "person.set_language", "person", person_id, now=now)
 
 
+async def set_time_zone(tx: Transaction, actor: Actor, person_id: uuid.UUID, time_zone: str, *, now: datetime) -> None:
+    """Change how times are shown to a person, and by whose clock her weekly hours are; what is booked stays when it is.
+
+    Refused if there is no such zone.
+    """
+    await lock_people(tx, [person_id])
+    await tx.execute(update(people).where(people.c.id == person_id).values(time_zone=check_time_zone(time_zone)))
+    await audit.record(tx, actor, "person.set_time_zone", "person", person_id, now=now)
+
+
 async def _find(tx: Transaction, condition: ColumnElement[bool]) -> Person:
     row = (await tx.execute(select(*COLUMNS).where(condition))).one_or_none()
     if row is None:
