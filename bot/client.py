@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import structlog
@@ -48,6 +48,9 @@ _LOGGED_OUT = ("M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_UNKNOWN_DEVICE")
 _HEAD_START = 0.1  # seconds by which answers may go before the next poll, which costs the homeserver as much
 _FEW_KEYS = 25
 _GAP_LIMIT = 5_000  # events of one room fetched after an absence
+_GAP_AGE = timedelta(hours=25)  # where nothing says how far back it goes; what is older commands nothing any more
+_TAKEN_BACK = 10_000  # redacted events that are remembered, in case one of them comes later
+_TOLD_STATE = frozenset({"m.room.member", "m.call.member", "org.matrix.msc3401.call.member", "m.rtc.member"})
 _STATE_TYPES = (
     "m.room.create",
     "m.room.encryption",
@@ -88,7 +91,7 @@ class _Room:
         state_key = event.get("state_key")
         if event.get("type") == "m.room.member" and isinstance(state_key, str):
             self.members[state_key] = str(event["content"].get("membership"))
-        elif event.get("type") == "m.room.create" and state_key == "":
+        elif event.get("type") == "m.room.create" and state_key == "" and self.creator is None:
             sender = event.get("sender")
             self.creator = sender if isinstance(sender, str) else None
             self.creation = event["content"]
@@ -114,6 +117,7 @@ class _Ears:
     on_trust_changed: OnTrustChanged
     on_invitation: OnInvitation
     on_receipts: OnReceipts | None
+    on_state: OnEvent | None
 
 
 class _Waiting:
@@ -177,6 +181,7 @@ class Client:
         self._lanes: Lanes | None = None
         self._ears: _Ears | None = None
         self._chores: set[str] = set()
+        self._taken_back: OrderedDict[str, str] = OrderedDict()  # event ID -> who took it back
 
     # Coming and going
 
@@ -305,7 +310,7 @@ class Client:
         states = await self.homeserver.ask("GET", path("/rooms/{room}/members", room=room_id))
         creation = await self.homeserver.ask("GET", path("/rooms/{room}/state/m.room.create", room=room_id))
         room = self._rooms.setdefault(room_id, _Room())
-        for event in states.get("chunk", ()):
+        for event in _array(states, "chunk"):
             room.read(event)
         room.creator, room.creation = self.user_id, creation
         self._follow()
@@ -406,6 +411,8 @@ class Client:
             if refused.code in _LOGGED_OUT:
                 raise Transient("logged_out") from refused
             raise
+        if not isinstance(answer.get("event_id"), str):
+            raise Transient("homeserver_incomprehensible")
         return str(answer["event_id"])
 
     # Listening
@@ -420,6 +427,7 @@ class Client:
         on_trust_changed: OnTrustChanged,
         on_invitation: OnInvitation,
         on_receipts: OnReceipts | None = None,
+        on_state: OnEvent | None = None,
     ) -> None:
         """Sync until cancelled; raises LoggedOut if the homeserver ends the login, and nothing else.
 
@@ -430,9 +438,10 @@ class Client:
         at every change of membership; `on_trust_changed(user_id, trust)` every change of a fellow member's
         devices or identity; `on_invitation(room_id, inviter)` every invitation after it was refused, and
         every room of somebody else's making after it was left. `on_receipts(room_id, receipts)` is told how
-        far others have read, after the events that came with it; without it they are not asked for.
+        far others have read, after the events that came with it; without it they are not asked for. `on_state(event)`
+        is told, among the room's events, what others write as membership and into calls (kind `state`).
         """
-        self._ears = _Ears(on_event, on_members, on_trust_changed, on_invitation, on_receipts)
+        self._ears = _Ears(on_event, on_members, on_trust_changed, on_invitation, on_receipts, on_state)
         token = await load_token()
         progress = Progress(save_token)
         try:
@@ -458,7 +467,7 @@ class Client:
                 if filter_id is None:
                     filter_id = await self._upload_filter()
                 answer = await self._poll(token, filter_id, first)
-                following = answer["next_batch"]
+                following = _token(answer)
             except HomeserverRefused as refused:
                 if refused.code in _LOGGED_OUT:
                     raise LoggedOut from refused
@@ -471,7 +480,7 @@ class Client:
             except Transient as failure:
                 log.warning("sync.failed", code=failure.code)
                 await asyncio.sleep(max(next(waiting), failure.retry_after or 0.0))
-            except KeyError:
+            except (KeyError, ValueError):
                 log.warning("sync.malformed")
                 await asyncio.sleep(next(waiting))
             else:
@@ -551,6 +560,9 @@ class Client:
             room.read(event)
         for event in _array(_object(part, "timeline"), "events"):
             room.read(event)
+        if room.creator is None:
+            self._soon(f"room {room_id}", partial(self._learn_room, room_id))
+            return False
         if room.creator != self.user_id:
             log.warning("room.not_ours", room_id=room_id)
             refuse = partial(self._refuse, room_id, room.creator)
@@ -561,6 +573,20 @@ class Client:
             return False
         self._tell_members(room_id, dict(room.members), batch)
         return True
+
+    async def _learn_room(self, room_id: str) -> None:
+        """A room of which the homeserver did not say who made it: it is left only if that was not us."""
+        room = _Room()
+        for event in await self.homeserver.ask_list("GET", path("/rooms/{room}/state", room=room_id)):
+            room.read(event)
+        if room.creator != self.user_id:
+            log.warning("room.not_ours", room_id=room_id)
+            await self._refuse(room_id, room.creator)
+        elif room_id not in self._rooms:
+            self._rooms[room_id] = room
+            self._follow()
+            ears = self._ears_now()
+            self._lanes_now().put(room_id, "members", partial(ears.on_members, room_id, dict(room.members)))
 
     async def _read_members(self, room_id: str) -> None:
         """Ask the homeserver who is in a room of ours, and tell where that is not what was known."""
@@ -574,14 +600,15 @@ class Client:
             self._lanes_now().put(room_id, "members", partial(ears.on_members, room_id, members))
 
     def _read_leaving(self, room_id: str, part: object, batch: Batch) -> bool:
-        room = self._rooms.pop(room_id, None)
-        if room is None:
-            return False
+        known = self._rooms.pop(room_id, None)
+        room = known or _Room()
         for section in ("state", "timeline"):
             for event in _array(_object(part, section), "events"):
                 room.read(event)
+        if room.members.get(self.user_id) not in ("leave", "ban"):
+            room.members[self.user_id] = "leave"
         self._tell_members(room_id, dict(room.members), batch)
-        return True
+        return known is not None
 
     def _tell_members(self, room_id: str, members: Mapping[str, str], batch: Batch) -> None:
         ears = self._ears_now()
@@ -638,7 +665,7 @@ class Client:
     def _read_timeline(self, room_id: str, timeline: Json, since: str | None, batch: Batch) -> None:
         events = _array(timeline, "events")
         start = timeline.get("prev_batch")
-        if timeline.get("limited") is True and since is not None and isinstance(start, str):
+        if timeline.get("limited") is True and isinstance(start, str):
             fill = partial(self._fill_gap, room_id, since, start, events, batch)
             self._lanes_now().put(room_id, "gap", fill, batch)
             return
@@ -660,38 +687,65 @@ class Client:
 
     def _others_events(self, room_id: str, events: Iterable[object]) -> Iterator[Envelope]:
         for event in events:
-            if isinstance(event, dict) and "state_key" in event:
+            if isinstance(event, dict) and "state_key" in event and event.get("type") not in _TOLD_STATE:
                 continue
             envelope = open_envelope(room_id, event)
             if envelope is None:
                 log.warning("event.malformed", room_id=room_id)
             elif envelope.sender != self.user_id:
+                if envelope.event_type == "m.room.redaction" and envelope.redacts is not None:
+                    self._note_taken_back(envelope.redacts, envelope.sender)
                 yield envelope
 
-    async def _fill_gap(self, room_id: str, since: str, start: str, events: list[object], batch: Batch) -> None:
-        """Fetch what a `limited` timeline left out, newest first, and hand it over before the rest."""
-        missed: list[object] = []
-        place, at = path("/rooms/{room}/messages", room=room_id), start
-        while len(missed) < _GAP_LIMIT:
-            params = {"dir": "b", "from": at, "to": since, "limit": "200"}
-            page = await self.homeserver.ask("GET", place, params=params)
-            missed.extend(_array(page, "chunk"))
-            following = page.get("end")
-            if not page.get("chunk") or not isinstance(following, str) or following == at:
-                break
-            at = following
-        came = [*reversed(missed), *events]
+    def _note_taken_back(self, event_id: str, sender: str) -> None:
+        self._taken_back[event_id] = sender
+        while len(self._taken_back) > _TAKEN_BACK:
+            self._taken_back.popitem(last=False)
+
+    async def _fill_gap(self, room_id: str, since: str | None, start: str, events: list[object], batch: Batch) -> None:
+        """Fetch what a `limited` timeline left out, and hand it over before the rest."""
+        came = [*reversed(await self._fetch_back(room_id, start, since)), *events]
         await self._note_order(came)
         heard = self._others_events(room_id, came)
         works = [partial(self._hear, envelope, batch) for envelope in heard]
         self._lanes_now().put_first(room_id, "event", works, batch)
 
+    async def _fetch_back(self, room_id: str, start: str, since: str | None) -> list[object]:
+        """A room's events from `start` back to the token `since`, or a day without one; newest first."""
+        missed: list[object] = []
+        query = {"dir": "b", "from": start, "limit": "200"} | ({"to": since} if since is not None else {})
+        oldest = 0 if since is not None else (datetime.now(UTC) - _GAP_AGE).timestamp() * 1000
+        while True:
+            try:
+                page = await self.homeserver.ask("GET", path("/rooms/{room}/messages", room=room_id), params=query)
+            except HomeserverRefused as refused:
+                if refused.code in _LOGGED_OUT:
+                    raise Transient("logged_out") from refused
+                log.warning("gap.refused", room_id=room_id, code=refused.code)
+                return missed
+            chunk, following = _array(page, "chunk"), page.get("end")
+            missed.extend(chunk)
+            if not chunk or not isinstance(following, str) or following == query["from"] or _time(chunk[-1]) < oldest:
+                return missed
+            if len(missed) >= _GAP_LIMIT:
+                log.error("gap.too_long", room_id=room_id)
+                return missed
+            query["from"] = following
+
     # Judging
 
     async def _hear(self, envelope: Envelope, batch: Batch) -> None:
+        if envelope.state_key is not None:
+            on_state = self._ears_now().on_state
+            if on_state is not None:
+                await on_state(read_content(envelope, envelope.event_type, envelope.content, Origin(None)))
+            return
         if not envelope.encrypted:
-            incoming = read_content(envelope, envelope.event_type, envelope.content, Origin(None))
-            await self._ears_now().on_event(incoming)
+            origin = Origin(Doubt.redacted if self._is_taken_back(envelope) else None)
+            await self._ears_now().on_event(read_content(envelope, envelope.event_type, envelope.content, origin))
+            return
+        if envelope.redacted:
+            await self._ears_now().on_event(read_unreadable(envelope, Doubt.redacted, Origin(Doubt.redacted)))
             return
         session = self._session_of(envelope)
         if session is not None:
@@ -714,6 +768,9 @@ class Client:
 
         self._waiting.put(session_id, again, give_up)
 
+    def _is_taken_back(self, envelope: Envelope) -> bool:
+        return envelope.redacted or self._taken_back.get(envelope.event_id) == envelope.sender
+
     def _session_of(self, envelope: Envelope) -> InboundGroupSession | None:
         session_id = envelope.content.get("session_id")
         if envelope.content.get("algorithm") != MEGOLM or not isinstance(session_id, str):
@@ -721,6 +778,8 @@ class Client:
         return self._machine_now().session(envelope.room_id, session_id)
 
     async def _give_up(self, envelope: Envelope, session_id: str | None) -> None:
+        if self._is_taken_back(envelope):
+            return
         origin = Origin(Doubt.undecryptable, session_id)
         await self._ears_now().on_event(read_unreadable(envelope, Doubt.undecryptable, origin))
 
@@ -731,6 +790,8 @@ class Client:
             await self._give_up(envelope, session.id)
             return
         origin = await self._origin(envelope.sender, session, opened[1])
+        if origin.doubt is None and self._is_taken_back(envelope):
+            origin = replace(origin, doubt=Doubt.redacted)
         await self._ears_now().on_event(_read_plaintext(envelope, opened[0], origin))
 
     async def _origin(self, sender: str, session: InboundGroupSession, index: int) -> Origin:
@@ -768,10 +829,24 @@ def _array(value: Json, name: str) -> list[object]:
     return part if isinstance(part, list) else []
 
 
+def _time(event: object) -> float:
+    """The homeserver's time of an event in milliseconds; of what is none, the very beginning."""
+    sent_at_ms = event.get("origin_server_ts") if isinstance(event, dict) else None
+    return sent_at_ms if isinstance(sent_at_ms, int) else 0.0
+
+
 def _count(counts: object) -> int:
     """The number of one-time keys the homeserver has left; it leaves out what is none."""
     count = counts.get("signed_curve25519", 0) if isinstance(counts, dict) else 0
-    return count if isinstance(count, int) else 0
+    return max(0, count) if isinstance(count, int) else 0
+
+
+def _token(answer: Json) -> str:
+    """Where the next poll goes on. Raises ValueError where the answer does not say."""
+    token = answer.get("next_batch")
+    if not isinstance(token, str) or not token:
+        raise ValueError("no next_batch")
+    return token
 
 
 def _inviter(part: object, invited: str) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from supervision.errors import Permanent, Transient
 
 Json = dict[str, Any]
-Kind = Literal["text", "reaction", "attachment", "redaction", "undecryptable", "other"]
+Kind = Literal["text", "reaction", "attachment", "redaction", "undecryptable", "state", "other"]
 
 _ATTACHMENTS = frozenset({"m.image", "m.file", "m.audio", "m.video"})
 _VARIATIONS = re.compile("[\ufe0e\ufe0f\U0001f3fb-\U0001f3ff]")
@@ -30,6 +30,7 @@ class Doubt(StrEnum):
     unknown_device = "unknown_device"  # its key came from a device that its sender does not have (any more)
     unsigned_device = "unsigned_device"  # the sender's identity has not signed the device, or there is none
     changed_identity = "changed_identity"  # the sender's identity is not the pinned one
+    redacted = "redacted"  # it was taken back before it was handed over
 
 
 class NobodyToHear(Transient):
@@ -63,10 +64,11 @@ class Incoming:
     `message_index` name the Megolm message, for the journal's replay check; both are None for what came in
     clear. `device_id` is the believed or at least identified device, never the unproven one from the
     event. `relates_to` is the event a reaction stands under, or a redaction removes; `key` is the reaction
-    without U+FE0F and skin tones. `thread_root` is the thread the event was written in.
+    without U+FE0F and skin tones. `thread_root` is the thread the event was written in. `state_key` is that
+    of a state event (kind `state`).
 
-    `doubt` is None for an event that may command (design, section 6), and for reactions and redactions,
-    which are always in clear: what those may do is for the handler to bound.
+    `doubt` is None for an event that may command (design, section 6), and for reactions, redactions and
+    state, which are always in clear: what those may do is for the handler to bound.
     """
 
     room_id: str
@@ -86,12 +88,16 @@ class Incoming:
     thread_root: str | None = None
     relates_to: str | None = None
     key: str | None = None
+    state_key: str | None = None
     content: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
 class Envelope:
-    """What is outside the encryption of a timeline event: all of it is the homeserver's word."""
+    """What is outside the encryption of a timeline event: all of it is the homeserver's word.
+
+    `redacted`: its content was taken away before it reached us (Matrix 1.18, "Redactions").
+    """
 
     room_id: str
     event_id: str
@@ -100,6 +106,8 @@ class Envelope:
     event_type: str
     content: Json = field(repr=False)
     redacts: str | None = None
+    state_key: str | None = None
+    redacted: bool = False
 
     @property
     def encrypted(self) -> bool:
@@ -116,7 +124,8 @@ def open_envelope(room_id: str, event: object) -> Envelope | None:
         return None
     if not isinstance(sent_at_ms, int) or not 0 <= sent_at_ms < 2**45:
         return None
-    redacts = event.get("redacts") or content.get("redacts")
+    redacts, state_key = event.get("redacts") or content.get("redacts"), event.get("state_key")
+    unsigned = event.get("unsigned")
     return Envelope(
         room_id=room_id,
         event_id=event["event_id"],
@@ -125,6 +134,8 @@ def open_envelope(room_id: str, event: object) -> Envelope | None:
         event_type=event["type"],
         content=content,
         redacts=redacts if isinstance(redacts, str) else None,
+        state_key=state_key if isinstance(state_key, str) else None,
+        redacted=isinstance(unsigned, dict) and "redacted_because" in unsigned,
     )
 
 
@@ -147,9 +158,9 @@ def read_content(envelope: Envelope, event_type: str, content: Json, origin: Ori
     outer, inner = _relation(envelope.content), _relation(content)
     relation = outer or inner
     msgtype = _text(content, "msgtype")
-    kind = _kind(event_type, msgtype)
+    kind = "state" if envelope.state_key is not None else _kind(event_type, msgtype)
     doubt = origin.doubt
-    if not envelope.encrypted and kind not in ("reaction", "redaction"):
+    if not envelope.encrypted and kind not in ("reaction", "redaction", "state"):
         doubt = Doubt.not_encrypted
     return Incoming(
         room_id=envelope.room_id,
@@ -166,9 +177,10 @@ def read_content(envelope: Envelope, event_type: str, content: Json, origin: Ori
         message_index=origin.message_index,
         device_id=origin.device_id,
         is_edit="m.replace" in (outer.get("rel_type"), inner.get("rel_type")) or "m.new_content" in content,
-        thread_root=_text(relation, "event_id") or None if relation.get("rel_type") == "m.thread" else None,
+        thread_root=_thread(relation),
         relates_to=_target(kind, relation, envelope),
         key=normalise_key(_text(relation, "key")) if kind == "reaction" else None,
+        state_key=envelope.state_key,
         content=content,
     )
 
@@ -187,6 +199,7 @@ def read_unreadable(envelope: Envelope, doubt: Doubt, origin: Origin) -> Incomin
         message_index=origin.message_index,
         device_id=origin.device_id,
         is_edit=_relation(envelope.content).get("rel_type") == "m.replace",
+        thread_root=_thread(_relation(envelope.content)),
     )
 
 
@@ -207,6 +220,10 @@ def _target(kind: Kind, relation: Json, envelope: Envelope) -> str | None:
     if kind == "redaction":
         return envelope.redacts
     return _text(relation, "event_id") or None if kind == "reaction" else None
+
+
+def _thread(relation: Json) -> str | None:
+    return _text(relation, "event_id") or None if relation.get("rel_type") == "m.thread" else None
 
 
 def _relation(content: Json) -> Json:

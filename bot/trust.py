@@ -145,8 +145,10 @@ class Directory:
         marks = {user: self._stale.get(user) for user in users}
         wanted = {"device_keys": {user: [] for user in users}, "timeout": 10_000}
         answer = await self._homeserver.ask("POST", "/keys/query", wanted)
+        if not all(isinstance(answer.get(name, {}), dict) for name in ("device_keys", "master_keys", "failures")):
+            raise Transient("homeserver_incomprehensible")  # nobody has lost his identity by that
         now = time.monotonic()
-        failed = answer.get("failures") or {}
+        failed = answer.get("failures", {})
         for user in users:
             if user.partition(":")[2] in failed:
                 self._unreachable_until[user] = now + _RETRY_SECONDS
@@ -233,11 +235,11 @@ class Machine(Olm):
         try:
             return self._take(sender, sender_key, sealed)
         except Exception as error:
-            log.warning("olm.message_refused", sender=sender, error=type(error).__name__)
+            log.warning("olm.message_refused", error=type(error).__name__)
         except BaseException as error:
             if type(error).__name__ != "PanicException":  # what the Rust side raises where it gives up
                 raise
-            log.warning("olm.message_refused", sender=sender, error="PanicException")
+            log.warning("olm.message_refused", error="PanicException")
         self.wedged.add((sender, sender_key))
         return None
 
@@ -500,9 +502,11 @@ class RoomKeys:
         for device in devices:
             wanted[device.user_id][device.device_id] = _SIGNED_KEY
         answer = await self._homeserver.ask("POST", "/keys/claim", {"one_time_keys": wanted, "timeout": 10_000})
-        keys = answer.get("one_time_keys") or {}
         for device in devices:
-            self._machine.meet(device, (keys.get(device.user_id) or {}).get(device.device_id))
+            keys: object = answer.get("one_time_keys")
+            for name in (device.user_id, device.device_id):
+                keys = keys.get(name) if isinstance(keys, dict) else None
+            self._machine.meet(device, keys)
 
     async def _send(self, event_type: str, contents: dict[Device, Json]) -> None:
         messages: defaultdict[str, Json] = defaultdict(dict)
