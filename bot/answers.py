@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
-from bot import commands, lists, offers, planning, settling
+from bot import commands, lists, offers, planning, settling, zones
 from bot.commands import Command
 from bot.offers import Aim, Picked
 from bot.replies import Line, Reply, say
@@ -22,8 +22,8 @@ from supervision.texts import Minutes, Moments, Span
 async def answer(talk: Talk, command: Command) -> Reply:
     """Do what a command asks. Raises Refused; then nothing may be committed of this transaction."""
     match command:
-        case commands.Help():
-            return _help(talk)
+        case commands.Help(name):
+            return _help(talk) if name is None else _explain(talk, name)
         case commands.Slots(month, when, minutes):
             aim = Aim(minutes)
             return await offers.coming(talk, month, aim) if when is None else await offers.within(talk, when, aim)
@@ -59,6 +59,12 @@ async def answer(talk: Talk, command: Command) -> Reply:
             return say("dashboard.link", url=talk.dashboard)
         case commands.Language(language):
             return await _language(talk, language)
+        case commands.TimeZone():
+            return await zones.settle(talk, command)
+        case commands.SignIn():
+            return say("login.link", url=f"{talk.dashboard}/sign-in")
+        case commands.Export() | commands.Archive():
+            return say("unknown")
         case commands.Unknown():
             return say("unknown")
         case commands.Incomplete(name):
@@ -188,7 +194,35 @@ YES_OR_NO: dict[Question, Callable[[Talk, Asked, bool], Awaitable[Reply]]] = {
 
 
 def _help(talk: Talk) -> Reply:
-    return Reply((Line("help.head"), *map(Line, commands.help_for(supervises=talk.supervises))))
+    """What people need most in a sentence each, the other words by name; below it what only a supervisor can do."""
+    shown = commands.shown_in_help(supervises=talk.supervises, common=True)
+    both = [name for name in shown if commands.WORDS[name].to == "both"]
+    own = [name for name in shown if name not in both]
+    rest = commands.shown_in_help(supervises=talk.supervises, common=False)
+    words = ", ".join(f"!{commands.WORDS[name].word(name, talk.person.language)}" for name in rest)
+    head = [Line("help.head_supervisor")] if own and talk.supervises else []
+    said = [
+        *(Line(commands.sentence(name, supervises=talk.supervises)) for name in both),
+        Line("help.more", {"words": words}),
+        *head,
+        *(Line(commands.sentence(name, supervises=talk.supervises)) for name in own),
+    ]
+    return Reply((Line("help.head"), *said))
+
+
+def _explain(talk: Talk, name: str) -> Reply:
+    """One command: what it does, how it is written, and its other words."""
+    declared = commands.WORDS[name]
+    own = declared.word(name, talk.person.language)
+    others = [f"!{word}" for word in (name, *declared.others) if word != own]
+    examples = ", ".join(declared.shown_examples(name, talk.person.language))
+    return Reply(
+        (
+            Line(commands.sentence(name, supervises=talk.supervises)),
+            Line("help.examples", {"examples": examples}),
+            Line("help.others", {"words": ", ".join(others)}),
+        )
+    )
 
 
 async def _book(talk: Talk, what: int | When | None, minutes: int | None) -> Reply:

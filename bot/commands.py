@@ -6,7 +6,9 @@ table below. English and Portuguese words both work always; accents and case do 
 
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from bot import measures
@@ -21,7 +23,9 @@ Frequency = Literal["weekly", "fortnightly", "monthly"]
 
 @dataclass(frozen=True)
 class Help:
-    pass
+    """`name` is the command to explain, by its English word; None for the list of them."""
+
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -167,6 +171,34 @@ class Language:
 
 
 @dataclass(frozen=True)
+class TimeZone:
+    """`text` is the place as it was written, or None where none was; `code` agrees to what was asked."""
+
+    text: str | None = None
+    code: str | None = None
+
+
+@dataclass(frozen=True)
+class SignIn:
+    pass
+
+
+@dataclass(frozen=True)
+class Export:
+    """To take the room home, with the code that agrees to it; `refuse` says no to what the other asked for."""
+
+    code: str | None = None
+    refuse: bool = False
+
+
+@dataclass(frozen=True)
+class Archive:
+    """To close the room, with the code that agrees to it."""
+
+    code: str | None = None
+
+
+@dataclass(frozen=True)
 class Unknown:
     """It looks like a command, but the word is none of ours. It is not kept: it may be the start of a sentence."""
 
@@ -198,6 +230,10 @@ Command = (
     | Calendar
     | Dashboard
     | Language
+    | TimeZone
+    | SignIn
+    | Export
+    | Archive
     | Unknown
     | Incomplete
 )
@@ -205,35 +241,31 @@ Command = (
 
 @dataclass(frozen=True)
 class Word:
-    """A command's other words, and whom `!help` shows it to."""
+    """All there is to know of a command.
+
+    `others` are its other words, the Portuguese one that is shown first; `read` makes a value of what stands behind
+    the word; `examples` are what may stand there, in English and in Portuguese; `to` is whom `!help` shows it to, and
+    `common` whether with a sentence of its own (`help.<word>` in the catalogues, `help.<word>_supervisor` where it says
+    something else to "each"), which `!help <word>` gives of every command.
+    """
 
     others: tuple[str, ...]
+    read: Callable[[str], Command]
+    examples: tuple[tuple[str, ...], tuple[str, ...]]
     to: Literal["both", "supervisor", "supervisee", "each"] = "both"
+    common: bool = False
 
+    def is_for(self, *, supervises: bool) -> bool:
+        return self.to in ("both", "each", "supervisor" if supervises else "supervisee")
 
-# The one declaration of every command by its English word. `!help` lists them in this order; their sentences are
-# `help.<word>` in the catalogues, and `help.<word>_supervisor` where it says something else to "each".
-WORDS: dict[str, Word] = {
-    "help": Word(("ajuda",)),
-    "slots": Word(("horarios", "horario")),
-    "book": Word(("agendar",)),
-    "series": Word(("serie",)),
-    "waitlist": Word(("espera",), "supervisee"),
-    "appointments": Word(("agenda",)),
-    "confirm": Word(("confirmar",), "supervisor"),
-    "accept": Word(("aceitar",)),
-    "decline": Word(("recusar",)),
-    "cancel": Word(("cancelar",)),
-    "reschedule": Word(("remarcar",)),
-    "noshow": Word(("falta",), "supervisor"),
-    "away": Word(("ausencia",), "supervisor"),
-    "availability": Word(("disponibilidade",), "each"),
-    "settings": Word(("configurar",), "each"),
-    "calendar": Word(("calendario",)),
-    "dashboard": Word(("painel",)),
-    "language": Word(("idioma",)),
-}
-BY_WORD = {word: name for name, declared in WORDS.items() for word in (name, *declared.others)}
+    def word(self, name: str, language: str) -> str:
+        """The word as it is shown in a language; `name` is the English one."""
+        return name if language == "en" else self.others[0]
+
+    def shown_examples(self, name: str, language: str) -> tuple[str, ...]:
+        word = f"!{self.word(name, language)}"
+        return tuple(f"{word} {behind}".strip() for behind in self.examples[0 if language == "en" else 1])
+
 
 LANGUAGES = {
     "pt": "pt-BR",
@@ -296,6 +328,7 @@ THEN: dict[str, Literal["cancel", "propose"]] = {
 ANSWERS: dict[str, type[Confirm | Accept | Decline]] = {"confirm": Confirm, "accept": Accept, "decline": Decline}
 ENDS = frozenset({"off", "sair", "sai", "leave", "stop", "parar", "end"})
 TAKES = {"sim": True, "yes": True, "quero": True, "nao": False, "no": False}
+LONGEST_ZONE = 100
 LONGEST = 700  # characters, so that a place that is too long is seen to be
 
 
@@ -315,67 +348,36 @@ def parse(text: str, bot_name: str = "visavis") -> Command | None:
     if name is None:
         # After the bot's mere name ordinary talk may follow: "Visavis is down again".
         return Unknown() if prefixed else None
-    return _read(name, rest.strip())
+    return WORDS[name].read(rest.strip())
 
 
-def help_for(*, supervises: bool) -> tuple[str, ...]:
-    """The sentences of `!help`, by their keys: what both can do, and apart from it what only this person can."""
-    both = [f"help.{name}" for name, declared in WORDS.items() if declared.to == "both"]
-    if not supervises:
-        return (*both, *(f"help.{name}" for name, declared in WORDS.items() if declared.to in ("supervisee", "each")))
-    own = [
-        f"help.{name}_supervisor" if declared.to == "each" else f"help.{name}"
+def sentence(name: str, *, supervises: bool) -> str:
+    """The key of what a command does, as it is said to this person."""
+    return f"help.{name}_supervisor" if WORDS[name].to == "each" and supervises else f"help.{name}"
+
+
+def shown_in_help(*, supervises: bool, common: bool) -> tuple[str, ...]:
+    """The commands that `!help` explains to this person, or those that it only names; what is for both comes first."""
+    found = [
+        (declared.to != "both", name)
         for name, declared in WORDS.items()
-        if declared.to in ("supervisor", "each")
+        if declared.common is common and declared.is_for(supervises=supervises)
     ]
-    return *both, "help.head_supervisor", *own
+    return tuple(name for _, name in sorted(found, key=lambda one: one[0]))
 
 
-def _read(name: str, rest: str) -> Command:
+def _help(rest: str) -> Command:
+    return Help(BY_WORD.get(plain(rest).lstrip("!/")))
+
+
+def _appointments(rest: str) -> Command:
     argument = plain(rest)
-    match name:
-        case "help":
-            return Help()
-        case "slots":
-            return _slots(argument)
-        case "book":
-            return _book(argument)
-        case "series":
-            return _series(argument)
-        case "cancel" | "decline" if TAKES.get(argument) is False:
-            return Keep()
-        case "confirm" | "accept" | "decline":
-            return _answer(name, argument)
-        case "cancel":
-            return _cancel(rest)
-        case "reschedule":
-            return _reschedule(argument)
-        case "noshow":
-            return _no_show(argument)
-        case "waitlist":
-            return _waitlist(argument)
-        case "away":
-            return _away(argument)
-        case "settings":
-            return _settings(rest)
-        case "availability":
-            return _availability(argument)
-        case "appointments":
-            return _appointments(argument)
-        case "calendar":
-            return Calendar()
-        case "dashboard":
-            return Dashboard()
-        case _:
-            return Language(LANGUAGES.get(argument)) if not argument or argument in LANGUAGES else Incomplete(name)
-
-
-def _appointments(argument: str) -> Command:
     when = read(f"em {argument}" if argument in MONTHS else argument)
     return Incomplete("appointments") if argument and when is None else Appointments(when)
 
 
-def _slots(argument: str) -> Command:
+def _slots(rest: str) -> Command:
+    argument = plain(rest)
     argument, minutes = _take_minutes(argument)
     if not argument:
         return Slots(minutes=minutes)
@@ -384,7 +386,8 @@ def _slots(argument: str) -> Command:
     return Slots(month, when, minutes) if month or when else Incomplete("slots")
 
 
-def _book(argument: str) -> Command:
+def _book(rest: str) -> Command:
+    argument = plain(rest)
     argument, minutes = _take_minutes(argument)
     if not argument:
         return Book(minutes=minutes)
@@ -392,8 +395,9 @@ def _book(argument: str) -> Command:
     return Book(what, minutes) if what else Incomplete("book")
 
 
-def _series(argument: str) -> Command:
+def _series(rest: str) -> Command:
     """`2 weekly 10x`, `ter 10h quinzenal até 30/06, pulando`: in any order but for the last day, which ends it."""
+    argument = plain(rest)
     argument, skips = SKIP.subn("", argument)
     argument, minutes = _take_minutes(argument)
     frequency: Frequency | None = None
@@ -424,7 +428,10 @@ def _split_last(argument: str) -> tuple[str, str | None]:
     return (argument[: found[-1].start()], argument[found[-1].end() :].strip(APART)) if found else (argument, None)
 
 
-def _answer(name: str, argument: str) -> Command:
+def _answer(name: str, rest: str) -> Command:
+    argument = plain(rest)
+    if name == "decline" and TAKES.get(argument) is False:
+        return Keep()
     argument, scope = _take_scope(argument)
     number = _number(argument)
     if argument and number is None:
@@ -437,6 +444,8 @@ def _cancel(rest: str) -> Command:
     a comma or colon before the reason. What else begins with a quantity, or is a mere number, is asked back: it
     may mean more than one appointment.
     """
+    if TAKES.get(plain(rest)) is False:
+        return Keep()
     first, _, reason = rest.partition(" ")
     number = _number(first)
     if number is None:
@@ -454,8 +463,9 @@ def _cancel(rest: str) -> Command:
     return Cancel(number, reason.strip()[:300] or None)
 
 
-def _reschedule(argument: str) -> Command:
+def _reschedule(rest: str) -> Command:
     """`1 3`, `1 para ter 10h`, `ter 10h`; a number in front is the appointment's unless it begins a time: `3 dez`."""
+    argument = plain(rest)
     argument, skips = SKIP.subn("", argument)
     argument, scope = _take_scope(argument)
     skip = skips > 0
@@ -475,13 +485,15 @@ def _reschedule(argument: str) -> Command:
     return Reschedule(number, to, scope, skip) if to else Incomplete("reschedule")
 
 
-def _no_show(argument: str) -> Command:
+def _no_show(rest: str) -> Command:
+    argument = plain(rest)
     number = _number(argument)
     return Incomplete("noshow") if argument and number is None else NoShow(number)
 
 
-def _waitlist(argument: str) -> Command:
+def _waitlist(rest: str) -> Command:
     """Nothing, a time, `off`, `off tue`, `yes`."""
+    argument = plain(rest)
     if argument in TAKES:
         return Waitlist(take=TAKES[argument])
     first, _, rest = argument.partition(" ")
@@ -492,8 +504,9 @@ def _waitlist(argument: str) -> Command:
     return Incomplete("waitlist") if argument and when is None else Waitlist(when, minutes, off)
 
 
-def _away(argument: str) -> Command:
+def _away(rest: str) -> Command:
     """`20/12 to 10/1`, or `4821 cancel`; a code with another word, or alone, is asked back what to do."""
+    argument = plain(rest)
     if not argument:
         return Away()
     found = CODE.fullmatch(argument)
@@ -512,12 +525,36 @@ def _settings(rest: str) -> Command:
     return Settings(change, code) if code or change else Incomplete("settings")
 
 
-def _availability(argument: str) -> Command:
+def _availability(rest: str) -> Command:
+    argument = plain(rest)
     if not argument:
         return Availability()
     code = _code(argument)
     change = None if code else measures.read_hours(argument)
     return Availability(change, code) if code or change else Incomplete("availability")
+
+
+def _language(rest: str) -> Command:
+    argument = plain(rest)
+    return Language(LANGUAGES.get(argument)) if not argument or argument in LANGUAGES else Incomplete("language")
+
+
+def _time_zone(rest: str) -> Command:
+    code = _code(rest)
+    return TimeZone(None, code) if code else TimeZone(rest[:LONGEST_ZONE] or None)
+
+
+def _export(rest: str) -> Command:
+    argument = plain(rest)
+    if TAKES.get(argument) is False:
+        return Export(refuse=True)
+    code = _code(argument)
+    return Export(code) if code or not argument else Incomplete("export")
+
+
+def _archive(rest: str) -> Command:
+    code = _code(plain(rest))
+    return Archive(code) if code or not rest else Incomplete("archive")
 
 
 def _code(argument: str) -> str | None:
@@ -543,3 +580,91 @@ def _take_scope(argument: str, *, first: bool = False) -> tuple[str, Scope | Non
 def _number(argument: str) -> int | None:
     found = NUMBER.fullmatch(argument)
     return int(found[1]) or None if found else None
+
+
+# The one declaration of every command, by its English word: the parser and `!help` come from it. `!help` shows them in
+# this order.
+WORDS: dict[str, Word] = {
+    "slots": Word(
+        ("horarios", "horario"),
+        _slots,
+        (("", "december", "tue 90 min"), ("", "dezembro", "ter 90 min")),
+        common=True,
+    ),
+    "book": Word(
+        ("agendar",),
+        _book,
+        (("2", "tue 10h", "24/11 10:00 90 min"), ("2", "ter 10h", "24/11 10:00 90 min")),
+        common=True,
+    ),
+    "series": Word(
+        ("serie",),
+        _series,
+        (
+            ("2 weekly 10x", "tue 10h fortnightly until 30/6"),
+            ("2 semanal 10x", "ter 10h quinzenal até 30/6"),
+        ),
+    ),
+    "waitlist": Word(
+        ("espera",),
+        _waitlist,
+        (("", "tue", "yes", "off"), ("", "ter", "sim", "sair")),
+        "supervisee",
+    ),
+    "appointments": Word(
+        ("agenda",),
+        _appointments,
+        (("", "december", "24/11"), ("", "dezembro", "24/11")),
+        common=True,
+    ),
+    "confirm": Word(
+        ("confirmar",),
+        partial(_answer, "confirm"),
+        (("1", "1 all"), ("1", "1 todas")),
+        "supervisor",
+        common=True,
+    ),
+    "accept": Word(("aceitar",), partial(_answer, "accept"), (("1", "1 all"), ("1", "1 todas"))),
+    "decline": Word(("recusar",), partial(_answer, "decline"), (("1", "1 all"), ("1", "1 todas")), common=True),
+    "cancel": Word(
+        ("cancelar",),
+        _cancel,
+        (("1", "1 I am ill", "1 all"), ("1", "1 estou doente", "1 todas")),
+        common=True,
+    ),
+    "reschedule": Word(
+        ("remarcar",),
+        _reschedule,
+        (("1", "1 wed 10h", "1 2"), ("1", "1 qua 10h", "1 2")),
+        common=True,
+    ),
+    "noshow": Word(("falta",), _no_show, (("", "1"), ("", "1")), "supervisor"),
+    "away": Word(
+        ("ausencia",),
+        _away,
+        (("20/12 to 10/1", "24/12", "4821 cancel"), ("20/12 a 10/1", "24/12", "4821 cancelar")),
+        "supervisor",
+        common=True,
+    ),
+    "availability": Word(
+        ("disponibilidade",),
+        _availability,
+        (("", "mon-fri 9:00-12:00", "24/12 off"), ("", "seg-sex 9:00-12:00", "24/12 folga")),
+        "each",
+    ),
+    "settings": Word(
+        ("configurar",),
+        _settings,
+        (("", "notice 24h", "4821"), ("", "antecedencia 24h", "4821")),
+        "each",
+    ),
+    "calendar": Word(("calendario",), lambda _: Calendar(), (("",), ("",))),
+    "dashboard": Word(("painel",), lambda _: Dashboard(), (("",), ("",)), common=True),
+    "login": Word(("entrar",), lambda _: SignIn(), (("",), ("",))),
+    "language": Word(("idioma",), _language, (("portuguese", "english"), ("português", "inglês"))),
+    "timezone": Word(("fuso",), _time_zone, (("", "Lisbon", "America/Sao_Paulo"), ("", "Lisboa", "America/Sao_Paulo"))),
+    "export": Word(("exportar",), _export, (("", "4821", "no"), ("", "4821", "não"))),
+    "archive": Word(("arquivar",), _archive, (("", "4821"), ("", "4821")), "supervisor"),
+    "help": Word(("ajuda",), _help, (("", "book"), ("", "agendar")), common=True),
+}
+BY_WORD = {word: name for name, declared in WORDS.items() for word in (name, *declared.others)}

@@ -1,5 +1,7 @@
 """From text to a command."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from bot.commands import (
     WORDS,
     Accept,
     Appointments,
+    Archive,
     Availability,
     Away,
     Book,
@@ -18,6 +21,7 @@ from bot.commands import (
     Confirm,
     Dashboard,
     Decline,
+    Export,
     Help,
     Incomplete,
     Keep,
@@ -26,11 +30,14 @@ from bot.commands import (
     Reschedule,
     Series,
     Settings,
+    SignIn,
     Slots,
+    TimeZone,
     Unknown,
     Waitlist,
-    help_for,
     parse,
+    sentence,
+    shown_in_help,
 )
 from bot.measures import Change, Weekly
 from bot.whens import Clock, Date, InDays, Month, MonthDay, Period, Weekday, When
@@ -49,6 +56,9 @@ TEN = Clock((10 * 60,))
         ("visavis help", Help()),
         ("Visavis: ajuda", Help()),
         ("@visavis, ajuda", Help()),
+        ("!help book", Help("book")),
+        ("!ajuda !Série", Help("series")),
+        ("!help me", Help()),
         ("!slots", Slots()),
         ("!horários", Slots()),
         ("!HORARIOS dezembro", Slots(12)),
@@ -204,6 +214,20 @@ TEN = Clock((10 * 60,))
         ("!idioma inglês", Language("en")),
         ("!language pt-BR", Language("pt-BR")),
         ("!language klingon", Incomplete("language")),
+        ("!timezone", TimeZone()),
+        ("!timezone Europe/Lisbon", TimeZone("Europe/Lisbon")),
+        ("!fuso São Paulo", TimeZone("São Paulo")),
+        ("!fuso 0042", TimeZone(None, "0042")),
+        ("!login", SignIn()),
+        ("!entrar", SignIn()),
+        ("!export", Export()),
+        ("!exportar 0042", Export("0042")),
+        ("!export no", Export(refuse=True)),
+        ("!exportar não", Export(refuse=True)),
+        ("!export yes", Incomplete("export")),
+        ("!archive", Archive()),
+        ("!arquivar 1234", Archive("1234")),
+        ("!arquivar hoje", Incomplete("archive")),
         ("!shrug", Unknown()),
         ("/me waves", Unknown()),
         ("!book 2\nand more", Book(2)),
@@ -229,29 +253,63 @@ def test_no_word_means_two_commands() -> None:
     assert len(BY_WORD) == sum(1 + len(declared.others) for declared in WORDS.values())
 
 
+EXAMPLES = [
+    (language, name, example)
+    for name, declared in WORDS.items()
+    for language in ("en", "pt-BR")
+    for example in declared.shown_examples(name, language)
+]
+
+
+@pytest.mark.parametrize(("language", "name", "example"), EXAMPLES)
+def test_every_example_is_understood(language: str, name: str, example: str) -> None:
+    said = parse(example)
+    assert not isinstance(said, Unknown | Incomplete | None)
+    assert BY_WORD[example[1:].split()[0]] == name
+    assert (example.split()[0] == f"!{name}") is (language == "en")
+
+
+@pytest.mark.parametrize("language", ["en", "pt-BR"])
+def test_every_sentence_of_help_and_of_what_was_not_understood_shows_words_that_are_understood(language: str) -> None:
+    """What stands between a word and the next sign is what may follow it."""
+    written = [
+        (key, found)
+        for key, forms in texts.sentences(language).items()
+        if key.startswith(("help.", "incomplete."))
+        for form in forms
+        for found in re.findall(r"![^:;,.!()]+(?::\d\d)?", form)
+    ]
+    assert [(key, found) for key, found in written if isinstance(parse(_alone(found)), Unknown | None)] == []
+
+
+def _alone(found: str) -> str:
+    return found.split(" – ")[0].strip()
+
+
 def test_help_shows_each_command_to_whom_it_is_for() -> None:
-    both = {f"help.{name}" for name, word in WORDS.items() if word.to == "both"}
-    supervisee, supervisor = help_for(supervises=False), help_for(supervises=True)
-    assert {*supervisee} - both == {"help.waitlist", "help.availability", "help.settings"}
-    assert {*supervisor} - both == {
-        "help.head_supervisor",
-        "help.confirm",
-        "help.noshow",
-        "help.away",
-        "help.availability_supervisor",
-        "help.settings_supervisor",
-    }
-    assert both <= {*supervisee} & {*supervisor} <= texts.keys("en")
+    common, named = ((shown_in_help(supervises=True, common=one)) for one in (True, False))
+    assert common == (
+        *("slots", "book", "appointments", "decline", "cancel", "reschedule", "dashboard", "help"),
+        *("confirm", "away"),
+    )
+    assert named == (
+        *("series", "accept", "calendar", "login", "language", "timezone", "export"),
+        *("noshow", "availability", "settings", "archive"),
+    )
+    of_supervisee = [*shown_in_help(supervises=False, common=True), *shown_in_help(supervises=False, common=False)]
+    assert {*WORDS} - {*of_supervisee} == {"confirm", "noshow", "away", "archive"}
+    assert {*WORDS} - {*common, *named} == {"waitlist"}
+    assert len({*of_supervisee}) == len(of_supervisee)
 
 
 @pytest.mark.parametrize("supervises", [True, False])
 @pytest.mark.parametrize("language", ["en", "pt-BR"])
-def test_help_fits_a_phone(language: str, supervises: bool) -> None:
-    """Of some 40 letters a line: about two screens."""
+def test_every_command_has_its_sentence(language: str, supervises: bool) -> None:
     said = texts.reader(language, "UTC")
-    lines = [said.say(key) for key in ("help.head", *help_for(supervises=supervises))]
-    assert max(map(len, lines)) <= 110
-    assert sum(-(-len(line) // 40) for line in lines) <= 42
+    for name, declared in WORDS.items():
+        line = said.say(sentence(name, supervises=supervises))
+        assert line.startswith(f"- !{declared.word(name, language)}")
+        assert len(line) <= 110
 
 
 @given(st.text())
