@@ -1,0 +1,164 @@
+"""The homeserver's admin API, on a real Synapse."""
+
+import secrets
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from bot.administration import Administrator
+from bot.requests import Homeserver, HomeserverRefused
+from embedded.synapse import Synapse
+from supervision.errors import Permanent
+from tests.support.homeserver import PASSWORD, make_account
+
+
+@pytest.fixture
+async def administrator(synapse: Synapse) -> AsyncIterator[Administrator]:
+    administrator = Administrator(synapse.base_url, synapse.admin_token)
+    yield administrator
+    await administrator.close()
+
+
+@pytest.fixture
+async def homeserver(synapse: Synapse) -> AsyncIterator[Homeserver]:
+    homeserver = Homeserver(synapse.base_url)
+    yield homeserver
+    await homeserver.close()
+
+
+async def log_in(homeserver: Homeserver, user_id: str, password: str = PASSWORD) -> str:
+    body = {
+        "type": "m.login.password",
+        "identifier": {"type": "m.id.user", "user": user_id},
+        "password": password,
+    }
+    return str((await homeserver.ask("POST", "/login", body))["access_token"])
+
+
+async def whoami(homeserver: Homeserver, token: str) -> bool:
+    homeserver.token = token
+    try:
+        await homeserver.ask("GET", "/account/whoami")
+    except HomeserverRefused as refused:
+        if refused.code != "M_UNKNOWN_TOKEN":
+            raise
+        return False
+    finally:
+        homeserver.token = None
+    return True
+
+
+async def register(homeserver: Homeserver, localpart: str, token: str) -> str:
+    body: dict[str, Any] = {"username": localpart, "password": PASSWORD, "inhibit_login": True}
+    with pytest.raises(HomeserverRefused) as challenge:
+        await homeserver.ask("POST", "/register", body)
+    session = challenge.value.answer["session"]
+    auth = {"type": "m.login.registration_token", "token": token, "session": session}
+    with pytest.raises(HomeserverRefused):
+        await homeserver.ask("POST", "/register", body | {"auth": {"type": "m.login.dummy", "session": session}})
+    return str((await homeserver.ask("POST", "/register", body | {"auth": auth}))["user_id"])
+
+
+async def test_a_registration_token_serves_once(administrator: Administrator, homeserver: Homeserver) -> None:
+    token = await administrator.open_registration(datetime.now(UTC) + timedelta(hours=1))
+    localpart = f"person-{secrets.token_hex(4)}"
+    assert (await register(homeserver, localpart, token)).startswith(f"@{localpart}:")
+    with pytest.raises(HomeserverRefused) as refused:
+        await register(homeserver, f"{localpart}-2", token)
+    assert refused.value.code == "M_UNAUTHORIZED"
+
+
+async def test_a_registration_that_is_closed_serves_nobody(
+    administrator: Administrator, homeserver: Homeserver
+) -> None:
+    token = await administrator.open_registration(datetime.now(UTC) + timedelta(hours=1))
+    await administrator.close_registration(token)
+    await administrator.close_registration(token)
+    with pytest.raises(HomeserverRefused) as refused:
+        await register(homeserver, f"person-{secrets.token_hex(4)}", token)
+    assert refused.value.code == "M_UNAUTHORIZED"
+
+
+async def test_a_password_is_replaced_and_devices_are_kept_or_signed_out(
+    administrator: Administrator, homeserver: Homeserver, synapse: Synapse
+) -> None:
+    user_id = await make_account(synapse)
+    phone = await log_in(homeserver, user_id)
+    await administrator.reset_password(user_id, "a passing one", sign_out=False)
+    assert await whoami(homeserver, phone)
+    with pytest.raises(HomeserverRefused):
+        await log_in(homeserver, user_id)
+    assert await log_in(homeserver, user_id, "a passing one")
+    await administrator.sign_out(user_id)
+    await administrator.sign_out(user_id)
+    assert not await whoami(homeserver, phone)
+
+
+async def test_an_account_is_ended(administrator: Administrator, homeserver: Homeserver, synapse: Synapse) -> None:
+    user_id = await make_account(synapse)
+    await administrator.deactivate(user_id)
+    await administrator.deactivate(user_id)
+    with pytest.raises(HomeserverRefused):
+        await log_in(homeserver, user_id)
+
+
+async def test_nobody_is_served_without_the_right_token(synapse: Synapse) -> None:
+    stranger = Administrator(synapse.base_url, "nobodys-token")
+    try:
+        with pytest.raises(Permanent) as refused:
+            await stranger.open_registration(datetime.now(UTC) + timedelta(hours=1))
+    finally:
+        await stranger.close()
+    assert refused.value.code == "M_UNKNOWN_TOKEN"
+
+
+async def test_media_that_are_gone_count_as_deleted(administrator: Administrator, synapse: Synapse) -> None:
+    await administrator.delete_media(f"mxc://{synapse.server_name}/nothinghere")
+    with pytest.raises(Permanent):
+        await administrator.delete_media("https://example.org/nothing")
+
+
+async def make_room(homeserver: Homeserver, synapse: Synapse) -> str:
+    homeserver.token = await log_in(homeserver, await make_account(synapse))
+    return str((await homeserver.ask("POST", "/createRoom", {"preset": "private_chat"}))["room_id"])
+
+
+async def say(homeserver: Homeserver, room_id: str, body: str) -> str:
+    target = f"/rooms/{room_id}/send/m.room.message/{secrets.token_hex(8)}"
+    return str((await homeserver.ask("PUT", target, {"msgtype": "m.text", "body": body}))["event_id"])
+
+
+async def is_there(homeserver: Homeserver, room_id: str, event_id: str) -> bool:
+    try:
+        await homeserver.ask("GET", f"/rooms/{room_id}/event/{event_id}")
+    except HomeserverRefused as refused:
+        if refused.status != 404:
+            raise
+        return False
+    return True
+
+
+async def test_all_that_was_written_before_a_time_is_purged(
+    administrator: Administrator, homeserver: Homeserver, synapse: Synapse
+) -> None:
+    room_id = await make_room(homeserver, synapse)
+    before = [await say(homeserver, room_id, f"before {number}") for number in range(3)]
+    bound = datetime.now(UTC)
+    after = await say(homeserver, room_id, "after")
+    await administrator.purge_history(room_id, bound)
+    assert [await is_there(homeserver, room_id, one) for one in (*before, after)] == [False, False, False, True]
+    await administrator.purge_history(room_id, bound - timedelta(days=400))
+
+
+async def test_a_room_is_removed_with_everything(
+    administrator: Administrator, homeserver: Homeserver, synapse: Synapse
+) -> None:
+    room_id = await make_room(homeserver, synapse)
+    await administrator.remove_room(room_id)
+    await administrator.remove_room(room_id)
+    assert await homeserver.ask("GET", "/joined_rooms") == {"joined_rooms": []}
+    url = f"{synapse.base_url}/_synapse/admin/v1/rooms/{room_id}"
+    async with synapse.http.get(url, headers={"Authorization": f"Bearer {synapse.admin_token}"}) as answer:
+        assert answer.status == 404
