@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
-from benchmarks import bookings, growth, mails, round_trip, slots
+from benchmarks import bookings, growth, mails, rooms, round_trip, slots
 from benchmarks.demo import DemoFailed, running_demo
 from embedded.processes import EmbeddedFailed
 
@@ -24,6 +24,7 @@ PARTS: dict[str, Callable[[Path, int], AsyncIterator[str]]] = {
     "slots": slots.measure,
     "growth": growth.measure,
     "mails": mails.measure,
+    "rooms": rooms.measure,
 }
 
 
