@@ -392,6 +392,23 @@ class Client:
         after = tuple(self._others_events(room_id, _array(answer, "events_after")))
         return None if found is None else Surroundings(found.sent_at, after)
 
+    def oldest_message(self, room_id: str, since: datetime) -> datetime | None:
+        """When the first message that others wrote in a room from `since` on was sent, to the hour."""
+        return self._machine_now().oldest_message(room_id, since)
+
+    def forget_before(self, room_id: str, before: datetime) -> dict[str, int]:
+        """Make what was sent in a room before that time unreadable for ever.
+
+        Returns what can still be read there: Megolm session -> first message index. Raises Transient while not connected.
+        """
+        machine = self._machine_now()
+        machine.forget_before(room_id, before)
+        return machine.readable_from(room_id)
+
+    async def renew_fallback_key(self) -> None:
+        """Publish another fallback key, so that the one before the present one opens nothing any more."""
+        await self._publish(self._machine_now(), with_device=False, fallback=True)
+
     async def leave(self, room_id: str) -> None:
         """Leave a room, or refuse its invitation; that the bot is not in it is success."""
         try:
@@ -789,10 +806,31 @@ class Client:
         if opened is None:
             await self._give_up(envelope, session.id)
             return
+        self._machine_now().note_index(session.id, envelope.room_id, opened[1], envelope.sent_at)
         origin = await self._origin(envelope.sender, session, opened[1])
         if origin.doubt is None and self._is_taken_back(envelope):
             origin = replace(origin, doubt=Doubt.redacted)
         await self._ears_now().on_event(_read_plaintext(envelope, opened[0], origin))
+
+    def reread(self, envelope: Envelope) -> Incoming:
+        """An event of the past, ours too, as it can be read today; nothing is asked for, nothing is waited for.
+
+        Whose device it came from is judged by what is known now: a device that is gone is an unknown one.
+        """
+        if not envelope.encrypted:
+            return read_content(envelope, envelope.event_type, envelope.content, Origin(None))
+        machine, session, ciphertext = (
+            self._machine_now(),
+            self._session_of(envelope),
+            envelope.content.get("ciphertext"),
+        )
+        opened = machine.read(session, ciphertext) if session is not None and isinstance(ciphertext, str) else None
+        if session is None or opened is None:
+            return read_unreadable(envelope, Doubt.undecryptable, Origin(Doubt.undecryptable))
+        origin = self.directory.origin(envelope.sender, session, opened[1])
+        if envelope.sender == self.user_id and session.sender_key == machine.account.identity_keys["curve25519"]:
+            origin = replace(origin, doubt=None, device_id=self.device_id)
+        return _read_plaintext(envelope, opened[0], origin)
 
     async def _origin(self, sender: str, session: InboundGroupSession, index: int) -> Origin:
         await self.directory.freshen([sender])

@@ -1,0 +1,204 @@
+"""Files on the homeserver: where an event says that they are, fetched and decrypted piece by piece, never kept."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
+from yarl import URL
+
+from bot.events import Json
+from bot.requests import Homeserver, path
+from supervision.errors import Permanent, Transient
+
+PIECE = 64 * 1024  # bytes
+SECONDS = 120.0  # for all of one file
+WAITS_MS = "20000"  # that the homeserver waits for a file which is still being uploaded
+MXC = re.compile(r"mxc://(?P<server>[A-Za-z0-9.:\[\]-]{1,255})/(?P<id>[A-Za-z0-9_-]{1,255})")
+INLINE = re.compile(r"<img\s[^>]*?src\s*=\s*[\"']?(mxc://[^\s\"'>]+)", re.IGNORECASE)
+DEEPEST = 8  # of what stands in one another in an event
+
+
+class Unreadable(Permanent):
+    """A file cannot be had: `missing`, `late` (not uploaded yet), `too_large`, or `undecipherable`."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a file is, and how it is decrypted: key, counter block and SHA-256 of what lies on the homeserver.
+
+    In clear where it has no `key`. `broken` where the event does not say enough to decrypt it.
+    """
+
+    mxc: str
+    key: bytes | None = None
+    counter: bytes | None = None
+    sha256: bytes | None = None
+    broken: bool = False
+
+    @property
+    def server(self) -> str:
+        found = MXC.fullmatch(self.mxc)
+        return found["server"] if found else ""
+
+
+@dataclass(frozen=True)
+class Named:
+    """A file of an event as its sender describes it. `is_preview` is a thumbnail, which has no name of its own."""
+
+    source: Source
+    name: str | None = None
+    claimed: str = ""
+    is_preview: bool = False
+
+
+def find(content: Mapping[str, Any]) -> list[Named]:
+    """All files that an event shows, whatever its type: edits, galleries, thumbnails and pictures within text too.
+
+    Each address is named once (Matrix 1.18, "m.image" and its like, "Sending encrypted attachments").
+    """
+    found: dict[str, Named] = {}
+    for one in _walk(content, 0):
+        if one.source.mxc not in found:
+            found[one.source.mxc] = one
+    return list(found.values())
+
+
+def _walk(part: object, depth: int) -> Iterator[Named]:
+    if depth > DEEPEST:
+        return
+    if isinstance(part, list):
+        for one in part:
+            yield from _walk(one, depth + 1)
+    if not isinstance(part, dict):
+        return
+    info = part.get("info")
+    claimed = _text(info, "mimetype")
+    source = read_source(part.get("file"), part.get("url"))
+    if source is not None:
+        yield Named(source, _text(part, "filename") or _text(part, "body") or None, claimed)
+    preview = read_source(part.get("thumbnail_file"), part.get("thumbnail_url"))
+    if preview is not None:
+        yield Named(preview, None, _text(part.get("thumbnail_info"), "mimetype"), is_preview=True)
+    for mxc in INLINE.findall(_text(part, "formatted_body")):
+        yield Named(Source(mxc), None, is_preview=True)
+    for name, one in part.items():
+        if name not in ("file", "thumbnail_file"):
+            yield from _walk(one, depth + 1)
+
+
+def read_source(encrypted: object, clear: object) -> Source | None:
+    """An `EncryptedFile`, or else the address of a file in clear; None where there is neither."""
+    if isinstance(encrypted, dict) and isinstance(encrypted.get("url"), str):
+        key = _decode(_text(encrypted.get("key"), "k"))
+        counter = _decode(_text(encrypted, "iv"))
+        sha256 = _decode(_text(encrypted.get("hashes"), "sha256"))
+        broken = [len(one) for one in (key, counter, sha256)] != [32, 16, 32]
+        return Source(encrypted["url"], key, counter, sha256, broken)
+    return Source(clear) if isinstance(clear, str) and clear.startswith("mxc://") else None
+
+
+class Media:
+    """Fetches files as the user that `homeserver` is asked as; `url` is the homeserver's."""
+
+    def __init__(self, url: str, homeserver: Homeserver, server_name: str) -> None:
+        self._url = url.rstrip("/")
+        self._homeserver = homeserver
+        self._server_name = server_name
+
+    async def read(self, source: Source, *, most: int) -> AsyncIterator[bytes]:
+        """The decrypted content, piece by piece; it is what its sender sent if this ends without an error.
+
+        Raises Unreadable where it cannot be had or is longer than `most` bytes, and Transient where the homeserver is
+        away, limits the rate, or fails itself.
+        """
+        found = MXC.fullmatch(source.mxc)
+        if found is None:
+            raise Unreadable("missing")
+        if source.broken:
+            raise Unreadable("undecipherable")
+        cipher, digest, size = _cipher(source), hashlib.sha256(), 0
+        async for piece in self._fetch(found["server"], found["id"], most):
+            size += len(piece)
+            if size > most:
+                raise Unreadable("too_large")
+            digest.update(piece)
+            yield cipher.update(piece) if cipher else piece
+        if source.sha256 is not None and not hmac.compare_digest(digest.digest(), source.sha256):
+            raise Unreadable("undecipherable")
+
+    async def _fetch(self, server: str, media_id: str, most: int) -> AsyncIterator[bytes]:
+        """What lies on the homeserver (Matrix 1.18, `GET /_matrix/client/v1/media/download`)."""
+        place = path("/_matrix/client/v1/media/download/{server}/{id}", server=server, id=media_id)
+        url = URL(self._url + place, encoded=True).with_query({**self._homeserver.identity, "timeout_ms": WAITS_MS})
+        headers = {"Authorization": f"Bearer {self._homeserver.token}"} if self._homeserver.token else {}
+        timeout = aiohttp.ClientTimeout(total=SECONDS, sock_connect=10)
+        ours = server == self._server_name
+        try:
+            async with (
+                aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False) as session,
+                session.get(url, headers=headers, timeout=timeout, allow_redirects=False) as response,
+            ):
+                if response.status != 200:
+                    raise _refusal(response.status, await _answer(response), ours=ours)
+                if (response.content_length or 0) > most:
+                    raise Unreadable("too_large")
+                async for piece in response.content.iter_chunked(PIECE):
+                    yield piece
+        except TimeoutError as slow:
+            raise (Transient("homeserver_unreachable") if ours else Unreadable("late")) from slow
+        except (aiohttp.ClientError, OSError) as failure:
+            raise Transient("homeserver_unreachable") from failure
+
+
+def _refusal(status: int, answer: Json, *, ours: bool) -> Exception:
+    """What an answer other than 200 means: a homeserver that is away has no errcode of its own."""
+    code = answer.get("errcode")
+    if status == 429:
+        waiting = answer.get("retry_after_ms")
+        return Transient("rate_limited", waiting / 1000 if isinstance(waiting, int) else None)
+    if code == "M_NOT_YET_UPLOADED":
+        return Unreadable("late")
+    if code == "M_TOO_LARGE":
+        return Unreadable("too_large")
+    if status == 401:
+        return Transient("logged_out")
+    if status >= 500:
+        return Unreadable("late") if isinstance(code, str) and not ours else Transient(f"http_{status}")
+    return Unreadable("missing")
+
+
+async def _answer(response: aiohttp.ClientResponse) -> Json:
+    try:
+        answer = await response.json(content_type=None)
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _cipher(source: Source) -> CipherContext | None:
+    """AES-CTR with 256 bits, as Matrix 1.18 has it in "Sending encrypted attachments"."""
+    if source.key is None or source.counter is None:
+        return None
+    return Cipher(algorithms.AES256(source.key), modes.CTR(source.counter)).decryptor()
+
+
+def _decode(text: str) -> bytes:
+    """Base64, padded or not, in either alphabet: as leniently as apps do, since what they show has to be judged."""
+    try:
+        return base64.b64decode(
+            text.rstrip("=").replace("-", "+").replace("_", "/") + "=" * (-len(text.rstrip("=")) % 4)
+        )
+    except (binascii.Error, ValueError):
+        return b""
+
+
+def _text(part: object, name: str) -> str:
+    value = part.get(name) if isinstance(part, dict) else None
+    return value if isinstance(value, str) else ""
