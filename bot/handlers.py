@@ -1,5 +1,6 @@
 """From a judged event to its one transaction and its reply."""
 
+import contextlib
 import re
 import secrets
 import uuid
@@ -17,13 +18,14 @@ from bot import commands
 from bot.answers import answer, answer_tap
 from bot.commands import Command
 from bot.events import Doubt, Incoming
+from bot.names import imitates
 from bot.notices import Notices
 from bot.replies import DIGITS, NO, YES, Line, Reply, say
 from bot.talks import Talk
 from supervision import audit, journal, notifications, pairs, questions
 from supervision.audit import Actor
 from supervision.db import DATABASE_AWAY, Database, Transaction
-from supervision.errors import Refused, TooMany, Transient
+from supervision.errors import DeliveryFailed, Refused, TooMany, Transient
 from supervision.models import Channel
 from supervision.notifications import HIGH, Notice, Notification
 from supervision.pairs import Pair
@@ -47,7 +49,11 @@ DOUBTS = {
     Doubt.not_encrypted: "doubt.not_encrypted",
     Doubt.undecryptable: "doubt.undecryptable",
     Doubt.changed_identity: "doubt.changed_identity",
+    Doubt.redacted: "event.redacted",
 }
+CALLS = frozenset({"m.call.member", "org.matrix.msc3401.call.member", "m.rtc.member"})
+NAME_TOLD_EVERY = timedelta(days=1)
+VERIFICATION = "m.key.verification.request"
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,11 @@ TAPS = frozenset({YES, NO, *DIGITS})
 
 
 class _NothingAsked(Exception):
-    """The reaction answers no question of ours; its transaction is undone."""
+    """The reaction answers no question of ours; its transaction is undone. `matters` if it stands under our words."""
+
+    def __init__(self, matters: bool) -> None:
+        self.matters = matters
+        super().__init__()
 
 
 class Handlers:
@@ -116,10 +126,16 @@ class Handlers:
                 await self._read_reaction(event)
             case "undecryptable":
                 await self._refuse(event, "doubt.undecryptable")
+            case "redaction":
+                await self._read_redaction(event)
+            case "state":
+                await self._read_state(event)
             case "attachment" if event.doubt is None and event.filename and UNSAFE_NAME.search(event.filename):
                 await self._refuse(event, "event.file_name")
 
     async def _read_text(self, event: Incoming) -> None:
+        if event.msgtype == VERIFICATION and event.content.get("to") == self.notices.client.user_id:
+            await self._decline_verification(event)
         if event.msgtype != "m.text":
             return
         if event.is_edit:
@@ -140,8 +156,14 @@ class Handlers:
     async def _read_reaction(self, event: Incoming) -> None:
         if event.key not in TAPS or event.relates_to is None or self.clock() - event.sent_at > OLDEST:
             return
+        if event.doubt is not None:
+            return
         # A reaction proves no device; but an account whose identity is not the pinned one answers nothing at all.
-        trust = self.notices.client.trust(event.sender)
+        client = self.notices.client
+        trust = client.trust(event.sender)
+        if client.members(event.room_id).get(event.sender) != "join":
+            await self._audit(event, "reaction.no_member")  # nobody's devices are known who is not in the room
+            return
         if trust is None:
             raise Transient("devices_unknown")
         if trust.changed or trust.pinned is None:
@@ -163,7 +185,9 @@ class Handlers:
                     repeated = False
                     reply = await change(heard, tx)
                     notification = await self._enqueue(tx, heard, reply) if reply.lines else None
-        except _NothingAsked:
+        except _NothingAsked as nothing:
+            if nothing.matters:
+                await self._audit(event, "reaction.not_asked")
             return
         except Refused as refused:
             COMMANDS.labels("refused").inc()
@@ -191,7 +215,7 @@ class Handlers:
         event = heard.event
         asked = await self._find_question(heard, tx)
         if asked is None:
-            raise _NothingAsked
+            raise _NothingAsked(await questions.is_known(tx, heard.event.relates_to or ""))
         self._spend(heard)
         key = event.key or ""
         talk = Talk(tx, heard.pair, heard.person, heard.actor, heard.now, self.dashboard, self.template)
@@ -202,7 +226,7 @@ class Handlers:
             number=DIGITS.index(key) + 1 if key in DIGITS else None,
         )
         if reply is None:
-            raise _NothingAsked
+            raise _NothingAsked(True)
         return reply
 
     async def _find_question(self, heard: Heard, tx: Transaction) -> Asked | None:
@@ -314,8 +338,73 @@ class Handlers:
         log.error("command.failed", number=number, event_id=event.event_id, exc_info=error)
         await self._note(event, say("failed", number=number), "failed", None)
 
-    async def _note(self, event: Incoming, reply: Reply, reason: str, every: timedelta | None) -> None:
+    async def _audit(self, event: Incoming, reason: str) -> None:
+        """Journal and audit what changed nothing and needs no answer."""
+        async with self.database.transaction() as tx:
+            await self._audit_in(tx, event, reason)
+
+    async def _audit_in(self, tx: Transaction, event: Incoming, reason: str) -> Heard | None:
+        """The same in a transaction; who did it, if it is new and somebody of the pair's."""
+        heard = await self._hear(tx, event, reason)
+        if heard is None or not heard.fresh:
+            return None
+        actor, pair = heard.actor, heard.pair
+        await audit.record(tx, actor, "command", "pair", pair.id, now=heard.now, success=False, reason=reason)
+        return heard
+
+    async def _read_redaction(self, event: Incoming) -> None:
+        """What a command did stays done when its message is taken back; that it was is noted."""
+        async with self.database.transaction() as tx:
+            if event.relates_to and event.relates_to in await journal.handled(tx, [event.relates_to]):
+                await self._audit_in(tx, event, "event.redacted")
+
+    async def _read_state(self, event: Incoming) -> None:
+        """What members may write as state, and could deceive with: a name like ours, and another's place in a call."""
+        if event.event_type in CALLS:
+            if not _is_own_key(event.state_key or "", event.sender):
+                await self._audit(event, "state.not_own")
+            return
+        name = event.content.get("displayname")
+        ours = self.notices.client.account.display_name
+        if event.content.get("membership") == "join" and isinstance(name, str) and imitates(name, ours):
+            await self._tell_name_taken(event)
+
+    async def _tell_name_taken(self, event: Incoming) -> None:
+        """Tell both who is who, once a day: a name proves nothing, and anybody may take ours."""
+        async with self.database.transaction() as tx:
+            heard = await self._audit_in(tx, event, "state.name_taken")
+            if heard is None:
+                return
+            pair, now = heard.pair, heard.now
+            if await audit.is_recorded(tx, "room.name_taken", pair.id, since=now - NAME_TOLD_EVERY):
+                return
+            await audit.record(tx, audit.SYSTEM, "room.name_taken", "pair", pair.id, now=now, success=False)
+            details = {"whose": str(heard.person.id), "bot": self.notices.client.user_id}
+            told = [Notice(one.id, Channel.MATRIX, "room.name_taken", details, pair_id=pair.id) for one in pair.people]
+            await notifications.enqueue(tx, told, now=now)
+
+    async def _decline_verification(self, event: Incoming) -> None:
+        """Nobody sits before the bot to compare emoji; its fingerprint on the dashboard does the same."""
+        client = self.notices.client
+        reply = say("verification.declined", fingerprint=client.fingerprint)
+        heard = await self._note(event, reply, "verification.declined", COMPLAINT_EVERY)
+        if heard is None:
+            return
+        relation = {"rel_type": "m.reference", "event_id": event.event_id}
+        content = {"m.relates_to": relation, "code": "m.unknown_method", "reason": "Compare the fingerprint instead."}
+        with contextlib.suppress(DeliveryFailed):
+            await client.send(
+                event.room_id,
+                "m.key.verification.cancel",
+                content,
+                transaction_id=f"cancel-{event.event_id}",
+                expected=[one.matrix_id for one in heard.pair.people if one.matrix_id],
+            )
+
+    async def _note(self, event: Incoming, reply: Reply, reason: str, every: timedelta | None) -> Heard | None:
         """Journal and audit what changed nothing, and say so: always, or once in `every` to each device.
+
+        Who it was in which pair, if it was new.
 
         The ciphertext is noted too, so that it cannot come again as another event when it would be believed; unless it
         is another event's already, or somebody else's.
@@ -328,7 +417,7 @@ class Handlers:
                 tx, replace(event, session_id=None, message_index=None) if foreign else event, reason
             )
             if heard is None or not heard.fresh:
-                return
+                return None
             await audit.record(
                 tx, heard.actor, "command", "pair", heard.pair.id, now=heard.now, success=False, reason=reason
             )
@@ -337,6 +426,7 @@ class Handlers:
         if notification is not None:
             self._complained(event, reason)
             await self._deliver(notification, heard.pair)
+        return heard
 
     async def _deliver(self, notification: Notification, pair: Pair) -> None:
         """Send what is committed. A database that fails now has it sent again, and changes nothing of the command."""
@@ -379,6 +469,15 @@ def is_outage(error: DBAPIError) -> bool:
     """Whether PostgreSQL is away or overloaded (classes 08, 40, 53, 55, 57 of its appendix A), rather than we wrong."""
     state = str(getattr(error.orig, "sqlstate", None) or "")
     return error.connection_invalidated or not state or state[:2] in ("08", "40", "53", "55", "57")
+
+
+def _is_own_key(state_key: str, sender: str) -> bool:
+    """Whether a key of a call's members is the sender's: `@user:server`, perhaps `_` before, a device behind (MSC3757).
+
+    A key that names nobody is nobody's.
+    """
+    named = state_key.removeprefix("_")
+    return not named.startswith("@") or named == sender or named.startswith(f"{sender}_")
 
 
 def _edited_body(event: Incoming) -> str:

@@ -411,6 +411,9 @@ def _of_identity(news: News) -> Message:
 async def _of_room(tx: Transaction, news: News) -> Message:
     if news.row.kind == "room.summary":
         return await _summary(tx, news)
+    if news.row.kind == "room.name_taken":
+        whose = news.pair.member(uuid.UUID(news.row.details["whose"]))
+        return news.told("news.name_taken", name=whose.name, bot=news.row.details["bot"])
     return _introduction(news)
 
 

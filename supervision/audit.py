@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from supervision.db import Ready, Transaction
+from supervision.models import audit_entries
 
 Via = Literal["matrix", "reaction", "calendar", "web", "api", "cli", "system", "demo", "unsubscribe"]
 
@@ -76,3 +77,11 @@ async def record(
     """Add an entry, in the transaction of what it tells."""
     values = entry(actor, action, resource, resource_id, now=now, success=success, reason=reason)
     await INSERT_ALONE.fetch(tx, values)
+
+
+async def is_recorded(tx: Transaction, action: str, resource_id: object, *, since: datetime) -> bool:
+    """Whether this was done to the resource after `since`."""
+    query = select(audit_entries.c.id).where(
+        audit_entries.c.resource_id == str(resource_id), audit_entries.c.action == action, audit_entries.c.at > since
+    )
+    return await tx.scalar(query.limit(1)) is not None
