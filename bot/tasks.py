@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 import structlog
-from sqlalchemy import update
 
 from bot.administration import Administrator
 from supervision import audit, homeserver_tasks, invitations, pairs, people, seals
@@ -16,7 +15,6 @@ from supervision.db import DATABASE_AWAY, Database, Transaction, listen
 from supervision.errors import Permanent, Refused, Transient
 from supervision.homeserver_tasks import NO_ADMIN_TOKEN, HomeserverTask
 from supervision.models import Task
-from supervision.models import pairs as pairs_table
 
 log = structlog.get_logger()
 
@@ -171,19 +169,14 @@ class Tasks:
         return note
 
     async def _remove_room(self, administrator: Administrator, task: HomeserverTask) -> Note:
-        if task.pair_id is None:
+        """The room that the task was put for; what was kept of it here goes with its settling."""
+        pair_id = task.pair_id
+        if pair_id is None:
             raise Permanent("no_pair")
-        async with self.database.transaction() as tx:
-            room_id = (await pairs.get(tx, task.pair_id)).room_id
-        if room_id is not None:
-            await administrator.remove_room(room_id)
+        await administrator.remove_room(task.details["room"])
 
         async def note(tx: Transaction) -> None:
-            await tx.execute(
-                update(pairs_table)
-                .where(pairs_table.c.id == task.pair_id, pairs_table.c.removed_at.is_(None))
-                .values(removed_at=self.clock())
-            )
+            await pairs.forget_room(tx, pair_id, now=self.clock())
 
         return note
 

@@ -9,7 +9,18 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from supervision import appointments, exports, groups, mailboxes, moves, questions, sign_ins, waits
+from supervision import (
+    addresses,
+    appointments,
+    exports,
+    groups,
+    homeserver_tasks,
+    mailboxes,
+    moves,
+    questions,
+    sign_ins,
+    waits,
+)
 from supervision.db import Database, Transaction, listen
 from supervision.models import idempotency_keys, journal
 
@@ -32,6 +43,8 @@ async def forget_old(tx: Transaction, now: datetime) -> None:
     await sign_ins.forget_old(tx, now=now)
     await questions.forget_details(tx, now=now)
     await mailboxes.forget_old(tx, now=now)
+    await homeserver_tasks.forget_old(tx, now=now)
+    await addresses.forget_old(tx, now=now)
     await tx.execute(delete(journal).where(journal.c.session_id.is_(None), journal.c.handled_at < now - JOURNAL_KEPT))
     await tx.execute(delete(idempotency_keys).where(idempotency_keys.c.created_at < now - IDEMPOTENCY_KEPT))
 

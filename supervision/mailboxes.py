@@ -90,8 +90,10 @@ async def addressee(tx: Transaction, notification_id: uuid.UUID) -> str | None:
 
 
 async def _whose(tx: Transaction, notification_id: uuid.UUID) -> uuid.UUID | None:
-    """The person of a mail; None for a mail unknown."""
-    query = select(table.c.person_id).where(table.c.id == notification_id, table.c.channel == Channel.MAIL)
+    """The person of a mail; None for a mail unknown, and for one to another address than the person's own."""
+    query = select(table.c.person_id).where(
+        table.c.id == notification_id, table.c.channel == Channel.MAIL, table.c.kind.not_like("address.%")
+    )
     found: uuid.UUID | None = await tx.scalar(query)
     return found
 

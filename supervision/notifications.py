@@ -42,7 +42,7 @@ LEASE = timedelta(seconds=60)
 ROUNDS = 10  # that a claim takes to find what is not out of date; the rest is left to the next
 
 # What people typed or are called leaves the outbox with the settling of its notification.
-SCRUBBED = notifications.c.details.op("-", return_type=JSONB)(literal(["lines", "reason"], ARRAY(Text)))
+SCRUBBED = notifications.c.details.op("-", return_type=JSONB)(literal(["lines", "reason", "address"], ARRAY(Text)))
 
 
 @dataclass(frozen=True)

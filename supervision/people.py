@@ -117,7 +117,9 @@ async def list_all(tx: Transaction) -> list[Person]:
 
 
 async def disable(tx: Transaction, actor: Actor, person_id: uuid.UUID, *, now: datetime) -> None:
-    """Take away a person's sign-in and commands. Their appointments stay as they are."""
+    """Take away a person's sign-in, commands and rooms. Their appointments stay as they are."""
+    from supervision import pairs  # it builds on this module
+
     await lock_people(tx, [person_id])
     changed = await tx.execute(
         update(people).where(people.c.id == person_id, people.c.disabled_at.is_(None)).values(disabled_at=now)
@@ -125,7 +127,15 @@ async def disable(tx: Transaction, actor: Actor, person_id: uuid.UUID, *, now: d
     if changed.rowcount == 0:
         await get(tx, person_id)  # who is disabled already stays so
         return
+    await pairs.put_out(tx, person_id)
     await audit.record(tx, actor, "person.disable", "person", person_id, now=now)
+
+
+async def set_name(tx: Transaction, actor: Actor, person_id: uuid.UUID, name: str, *, now: datetime) -> None:
+    """Give a person another name. Refused if it is none."""
+    await lock_people(tx, [person_id])
+    await tx.execute(update(people).where(people.c.id == person_id).values(name=check_name(name)))
+    await audit.record(tx, actor, "person.set_name", "person", person_id, now=now)
 
 
 async def set_email(tx: Transaction, actor: Actor, person_id: uuid.UUID, email: str, *, now: datetime) -> None:
