@@ -13,7 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
@@ -28,6 +28,7 @@ from bot.events import Doubt, Json, NobodyToHear, Origin
 from bot.logins import Folder
 from bot.requests import Homeserver, path
 from bot.signatures import Device, PublishedKeys, decode, is_signed, read_keys
+from bot.stores import SILENCE, Marks, Noted
 from supervision.errors import Transient
 
 log = structlog.get_logger(__name__)
@@ -202,18 +203,25 @@ class Machine(Olm):
     """One device's Olm account and sessions on disk.
 
     Nothing that another sends can raise out of `take` and `read`. The first device that gives a Megolm
-    session keeps it: nobody else can claim it afterwards, nor replace it by one that reads less.
+    session keeps it: nobody else can claim it afterwards, nor replace it by one that reads less, nor give back
+    what was forgotten of it.
     """
 
     def __init__(self, user_id: str, device_id: str, store: MatrixStore) -> None:
         self.wedged: set[tuple[str, str]] = set()
         self.greeted: set[str] = set()
+        self.marks = Marks(store.database)
         self._known: dict[str, InboundGroupSession] = {}
         super().__init__(user_id, device_id, store)
 
     def load(self) -> None:
         super().load()
         self._known = {session.id: session for session in self.inbound_group_store}
+
+    def close(self) -> None:
+        """Close the store. A machine that was not closed loses nothing but a few messages that may come yet."""
+        self.marks.settle()
+        self.store.database.close()
 
     # What comes in
 
@@ -283,7 +291,7 @@ class Machine(Olm):
             if (known.room_id, known.sender_key, known.ed25519) != (room_id, sender_key, sender_fp_key):
                 log.warning("megolm.session_claimed_twice", room_id=room_id, session_id=session_id)
                 return
-            if known.first_known_index <= session.first_known_index:
+            if known.first_known_index <= session.first_known_index or self.marks.is_forgotten(session.id):
                 return
         self._known[session.id] = session
         self.inbound_group_store.add(session)
@@ -301,6 +309,65 @@ class Machine(Olm):
         except ValueError:
             return None
         return text, index
+
+    # What is forgotten
+
+    def note_index(self, session_id: str, room_id: str, index: int, sent_at: datetime) -> None:
+        """Note when a message was sent (the homeserver's time, aware UTC): what a session opens depends on its index.
+
+        To be called for every message that was read; it writes to the disk once an hour and session.
+        """
+        if self.session(room_id, session_id) is not None:
+            self.marks.note(session_id, index, sent_at)
+
+    def oldest_message(self, room_id: str, since: datetime) -> datetime | None:
+        """When the first message that another wrote in the room from `since` on was sent, to the hour."""
+        return self.marks.oldest(room_id, self.account.identity_keys["curve25519"], since)
+
+    def forget_before(self, room_id: str, before: datetime) -> int:
+        """Make unreadable for ever what was sent in the room before the hour of `before`; return of how many sessions.
+
+        A session whose messages are all older is ratcheted beyond the last one seen, so that it still opens what may
+        come, and deleted when it was silent for 30 days more. Another one is ratcheted to the first message that is
+        kept. Both in memory and on the disk, where nothing of the earlier keys is left in the file. What stays is given
+        by `readable_from`. Sessions that are older than these notes count from when they were found.
+        """
+        with self.store.database.atomic():
+            changed = sum([self._forget(session, before) for session in self._sessions(room_id)])
+        if changed:
+            self.marks.leave_no_trace()
+        return changed
+
+    def readable_from(self, room_id: str) -> dict[str, int]:
+        """The room's sessions, and the first message index that each can open."""
+        return {session.id: session.first_known_index for session in self._sessions(room_id)}
+
+    def _sessions(self, room_id: str) -> list[InboundGroupSession]:
+        return [session for by_sender in self.inbound_group_store[room_id].values() for session in by_sender.values()]
+
+    def _forget(self, session: InboundGroupSession, before: datetime) -> bool:
+        noted = self.marks.of(session.id)
+        if noted.since >= before.timestamp():
+            return False
+        kept = noted.first_since(before)
+        if kept is None and _is_over(noted, before):
+            del self._known[session.id]
+            del self.inbound_group_store[session.room_id][session.sender_key][session.id]
+            self.marks.drop(session.id)
+            return True
+        kept = kept if kept is not None else noted.following or 0
+        if kept <= session.first_known_index:
+            return False
+        self._ratchet(session, kept)
+        self.marks.forget(session.id, before)
+        return True
+
+    def _ratchet(self, session: InboundGroupSession, index: int) -> None:
+        key = session.export_session(index)
+        later = InboundGroupSession.import_session(key, session.ed25519, session.sender_key, session.room_id)
+        self._known[session.id] = later
+        self.inbound_group_store[session.room_id][session.sender_key][session.id] = later
+        self.save_inbound_group_session(later)
 
     # What goes out
 
@@ -354,6 +421,8 @@ class Machine(Olm):
     def encrypt(self, room_id: str, event_type: str, content: Json) -> Json:
         """The content of the `m.room.encrypted` that carries this event; relations stay outside."""
         sealed: Json = self.group_encrypt(room_id, {"content": content, "type": event_type})
+        session = self.outbound_group_sessions[room_id]
+        self.note_index(session.id, room_id, session.message_index - 1, datetime.now(UTC))
         if "m.relates_to" in content:
             sealed["m.relates_to"] = content["m.relates_to"]
         return sealed
@@ -385,6 +454,13 @@ class Machine(Olm):
         recipient = OlmDevice(device.user_id, device.device_id, keys)
         sealed: Json = self._olm_encrypt(session, recipient, event_type, content)  # type: ignore[no-untyped-call]
         return sealed
+
+
+def _is_over(noted: Noted, before: datetime) -> bool:
+    """Whether a session that wrote nothing since then is not expected to go on: it is an old one, or long silent."""
+    if noted.following is None:
+        return noted.since > 0
+    return noted.last_at() + SILENCE < before
 
 
 def open_machine(folder: Folder, user_id: str, device_id: str) -> Machine:

@@ -1,0 +1,160 @@
+"""What the crypto store knows of when messages were sent, so that it can forget the keys of old ones.
+
+A Megolm session carries no dates: it opens every message from its first known index on, for ever. Beside the
+sessions, in the same file, stands per session and hour the smallest message index that was sent in that hour. From
+that follows up to which index a session may be ratcheted. Ordinary talk writes here once an hour and session.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+HOUR = 3600
+SILENCE = timedelta(days=30)  # after which a session whose messages are all gone is not expected to go on
+_AHEAD = 128  # indexes that are written as seen before they are, so that not every message writes
+_REMEMBERED = 4096
+
+# `since`: from then on (Unix time) all messages of the session are noted; of what came before nothing is known, as the
+# store is older than these tables. 0 where that is all of them. `following`: no index from there on was seen, NULL if
+# none was. `forgotten`: earlier keys of it are not to be taken in again.
+_TABLES = (
+    """CREATE TABLE IF NOT EXISTS visavis_sessions (
+        session_id TEXT PRIMARY KEY REFERENCES megolminboundsessions (session_id) ON DELETE CASCADE,
+        since INTEGER NOT NULL,
+        following INTEGER,
+        forgotten INTEGER NOT NULL DEFAULT 0
+    ) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS visavis_hours (
+        session_id TEXT NOT NULL REFERENCES megolminboundsessions (session_id) ON DELETE CASCADE,
+        hour INTEGER NOT NULL,
+        smallest INTEGER NOT NULL,
+        PRIMARY KEY (session_id, hour)
+    ) WITHOUT ROWID""",
+)
+_ADOPT = """INSERT INTO visavis_sessions (session_id, since)
+    SELECT session_id, ? FROM megolminboundsessions AS known
+    WHERE NOT EXISTS (SELECT 1 FROM visavis_sessions WHERE session_id = known.session_id)"""
+_KEEP_SESSION = """INSERT INTO visavis_sessions (session_id, since, following, forgotten) VALUES (?, ?, ?, ?)
+    ON CONFLICT (session_id) DO UPDATE
+    SET since = excluded.since, following = excluded.following, forgotten = excluded.forgotten"""
+_KEEP_HOUR = """INSERT INTO visavis_hours (session_id, hour, smallest) VALUES (?, ?, ?)
+    ON CONFLICT (session_id, hour) DO UPDATE SET smallest = excluded.smallest"""
+# A session of which nothing is noted yet, and that has not been forgotten, may hold messages from before it was found.
+_OLDEST = """SELECT min(noted.at) FROM megolminboundsessions AS known JOIN (
+        SELECT session_id, hour * 3600 AS at FROM visavis_hours
+        UNION ALL SELECT session_id, since FROM visavis_sessions WHERE since > 0 AND NOT forgotten
+    ) AS noted USING (session_id)
+    WHERE known.room_id = ? AND known.sender_key <> ? AND noted.at >= ?"""
+
+
+@dataclass
+class Noted:
+    """What is noted of one session: `hours` are Unix hours -> smallest index, `kept` what stands in `following`."""
+
+    since: int = 0
+    following: int | None = None
+    kept: int | None = None
+    forgotten: bool = False
+    hours: dict[int, int] = field(default_factory=dict)
+
+    def first_since(self, before: datetime) -> int | None:
+        """The smallest index sent in the hour of `before` or later, if any was."""
+        return min((index for hour, index in self.hours.items() if hour >= _hour(before)), default=None)
+
+    def last_at(self) -> datetime:
+        """When it spoke last, at the latest; 1970 where nothing is known of it."""
+        last = max((hour + 1 for hour in self.hours), default=0) * HOUR
+        return datetime.fromtimestamp(max(last, self.since), UTC)
+
+
+class Marks:
+    """The notes on the sessions of one crypto store; `database` is the store's (peewee's SqliteDatabase)."""
+
+    def __init__(self, database: Any) -> None:
+        self._database = database
+        self._noted: OrderedDict[str, Noted] = OrderedDict()
+        for table in _TABLES:
+            database.execute_sql(table)
+        database.execute_sql(_ADOPT, (int(time.time()),))
+
+    def of(self, session_id: str) -> Noted:
+        """What is noted of a session; empty where it has not spoken yet."""
+        noted = self._noted.get(session_id)
+        if noted is None:
+            noted = self._noted[session_id] = self._load(session_id)
+            if len(self._noted) > _REMEMBERED:
+                self._noted.popitem(last=False)
+        self._noted.move_to_end(session_id)
+        return noted
+
+    def _load(self, session_id: str) -> Noted:
+        query = "SELECT since, following, forgotten FROM visavis_sessions WHERE session_id = ?"
+        row = self._database.execute_sql(query, (session_id,)).fetchone()
+        if row is None:
+            return Noted()
+        hours = "SELECT hour, smallest FROM visavis_hours WHERE session_id = ?"
+        return Noted(row[0], row[1], row[1], bool(row[2]), dict(self._database.execute_sql(hours, (session_id,))))
+
+    def note(self, session_id: str, index: int, sent_at: datetime) -> None:
+        """A message of a known session was read or written. A time that is yet to come is taken for now."""
+        noted, hour = self.of(session_id), min(_hour(sent_at), int(time.time()) // HOUR)
+        noted.following = max(noted.following or 0, index + 1)
+        is_first = index < noted.hours.get(hour, index + 1)
+        if not is_first and noted.following <= (noted.kept or 0):
+            return
+        with self._database.atomic():
+            if noted.following > (noted.kept or 0):
+                noted.kept = (index // _AHEAD + 1) * _AHEAD
+                self._keep(session_id, noted)
+            if is_first:
+                noted.hours[hour] = index
+                self._database.execute_sql(_KEEP_HOUR, (session_id, hour, index))
+
+    def oldest(self, room_id: str, own_key: str, since: datetime) -> datetime | None:
+        """When the first message in a room from `since` on was sent, to the hour; those of our device do not count."""
+        at = self._database.execute_sql(_OLDEST, (room_id, own_key, _hour(since) * HOUR)).fetchone()[0]
+        return None if at is None else datetime.fromtimestamp(at, UTC)
+
+    def forget(self, session_id: str, before: datetime) -> None:
+        """Nothing that was sent before the hour of `before` can be opened any more."""
+        noted = self.of(session_id)
+        noted.since = int(min(noted.last_at(), before).timestamp())
+        noted.forgotten = True
+        noted.hours = {hour: index for hour, index in noted.hours.items() if hour >= _hour(before)}
+        noted.kept = noted.following
+        self._keep(session_id, noted)
+        query = "DELETE FROM visavis_hours WHERE session_id = ? AND hour < ?"
+        self._database.execute_sql(query, (session_id, _hour(before)))
+
+    def _keep(self, session_id: str, noted: Noted) -> None:
+        values = (session_id, noted.since, noted.kept, int(noted.forgotten))
+        self._database.execute_sql(_KEEP_SESSION, values)
+
+    def drop(self, session_id: str) -> None:
+        """The session is no more: it is deleted here with all that is noted of it."""
+        self._noted.pop(session_id, None)
+        self._database.execute_sql("DELETE FROM megolminboundsessions WHERE session_id = ?", (session_id,))
+
+    def settle(self) -> None:
+        """Before the store is closed: how far each session was seen, as it is and not ahead."""
+        with self._database.atomic():
+            for session_id, noted in self._noted.items():
+                if noted.kept != noted.following:
+                    noted.kept = noted.following
+                    self._keep(session_id, noted)
+
+    def is_forgotten(self, session_id: str) -> bool:
+        """Whether earlier keys of this session were forgotten on purpose."""
+        return self.of(session_id).forgotten
+
+    def leave_no_trace(self) -> None:
+        """Have what was overwritten out of a write-ahead log, too; the file itself keeps nothing (`secure_delete`)."""
+        self._database.execute_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _hour(at: datetime) -> int:
+    return int(at.timestamp()) // HOUR
