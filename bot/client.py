@@ -243,7 +243,7 @@ class Client:
 
     def _close_machine(self) -> None:
         if self._machine is not None:
-            self._machine.store.database.close()
+            self._machine.close()
         self._machine = self._keys = None
 
     @property
@@ -399,7 +399,7 @@ class Client:
     def forget_before(self, room_id: str, before: datetime) -> dict[str, int]:
         """Make what was sent in a room before that time unreadable for ever.
 
-        Returns what can still be read there: Megolm session -> first message index. Raises Transient while not connected.
+        Returns what can still be read there: Megolm session -> first message index. Raises Transient unless connected.
         """
         machine = self._machine_now()
         machine.forget_before(room_id, before)
@@ -407,7 +407,9 @@ class Client:
 
     async def renew_fallback_key(self) -> None:
         """Publish another fallback key, so that the one before the present one opens nothing any more."""
-        await self._publish(self._machine_now(), with_device=False, fallback=True)
+        machine = self._machine_now()
+        counts = await self.homeserver.ask("POST", "/keys/upload", {})
+        await self._upload_keys(machine, _count(counts.get("one_time_key_counts")), fallback=True)
 
     async def leave(self, room_id: str) -> None:
         """Leave a room, or refuse its invitation; that the bot is not in it is success."""
