@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -110,26 +109,6 @@ class Homeserver:
         except (aiohttp.ClientError, TimeoutError, OSError) as failure:
             raise Transient("homeserver_unreachable") from failure
         return _judge(status, await _parse(raw), hint)
-
-    @asynccontextmanager
-    async def download(self, path: str, *, timeout: float = 600.0) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Send a GET below `/_matrix/client/v1` and give the body piece by piece. Raises as `ask`, meanwhile too."""
-        query = f"?{urlencode(self.identity)}" if self.identity else ""
-        headers = {"Authorization": f"Bearer {self.token}"} if self.token is not None else {}
-        try:
-            async with self._connections().get(
-                URL(f"{self._url}/v1{path}{query}", encoded=True),
-                headers=headers,
-                timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=10, sock_read=60),
-                allow_redirects=False,
-            ) as response:
-                if response.status != 200:
-                    raw, hint = await response.content.read(_LARGE), response.headers.get("Retry-After")
-                    _judge(response.status, await _parse(raw), hint)
-                    raise Transient("homeserver_incomprehensible")
-                yield response.content.iter_chunked(64 * 1024)
-        except (aiohttp.ClientError, TimeoutError) as failure:
-            raise Transient("homeserver_unreachable") from failure
 
     def _connections(self) -> aiohttp.ClientSession:
         if self._session is None:
