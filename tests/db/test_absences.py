@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from supervision import absences, appointments, availability, moves, pairs, waits
+from supervision import absences, appointments, availability, moves, people, waits
 from supervision.absences import Then
 from supervision.appointments import Appointment
 from supervision.audit import SYSTEM
@@ -256,11 +256,11 @@ async def test_if_one_has_nowhere_to_go_nothing_is_changed(database: Database, n
     assert await everything(database) == before
 
 
-async def test_an_archived_pair_s_appointment_can_only_be_cancelled(database: Database, now: datetime) -> None:
+async def test_an_appointment_with_somebody_disabled_can_only_be_cancelled(database: Database, now: datetime) -> None:
     one, _ = await two_pairs(database, now)
     await book(database, one, TUESDAY, now)
     async with database.transaction() as tx:
-        await pairs.archive(tx, SYSTEM, one.id, now=now)
+        await people.disable(tx, SYSTEM, one.supervisee.id, now=now)
     with pytest.raises(SlotTaken):
         await go(database, one, "propose", now)
     assert [done.status for done in await go(database, one, "cancel", now)] == [Status.CANCELLED]

@@ -209,16 +209,14 @@ async def test_an_archived_pair_books_nothing(database: Database, now: datetime)
         await book(database, pair, TEN, now)
 
 
-async def test_a_request_of_an_archived_pair_is_confirmed_no_more_but_can_be_cancelled(
-    database: Database, now: datetime
-) -> None:
+async def test_a_request_of_an_archived_pair_is_cancelled(database: Database, now: datetime) -> None:
     pair = await add_pair(database, now=now)
     appointment = await book(database, pair, TEN, now)
     async with database.transaction() as tx:
         await pairs.archive(tx, SYSTEM, pair.id, now=now)
-        with pytest.raises(PairArchived):
+        with pytest.raises(AlreadyAnswered):
             await appointments.confirm(tx, acts(pair.supervisor), appointment.id, now=now)
-        cancelled = await appointments.cancel(tx, acts(pair.supervisee), appointment.id, now=now)
+        cancelled = await appointments.get(tx, acts(pair.supervisee), appointment.id)
     assert cancelled.status is Status.CANCELLED
 
 

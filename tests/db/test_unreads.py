@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 
 from bridge import letters
 from bridge.letters import HeldBack, Outdated, Unwanted, Writing
-from supervision import notifications, pairs, people, preferences, unreads
+from supervision import bots, notifications, pairs, people, preferences, unreads
 from supervision.audit import SYSTEM
 from supervision.db import Database, Transaction
 from supervision.errors import NotAllowed
@@ -52,8 +52,11 @@ async def rows(database: Database) -> list[tuple[object, ...]]:
 
 
 async def mails(database: Database) -> list[tuple[object, ...]]:
-    query = select(outbox.c.person_id, outbox.c.kind, outbox.c.details, outbox.c.priority, outbox.c.state).order_by(
-        outbox.c.position
+    """Of what is unread: other news of the pair's is none of these tests'."""
+    query = (
+        select(outbox.c.person_id, outbox.c.kind, outbox.c.details, outbox.c.priority, outbox.c.state)
+        .where(outbox.c.kind == unreads.KIND)
+        .order_by(outbox.c.position)
     )
     async with database.transaction() as tx:
         return [tuple(row) for row in await tx.execute(query)]
@@ -61,7 +64,8 @@ async def mails(database: Database) -> list[tuple[object, ...]]:
 
 async def claim(database: Database, now: datetime) -> list[Notification]:
     async with database.transaction() as tx:
-        return await notifications.claim(tx, Channel.MAIL, now=now)
+        claimed = await notifications.claim(tx, Channel.MAIL, now=now)
+        return [one for one in claimed if one.kind == unreads.KIND]
 
 
 async def load(database: Database, notification: Notification) -> letters.Letter:
@@ -256,7 +260,7 @@ async def test_a_bot_finds_what_is_open_in_its_active_rooms(database: Database, 
     async with database.transaction() as tx:
         for number, pair in enumerate(found):
             bot = "@one:localhost" if number < 2 else "@two:localhost"
-            await pairs.register_bot(tx, bot, now=now)
+            await bots.register(tx, bot, "key", now=now)
             values = {"bot": bot, "room_id": f"!{number}:localhost"}
             await tx.execute(update(pairs_table).where(pairs_table.c.id == pair.id).values(**values))
     for number, pair in enumerate(found):

@@ -9,7 +9,7 @@ from aiohttp.test_utils import TestServer
 from playwright.async_api import Browser, Page, expect
 from sqlalchemy import select
 
-from supervision import appointments, bots, feeds, moves, policies, series, sign_ins, waits
+from supervision import appointments, bots, feeds, moves, pairs, policies, series, sign_ins, waits
 from supervision.db import Database
 from supervision.models import Status, notifications
 from supervision.models import appointments as table
