@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from bridge import entries
 from bridge.entries import by, supervises
 from bridge.letters import Booking, Group, Letter, Mailbox, Offering, Writing, read_range
-from supervision import calendars, preferences, repetitions, seals, sign_ins, texts
+from supervision import calendars, invitations, preferences, repetitions, seals, sign_ins, texts
 from supervision.appointments import Appointment, Proposal
 from supervision.calendars import GONE
 from supervision.config import Config
@@ -22,6 +22,7 @@ from supervision.waits import Offer
 MOST_TIMES = 12  # of a series, told one by one; its calendar entry has them all
 NEAR = 720  # minutes: a reminder not longer before the start than this says how long, any other on which day
 ON_TIME = 5  # minutes that a reminder may be late and still be right
+ACCOUNT = ("welcome", "address.check", "address.changed", "account.password_changed", "account.signed_out")
 MUTABLE = (Topic.REMINDERS, Topic.WAITS, Topic.UNREAD)
 
 
@@ -52,6 +53,8 @@ def content(letter: Letter, config: Config, *, now: datetime) -> dict[str, Any]:
             return common | {"url": config.web.base_url, "other": other.name}
     if kind == "sign_in":
         return common | _sign_in(letter.notification.details, config)
+    if kind in ACCOUNT:
+        return common | _account(letter, reader, config)
     return common | {"url": config.web.base_url, "pair": letter.notification.details.get("pair", "")}
 
 
@@ -93,6 +96,20 @@ def _sign_in(details: dict[str, Any], config: Config) -> dict[str, str]:
         "url": f"{config.web.base_url}/sign-in/{sign_ins.link_token(secret, sign_in_id)}",
         "code": f"{code[:half]} {code[half:]}",
     }
+
+
+def _account(letter: Letter, reader: Reader, config: Config) -> dict[str, Any]:
+    """What a person is told of how they come in, and of their address and chat account."""
+    details, person_id = letter.notification.details, letter.recipient.id
+    secret, base = config.secret.get_secret_value(), config.web.base_url
+    if letter.notification.kind == invitations.KIND:
+        token = seals.welcome_token(secret, person_id, uuid.UUID(details["nonce"]))
+        until = letter.notification.created_at + invitations.LIFETIME
+        return {"url": f"{base}/welcome/{token}", "until": reader.show(Moment(until))}
+    if letter.notification.kind == "address.check":
+        code = seals.address_code(secret, person_id, uuid.UUID(details["nonce"]))
+        return {"url": f"{base}/account#address", "code": f"{code[:4]} {code[4:]}"}
+    return {"url": f"{base}/account", "signed_out": bool(details.get("signed_out"))}
 
 
 def _booking(letter: Letter, booking: Booking, reader: Reader, config: Config, now: datetime) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import contextlib
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import accumulate, pairwise
 from typing import Any
@@ -188,7 +188,7 @@ def _judged(letter: Letter, *, now: datetime) -> Letter | Exception:
 def judge(letter: Letter, *, now: datetime) -> Exception | None:
     """What the recipient's wishes and their mailbox have to say against telling it now."""
     kind = letter.notification.kind
-    if letter.stopped_at is not None and kind != "sign_in":
+    if letter.stopped_at is not None and kind not in ("sign_in", "address.check"):
         return Permanent(ADDRESS_STOPPED)
     if not preferences.is_wanted(letter.wishes, Channel.MAIL, kind):
         return Unwanted()
@@ -233,7 +233,7 @@ async def _read(tx: Transaction, claimed: Sequence[Notification]) -> Loaded:
     for notification in claimed:
         parts = found[notification.id]
         try:
-            recipient = people.from_row(parts["recipient"])
+            recipient = _addressed(notification, people.from_row(parts["recipient"]))
             subject = _subject(notification, recipient, parts, occurrences)
             letter = Letter(notification, recipient, subject, wishes[recipient.id], parts["stopped"][0])
         except Exception as error:
@@ -241,6 +241,15 @@ async def _read(tx: Transaction, claimed: Sequence[Notification]) -> Loaded:
         else:
             letters.append((notification, letter))
     return letters
+
+
+def _addressed(notification: Notification, recipient: Person) -> Person:
+    """A mail about a change of address goes to the one that it names. Raises Outdated once that is forgotten."""
+    if not notification.kind.startswith("address."):
+        return recipient
+    if "address" not in notification.details:
+        raise Outdated
+    return replace(recipient, email=notification.details["address"])
 
 
 def _ask(notification: Notification) -> tuple[uuid.UUID | None, ...]:

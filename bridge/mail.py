@@ -55,6 +55,11 @@ KINDS = (
     "room.stranger",
     "room.unread",
     "sign_in",
+    "welcome",
+    "address.check",
+    "address.changed",
+    "account.password_changed",
+    "account.signed_out",
 )
 ENCODED = Charset("utf-8")
 ENCODED.header_encoding = BASE64

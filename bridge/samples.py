@@ -63,6 +63,11 @@ CASES: Mapping[str, Case] = {
     "room.stranger": Case(ANA, by=None, details={"pair": "Ana – Bruno"}),
     "room.unread": Case(),
     "sign_in": Case(by=None),
+    "welcome": Case(by=None, details={"nonce": str(uuid.UUID(int=9))}),
+    "address.check": Case(by=None, details={"nonce": str(uuid.UUID(int=9))}),
+    "address.changed": Case(by=None),
+    "account.password_changed": Case(by=None, details={"signed_out": True}),
+    "account.signed_out": Case(by=None),
 }
 
 

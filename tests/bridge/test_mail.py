@@ -16,7 +16,7 @@ from icalendar import Alarm, Calendar
 from markupsafe import escape
 from sqlalchemy import select
 
-from bridge import letters, mail, samples
+from bridge import contents, letters, mail, samples
 from bridge.letters import Booking, Group, Letter, Offering, Outdated
 from bridge.mail import KINDS
 from bridge.templates import MAILS
@@ -1099,7 +1099,7 @@ def test_every_mail_is_written_in_every_language(kind: str, language: str) -> No
     assert set(re.findall(r"<table(?: [a-z]+=\"[^\"]*\")*?(?: role=\"(.*?)\")", html)) == {"presentation"}
     assert html.count("<table") == html.count('role="presentation"')
     assert re.findall(r"<a [^>]*>\s*</a>|<img", html) == []
-    assert (f"{BASE_URL}/preferences" in lines) is (kind != "sign_in")
+    assert (f"{BASE_URL}/preferences" in lines) is (kind not in ("sign_in", *contents.ACCOUNT))
 
 
 def test_there_is_a_sample_of_each_kind() -> None:
