@@ -1,7 +1,6 @@
 """From a judged event to its one transaction and its reply."""
 
 import contextlib
-import re
 import secrets
 import uuid
 from collections import OrderedDict
@@ -18,6 +17,7 @@ from bot import commands
 from bot.answers import answer, answer_tap
 from bot.commands import Command
 from bot.events import Doubt, Incoming
+from bot.files import Files, is_shown
 from bot.names import imitates
 from bot.notices import Notices
 from bot.replies import DIGITS, NO, YES, Line, Reply, say
@@ -43,7 +43,6 @@ COMMANDS_A_MINUTE = 20
 COMPLAINT_EVERY = timedelta(hours=1)
 COMPLAINT_A_MINUTE = timedelta(minutes=1)
 DISK_FULL = "53100"  # PostgreSQL, appendix A
-UNSAFE_NAME = re.compile(r"[/\\\x00-\x1f\x7f\u202a-\u202e\u2066-\u2069]|^\.|\.$")
 
 DOUBTS = {
     Doubt.not_encrypted: "doubt.not_encrypted",
@@ -83,7 +82,8 @@ class _NothingAsked(Exception):
 class Handlers:
     """Handles the events of one bot account's rooms; each room's come one at a time.
 
-    `dashboard` is the address of the web application, `template` the configuration's `calls.template`.
+    `dashboard` is the address of the web application, `template` the configuration's `calls.template`. `unread_minutes`
+    is when a mail tells what is unread in a room for which nothing else was settled.
     """
 
     def __init__(
@@ -93,9 +93,14 @@ class Handlers:
         clock: Callable[[], datetime],
         dashboard: str,
         template: str | None = None,
+        *,
+        files: Files,
+        unread_minutes: int = 30,
     ) -> None:
         self.database = database
         self.notices = notices
+        self.files = files
+        self.unread_minutes = unread_minutes
         self.clock = clock
         self.dashboard = dashboard
         self.template = template
@@ -130,8 +135,8 @@ class Handlers:
                 await self._read_redaction(event)
             case "state":
                 await self._read_state(event)
-            case "attachment" if event.doubt is None and event.filename and UNSAFE_NAME.search(event.filename):
-                await self._refuse(event, "event.file_name")
+        if is_shown(event):
+            await self._judge_files(event)
 
     async def _read_text(self, event: Incoming) -> None:
         if event.msgtype == VERIFICATION and event.content.get("to") == self.notices.client.user_id:
@@ -207,8 +212,21 @@ class Handlers:
 
     async def _answer(self, heard: Heard, tx: Transaction, command: Command) -> Reply:
         self._spend(heard)
-        talk = Talk(tx, heard.pair, heard.person, heard.actor, heard.now, self.dashboard, self.template)
+        talk = self._talk(heard, tx)
         return await answer(talk, command)
+
+    def _talk(self, heard: Heard, tx: Transaction) -> Talk:
+        return Talk(
+            tx,
+            heard.pair,
+            heard.person,
+            heard.actor,
+            heard.now,
+            self.dashboard,
+            self.template,
+            self.files.defaults,
+            self.unread_minutes,
+        )
 
     async def _answer_tap(self, heard: Heard, tx: Transaction) -> Reply:
         """A reaction under one of our open questions to this very person; anything else is ordinary talk."""
@@ -218,7 +236,7 @@ class Handlers:
             raise _NothingAsked(await questions.is_known(tx, heard.event.relates_to or ""))
         self._spend(heard)
         key = event.key or ""
-        talk = Talk(tx, heard.pair, heard.person, heard.actor, heard.now, self.dashboard, self.template)
+        talk = self._talk(heard, tx)
         reply = await answer_tap(
             talk,
             asked,
@@ -228,6 +246,27 @@ class Handlers:
         if reply is None:
             raise _NothingAsked(True)
         return reply
+
+    async def _judge_files(self, event: Incoming) -> None:
+        """Hold an event's files against the room's rules, whoever's device it came from; take down a breach."""
+        judged = await self.files.judge(event)
+        if judged is None:
+            await self.files.take_down(event.room_id, event.event_id)  # where an earlier try got no further
+            return
+        # Its ciphertext is no command's, and may be shown again as another event, whose files are judged too.
+        alone = replace(event, session_id=None, message_index=None)
+        notification = None
+        async with self.database.transaction() as tx:
+            heard = await self._hear(tx, alone, judged.outcome)
+            if heard is None:
+                return
+            reply = await self.files.note(tx, event, heard.pair, heard.actor, judged)
+            if reply.lines and self._may_complain(event, judged.outcome, COMPLAINT_A_MINUTE):
+                notification = await self._enqueue(tx, heard, reply)
+        await self.files.take_down(event.room_id, event.event_id)
+        if notification is not None:
+            self._complained(event, judged.outcome)
+            await self._deliver(notification, heard.pair)
 
     async def _find_question(self, heard: Heard, tx: Transaction) -> Asked | None:
         event_id = heard.event.relates_to or ""
@@ -353,7 +392,9 @@ class Handlers:
         return heard
 
     async def _read_redaction(self, event: Incoming) -> None:
-        """What a command did stays done when its message is taken back; that it was is noted."""
+        """What a command did stays done when its message is taken back; that it was is noted. A file goes with it."""
+        if await self.files.take_back(event):
+            return
         async with self.database.transaction() as tx:
             if event.relates_to and event.relates_to in await journal.handled(tx, [event.relates_to]):
                 await self._audit_in(tx, event, "event.redacted")

@@ -61,13 +61,9 @@ class Named:
 def find(content: Mapping[str, Any]) -> list[Named]:
     """All files that an event shows, whatever its type: edits, galleries, thumbnails and pictures within text too.
 
-    Each address is named once (Matrix 1.18, "m.image" and its like, "Sending encrypted attachments").
+    Each is named once (Matrix 1.18, "m.image" and its like, "Sending encrypted attachments").
     """
-    found: dict[str, Named] = {}
-    for one in _walk(content, 0):
-        if one.source.mxc not in found:
-            found[one.source.mxc] = one
-    return list(found.values())
+    return list(dict.fromkeys(_walk(content, 0)))
 
 
 def _walk(part: object, depth: int) -> Iterator[Named]:

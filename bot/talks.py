@@ -1,9 +1,10 @@
 """Somebody of a pair, speaking in the pair's room: what every answer needs to know."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from supervision.audit import Actor
+from supervision.config import RoomsConfig
 from supervision.db import Transaction
 from supervision.pairs import Pair
 from supervision.people import Person
@@ -21,6 +22,8 @@ class Talk:
     now: datetime
     dashboard: str
     template: str | None = None  # of the places to meet on-line, for a supervisor's first rules
+    rooms: RoomsConfig = field(default_factory=RoomsConfig)  # what holds in a room for which nothing was settled
+    unread_minutes: int = 30  # likewise, after which a mail tells what is unread
 
     @property
     def other(self) -> Person:

@@ -49,10 +49,11 @@ async def note(
     size: int | None,
     sent_at: datetime,
     refused: str | None = None,
-) -> None:
-    """Note a file once: `media` are the mxc:// addresses of it and its thumbnail, `refused` why it is taken down.
+) -> bool:
+    """Note a file once, and say whether it was new.
 
-    What is refused is open until `note_removed`: its event has yet to be redacted.
+    `media` are the mxc:// addresses of it and its thumbnail, `refused` why it is taken down. What is refused is open
+    until `note_removed`: its event has yet to be redacted.
     """
     values = {
         "event_id": event_id,
@@ -65,7 +66,12 @@ async def note(
         "refused": refused,
         "sent_at": sent_at,
     }
-    await tx.execute(insert(table).values(**values).on_conflict_do_nothing())
+    return (await tx.execute(insert(table).values(**values).on_conflict_do_nothing())).rowcount == 1
+
+
+async def is_noted(tx: Transaction, event_id: str) -> bool:
+    """Whether an event's files were judged before."""
+    return await tx.scalar(select(table.c.event_id).where(table.c.event_id == event_id)) is not None
 
 
 async def list_of(tx: Transaction, pair_id: uuid.UUID, *, most: int = SHOWN) -> list[Attachment]:
@@ -107,10 +113,10 @@ async def note_removed(tx: Transaction, event_id: str, *, now: datetime) -> None
     )
 
 
-async def take_back(tx: Transaction, event_id: str, person_id: uuid.UUID, *, now: datetime) -> list[str]:
+async def take_back(tx: Transaction, event_id: str, person_id: uuid.UUID, *, now: datetime) -> list[str] | None:
     """Somebody took their own file back: it is listed no more. Returns the media that nothing else shows.
 
-    Nothing for an event that is no file of theirs, and for one that is gone already.
+    None for an event that is no file of theirs, and for one that is gone already.
     """
     theirs = update(table).where(
         table.c.event_id == event_id,
@@ -119,7 +125,7 @@ async def take_back(tx: Transaction, event_id: str, person_id: uuid.UUID, *, now
         table.c.removed_at.is_(None),
     )
     media = await tx.scalar(theirs.values(removed_at=now).returning(table.c.media))
-    return await unused(tx, media or [])
+    return None if media is None else await unused(tx, media)
 
 
 async def remove_before(tx: Transaction, pair_id: uuid.UUID, before: datetime) -> list[str]:

@@ -38,6 +38,7 @@ COLUMNS = {
     "export_consent": table.c.export_consent,
     "expires_on": table.c.expires_on,
 }
+OF_FILES = frozenset({"attachments", "kinds", "megabytes"})
 OF_CLOSED = frozenset({"retention_days", "export_consent"})  # what still matters in an archived room
 
 
@@ -114,7 +115,7 @@ async def settle(
         await audit.record(tx, actor, "room.settle", "pair", pair_id, now=now)
         await tx.execute(select(func.pg_notify("visavis_pairs", "")))
     if changed:
-        await notifications.enqueue(tx, _news(actor, pair, changed), now=now)
+        await notifications.enqueue(tx, _news(actor, pair, before, settings, now=now), now=now)
     return settings
 
 
@@ -215,7 +216,26 @@ def _stored(value: Any) -> Any:
     return sorted(value) if isinstance(value, frozenset) else value
 
 
-def _news(actor: Actor, pair: Pair, changed: list[str]) -> list[Notice]:
-    details = {"by": None if actor.person_id is None else str(actor.person_id), "changed": changed}
+def differences(before: RoomSettings, after: RoomSettings) -> dict[str, Any]:
+    """What is different, as JSON, by the names of the settings; all about files where one thing about them is."""
+    names = [name for name in COLUMNS if getattr(after, name) != getattr(before, name)]
+    if OF_FILES & set(names):
+        names = [name for name in COLUMNS if name in OF_FILES or name in names]
+    return {name: _as_json(getattr(after, name)) for name in names}
+
+
+def _news(actor: Actor, pair: Pair, before: RoomSettings, after: RoomSettings, *, now: datetime) -> list[Notice]:
+    goes = removal(before, after, now=now)
+    details = {
+        "by": None if actor.person_id is None else str(actor.person_id),
+        "changed": differences(before, after),
+        "removal": None if goes is None else [at.isoformat() for at in goes],
+    }
     told = [person for person in pair.people if person.id != actor.person_id]
     return [Notice(person.id, Channel.MATRIX, KIND, details, pair_id=pair.id) for person in told]
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, frozenset):
+        return [str(kind) for kind in FileKind if kind in value]
+    return value.isoformat() if isinstance(value, date) else value
