@@ -11,10 +11,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from bot.administration import Administrator
 from bot.client import Client
 from bot.events import Incoming
+from bot.files import Files
 from bot.greetings import greet
 from bot.handlers import COMMANDS, Handlers
 from bot.logins import Account
 from bot.notices import DELIVERED, Notices
+from bot.presence import Presences
 from bot.reads import Reads
 from bot.rooms import Plan, create_room
 from bot.tasks import Tasks
@@ -63,8 +65,17 @@ class Bot:
             clock=clock,
         )
         self.notices = Notices(database, self.client, clock)
-        self.handlers = Handlers(database, self.notices, clock, config.web.base_url, config.calls.template)
+        self.handlers = Handlers(
+            database,
+            self.notices,
+            clock,
+            config.web.base_url,
+            config.calls.template,
+            files=Files(database, self.client, clock, config.rooms, config.secret.get_secret_value()),
+            unread_minutes=matrix.unread_minutes,
+        )
         self.reads = Reads(database, self.client, clock, timedelta(minutes=matrix.unread_minutes))
+        self.presences = Presences(database, self.client, clock)
         self.ready = asyncio.Event()
 
     async def run(self) -> None:
@@ -76,6 +87,8 @@ class Bot:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._stop_without(lock))
                 group.create_task(self.notices.run())
+                group.create_task(self.reads.run())
+                group.create_task(self.presences.run() if self.config.matrix.presence else self.presences.forget())
                 group.create_task(self._keep_rooms())
                 group.create_task(self.tasks.run())
                 group.create_task(listen(self.database, "visavis_identities", asyncio.Event(), self._reconsider))
@@ -87,8 +100,9 @@ class Bot:
                         on_members=self._members_changed,
                         on_trust_changed=self._trust_changed,
                         on_invitation=self._invited,
-                        on_receipts=self.reads.see if self.reads.wait else None,
+                        on_receipts=self.reads.see,
                         on_state=self.handlers.handle,
+                        on_presence=self.presences.see if self.config.matrix.presence else None,
                     )
                 )
         finally:
@@ -183,8 +197,7 @@ class Bot:
     async def _heard(self, event: Incoming) -> None:
         """Act on it, then see to what is unread: nobody's answer waits for that. Both bear being told it again."""
         await self.handlers.handle(event)
-        if self.reads.wait:
-            await self.reads.hear(event)
+        await self.reads.hear(event)
 
     async def _members_changed(self, room_id: str, members: Mapping[str, str]) -> None:
         try:

@@ -34,6 +34,7 @@ from bot.lanes import Batch, Lanes, Progress, pauses
 from bot.logins import Account, Folder, Login
 from bot.receipts import Order, Receipt, Surroundings, read_receipts
 from bot.requests import Homeserver, HomeserverRefused, path
+from bot.sightings import Sighting, read_presences
 from bot.signatures import fingerprint
 from bot.trust import MEGOLM, Directory, Machine, Pin, RoomKeys, Trust, open_machine
 from supervision.errors import Permanent, Transient
@@ -74,6 +75,7 @@ OnMembers = Callable[[str, Mapping[str, str]], Awaitable[None]]
 OnTrustChanged = Callable[[str, Trust], Awaitable[None]]
 OnInvitation = Callable[[str, str | None], Awaitable[None]]
 OnReceipts = Callable[[str, Sequence[Receipt]], Awaitable[None]]
+OnPresence = Callable[[Sequence[Sighting]], None]
 
 
 @dataclass
@@ -118,6 +120,7 @@ class _Ears:
     on_invitation: OnInvitation
     on_receipts: OnReceipts | None
     on_state: OnEvent | None
+    on_presence: OnPresence | None
 
 
 class _Waiting:
@@ -447,6 +450,7 @@ class Client:
         on_invitation: OnInvitation,
         on_receipts: OnReceipts | None = None,
         on_state: OnEvent | None = None,
+        on_presence: OnPresence | None = None,
     ) -> None:
         """Sync until cancelled; raises LoggedOut if the homeserver ends the login, and nothing else.
 
@@ -459,8 +463,9 @@ class Client:
         every room of somebody else's making after it was left. `on_receipts(room_id, receipts)` is told how
         far others have read, after the events that came with it; without it they are not asked for. `on_state(event)`
         is told, among the room's events, what others write as membership and into calls (kind `state`).
+        `on_presence(sightings)` is told whose presence changed, and must return at once; without it nothing is.
         """
-        self._ears = _Ears(on_event, on_members, on_trust_changed, on_invitation, on_receipts, on_state)
+        self._ears = _Ears(on_event, on_members, on_trust_changed, on_invitation, on_receipts, on_state, on_presence)
         token = await load_token()
         progress = Progress(save_token)
         try:
@@ -514,6 +519,8 @@ class Client:
         wanted = _FILTER
         if self._ears_now().on_receipts is not None:
             wanted = {**_FILTER, "room": {**_FILTER["room"], "ephemeral": {"types": ["m.receipt"]}}}
+        if self._ears_now().on_presence is not None:
+            wanted = {**wanted, "presence": {"types": ["m.presence"], "not_senders": [self.user_id]}}
         return str((await self.homeserver.ask("POST", place, wanted))["filter_id"])
 
     async def _poll(self, token: str | None, filter_id: str, first: bool) -> Json:
@@ -544,6 +551,7 @@ class Client:
             if room_id in self._rooms:
                 self._read_timeline(room_id, _object(part, "timeline"), since, batch)
                 self._read_receipts(room_id, _object(part, "ephemeral"), batch)
+        self._read_presences(answer)
         self._read_counts(answer)
         if self._machine_now().wedged or self._machine_now().greeted:
             self._soon("mend", self._keys_now().mend)
@@ -703,6 +711,12 @@ class Client:
         found = [one for one in read_receipts(_array(ephemeral, "events")) if one.user_id != self.user_id]
         if found and on_receipts is not None:
             self._lanes_now().put(room_id, "receipts", partial(on_receipts, room_id, found), batch)
+
+    def _read_presences(self, answer: Json) -> None:
+        on_presence = self._ears_now().on_presence
+        found = read_presences(_array(_object(answer, "presence"), "events")) if on_presence is not None else []
+        if found and on_presence is not None:
+            on_presence(found)
 
     def _others_events(self, room_id: str, events: Iterable[object]) -> Iterator[Envelope]:
         for event in events:

@@ -73,10 +73,10 @@ async def of(tx: Transaction, person_ids: Collection[uuid.UUID], *, now: datetim
 
 
 async def online(tx: Transaction, *, now: datetime) -> int | None:
-    """How many people are online; None where nothing is known of anybody."""
-    known, there = (
-        await tx.execute(select(func.count(), func.count().filter(presences.c.online)).where(_fresh(now)))
-    ).one()
+    """How many people are online; None where nothing is known of anybody, as where the homeserver tells nothing."""
+    something = presences.c.online | presences.c.active_at.is_not(None)
+    query = select(func.count(), func.count().filter(presences.c.online)).where(_fresh(now), something)
+    known, there = (await tx.execute(query)).one()
     return there if known else None
 
 

@@ -6,7 +6,7 @@ where and when.
 """
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -148,16 +148,20 @@ async def _take_back(tx: Transaction, mail_id: uuid.UUID | None, now: datetime) 
         await tx.execute(update(outbox).where(pending).values(state=State.SUPERSEDED, settled_at=now, details=SCRUBBED))
 
 
-async def note_counts(tx: Transaction, counts: Mapping[tuple[uuid.UUID, uuid.UUID], int]) -> None:
-    """How many messages are unread, by pair and reader; where the row is gone meanwhile, all was read."""
-    if counts:
+async def note_counts(tx: Transaction, counted: Sequence[Unread]) -> None:
+    """How many messages are unread now; where the row is gone meanwhile, or another one, this is out of date."""
+    if counted:
         await tx.execute(
             update(unreads)
-            .where(unreads.c.pair_id == bindparam("pair"), unreads.c.person_id == bindparam("person"))
+            .where(
+                unreads.c.pair_id == bindparam("pair"),
+                unreads.c.person_id == bindparam("person"),
+                unreads.c.event_id == bindparam("event"),
+            )
             .values(messages=bindparam("count")),
             [
-                {"pair": pair_id, "person": person_id, "count": max(1, count)}
-                for (pair_id, person_id), count in sorted(counts.items())
+                {"pair": one.pair_id, "person": one.person_id, "event": one.event_id, "count": one.messages}
+                for one in sorted(counted, key=lambda one: (one.pair_id, one.person_id))
             ],
         )
 
