@@ -1,7 +1,6 @@
 """One bot account, running: its lock, its login, its rooms, and the loops that listen and speak."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -14,24 +13,22 @@ from bot.events import Incoming
 from bot.files import Files
 from bot.greetings import greet
 from bot.handlers import COMMANDS, Handlers
+from bot.keeping import CHECKED, Keeping
 from bot.logins import Account
 from bot.notices import DELIVERED, Notices
 from bot.presence import Presences
 from bot.reads import Reads
-from bot.rooms import Plan, create_room
 from bot.tasks import Tasks
 from bot.trust import Trust
-from supervision import audit, bots, identities, notifications, pairs
+from supervision import audit, bots, identities, notifications
 from supervision.audit import SYSTEM
 from supervision.config import Config
-from supervision.db import DATABASE_AWAY, AccountLock, Database, listen
-from supervision.errors import DeliveryFailed, NotFound, Transient
-from supervision.pairs import Pair
+from supervision.db import AccountLock, Database, listen
+from supervision.errors import Transient
 
 log = structlog.get_logger()
 
-COLLECTORS = (COMMANDS, DELIVERED)
-ROOMS_EVERY = 60.0  # seconds between looks for pairs without a room, when nothing says so at once
+COLLECTORS = (CHECKED, COMMANDS, DELIVERED)
 
 
 def utc_now() -> datetime:
@@ -76,7 +73,18 @@ class Bot:
         )
         self.reads = Reads(database, self.client, clock, timedelta(minutes=matrix.unread_minutes))
         self.presences = Presences(database, self.client, clock)
-        self.ready = asyncio.Event()
+        self.keeping = Keeping(
+            database,
+            self.client,
+            clock,
+            retention_days=config.rooms.retention_days,
+            spoken=self.notices.wake.set,
+        )
+
+    @property
+    def ready(self) -> asyncio.Event:
+        """Set once no pair lacks its room."""
+        return self.keeping.ready
 
     async def run(self) -> None:
         """Wait until no other process runs this account, then be it. Raises when the account's lock is lost."""
@@ -89,7 +97,7 @@ class Bot:
                 group.create_task(self.notices.run())
                 group.create_task(self.reads.run())
                 group.create_task(self.presences.run() if self.config.matrix.presence else self.presences.forget())
-                group.create_task(self._keep_rooms())
+                group.create_task(self.keeping.run())
                 group.create_task(self.tasks.run())
                 group.create_task(listen(self.database, "visavis_identities", asyncio.Event(), self._reconsider))
                 group.create_task(
@@ -132,50 +140,6 @@ class Bot:
         await lock.lost.wait()
         raise Transient("account_lock_lost")
 
-    async def _keep_rooms(self) -> None:
-        """Make a room for every active pair of this bot that has none, whenever one appears."""
-        wake = asyncio.Event()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(listen(self.database, "visavis_pairs", wake))
-            while True:
-                wake.clear()
-                try:
-                    await self._make_missing_rooms()
-                except (Transient, *DATABASE_AWAY) as error:
-                    log.warning("rooms.delayed", error=type(error).__name__)
-                    await asyncio.sleep(2)
-                    continue
-                self.ready.set()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(ROOMS_EVERY):
-                        await wake.wait()
-
-    async def _make_missing_rooms(self) -> None:
-        async with self.database.transaction() as tx:
-            await pairs.adopt(tx, self.client.user_id)
-            known = await pairs.list_for_bot(tx, self.client.user_id)
-        for pair in known:
-            if pair.room_id is not None:
-                continue
-            try:
-                room_id = await create_room(self.client, self._plan(pair))
-            except Transient:
-                raise
-            except DeliveryFailed as failure:
-                log.error("room.not_made", pair=str(pair.id), code=failure.code)
-                continue
-            async with self.database.transaction() as tx:
-                await pairs.set_room(tx, pair.id, room_id)
-                await audit.record(tx, SYSTEM, "room.make", "pair", pair.id, now=self.clock())
-            log.info("room.made", pair=str(pair.id))
-            self.notices.wake.set()
-
-    def _plan(self, pair: Pair) -> Plan:
-        people = frozenset(person.matrix_id for person in pair.people if person.matrix_id)
-        ours = self.client.user_id.partition(":")[2]
-        federate = any(person.partition(":")[2] != ours for person in people)
-        return Plan(str(pair.room_token), people, federate)
-
     async def _load_token(self) -> str | None:
         async with self.database.transaction() as tx:
             return await bots.load_token(tx, self.client.user_id)
@@ -200,26 +164,11 @@ class Bot:
         await self.reads.hear(event)
 
     async def _members_changed(self, room_id: str, members: Mapping[str, str]) -> None:
-        try:
-            await self._watch_members(room_id, members)
-        except SQLAlchemyError as error:
-            raise Transient("database") from error
+        await self.keeping.see_members(room_id, members)
         await self._greet(room_id)
 
-    async def _watch_members(self, room_id: str, members: Mapping[str, str]) -> None:
-        """Alarm at once when somebody besides the two is in a pair's room; go on at once when they are gone."""
-        present = {member for member, membership in members.items() if membership in ("join", "invite", "knock")}
-        async with self.database.transaction() as tx:
-            try:
-                pair = await pairs.by_room(tx, room_id)
-            except NotFound:
-                return
-            if present - {self.client.user_id, *(person.matrix_id for person in pair.people)}:
-                await pairs.alarm_stranger(tx, pair, now=self.clock())
-            else:
-                await notifications.hurry(tx, pair.id, "stranger_in_room", now=self.clock())
-
     async def _trust_changed(self, user_id: str, trust: Trust) -> None:
+        await self.keeping.see_trust(user_id)
         for room_id in self.client.rooms():
             if self.client.members(room_id).get(user_id) == "join":
                 await self._greet(room_id)

@@ -216,6 +216,13 @@ class Client:
         await self._login.name_ourselves()
         self._keys = RoomKeys(self.homeserver, machine, self.directory)
 
+    async def check_device(self) -> None:
+        """Put right what the homeserver shows of our identity and our device, so that people's clients believe it.
+
+        Raises Transient, or Permanent `not_cross_signed`.
+        """
+        self.master_key = await self._login.cross_sign(self._machine_now().device_keys())
+
     async def _open_machine(self) -> tuple[Json | None, object]:
         self._close_machine()
         self._machine = open_machine(self._folder, self.user_id, self._login.device_id)

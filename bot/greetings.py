@@ -16,12 +16,15 @@ from supervision.people import Person
 async def greet(database: Database, client: Client, room_id: str, clock: Callable[[], datetime]) -> None:
     """Introduce the bot to whoever can read the room now and has not met it, and sum up what waited for them.
 
-    Safe to call at any time and any number of times: what was done is noted in the transaction that enqueues it.
+    Safe to call at any time and any number of times: what was done is noted in the transaction that enqueues it. In a
+    room with a fault nothing is said.
     """
     async with database.transaction() as tx:
         try:
             pair = await pairs.by_room(tx, room_id)
         except NotFound:
+            return
+        if pair.fault is not None:
             return
         ready = [one for one in pair.people if one.matrix_id and client.can_read(room_id, one.matrix_id)]
         notices = [

@@ -37,6 +37,13 @@ SAFETY_NET = 30.0  # seconds between polls when nothing wakes the loop
 TAGS = frozenset({"p", "br", "ol", "ul", "li", "em", "strong", "a", "code"})
 
 
+class RoomStopped(Transient):
+    """Nothing is said in a room that is not as it has to be (see keeping.py), or that waits for somebody's account."""
+
+    def __init__(self) -> None:
+        super().__init__("room_stopped")
+
+
 class Notices:
     """Speaks for one bot account. `clock` gives aware UTC."""
 
@@ -98,6 +105,10 @@ class Notices:
         """Send one claimed notification and settle it; a failure is planned anew, never raised."""
         try:
             await self._send(notification, pair)
+        except RoomStopped:
+            await self._keep_for_later(notification, pair)
+            DELIVERED.labels("waiting").inc()
+            await greet(self.database, self.client, pair.room_id or "", self.clock)  # it may be well again by now
         except NobodyToHear:
             await self._wait(notification, pair)
         except StrangerInRoom as failure:
@@ -161,6 +172,12 @@ class Notices:
                 await self._park(notification, "not_rendered")
 
     async def _send(self, notification: Notification, pair: Pair) -> None:
+        if pair.removed_at is not None:
+            async with self.database.transaction() as tx:
+                await notifications.settle_superseded(tx, notification.id, now=self.clock())
+            return
+        if pair.fault is not None or not all(person.matrix_id for person in pair.people):
+            raise RoomStopped
         if pair.room_id is None:
             raise Transient("no_room_yet", retry_after=5)
         message: Message | None
@@ -266,6 +283,11 @@ class Notices:
         if self.client.can_read(room_id, person.matrix_id or ""):
             await self._fail(notification, Transient("devices_out_of_keys", retry_after=15))
             return
+        await self._keep_for_later(notification, pair)
+        DELIVERED.labels("waiting").inc()
+        await greet(self.database, self.client, room_id, self.clock)  # a device may have come before the commit
+
+    async def _keep_for_later(self, notification: Notification, pair: Pair) -> None:
         async with self.database.transaction() as tx:
             match notification.kind:
                 case "reply":
@@ -275,8 +297,6 @@ class Notices:
                     await pairs.unset_introduced(tx, pair, [uuid.UUID(one) for one in notification.details["people"]])
                 case _:
                     await notifications.let_wait(tx, notification.id)
-        DELIVERED.labels("waiting").inc()
-        await greet(self.database, self.client, room_id, self.clock)  # a device may have come before the commit
 
     async def _fail(self, notification: Notification, failure: DeliveryFailed) -> None:
         if isinstance(failure, LoggedOut):

@@ -6,7 +6,8 @@ and nothing else; it has no name, topic or avatar, so that each sees the other's
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -14,9 +15,20 @@ from typing import Any
 from bot.client import Client
 from bot.events import Json
 from bot.requests import HomeserverRefused, path
+from supervision.errors import Permanent, Transient
+from supervision.models import Fault
 
 _DAY_MS = 24 * 60 * 60 * 1000
 _TOKEN = "org.visavis.room"  # noqa: S105  # the creation content's key, not a secret
+_MEMBER = "m.room.member"
+_NOT_THERE = (  # what a room has none of, or not any more
+    "m.room.retention",
+    "m.room.name",
+    "m.room.topic",
+    "m.room.avatar",
+    "m.room.canonical_alias",
+    "m.room.tombstone",
+)
 _EVERYBODYS = ("m.room.pinned_events", "m.call.member", "org.matrix.msc3401.call.member", "m.rtc.member")
 
 
@@ -27,7 +39,7 @@ class Plan:
     `token` is a random string that the caller keeps from before the first attempt: it says nothing, and
     finds the room that a crashed attempt made. `federate` false shuts other homeservers out for ever: only
     where both people live on the bot's. `retention` is how long the homeserver keeps messages, None for
-    its own rule. In an `archived` room nobody but the bot can write.
+    its own rule. In an `archived` room nobody but the bot can write. `people` are all who may be there.
     """
 
     token: str
@@ -52,6 +64,7 @@ def power_levels(*, archived: bool = False) -> Json:
         "kick": 100,
         "ban": 100,
         "redact": 100,
+        "historical": 100,
         "notifications": {"room": 100},
         "events": dict.fromkeys(_EVERYBODYS, everybody) | {"m.room.tombstone": 150},
     }
@@ -133,20 +146,67 @@ async def _invite(client: Client, room_id: str, person: str) -> None:
 
 
 async def mend_room(client: Client, room_id: str, plan: Plan) -> list[str]:
-    """Compare the room's state with the plan and put right what differs; return the event types put right.
+    """Compare a room with its plan and put right what differs; return what was put right.
 
-    Also archives a room, and opens it again. Invites nobody: who left wanted to.
+    Those are event types of the room's state, the MXIDs of those who were put out, and `directory`. It also archives a
+    room, and opens it again. Invites nobody: who left wanted to. Raises Transient, or Unmendable for what stays wrong.
     """
-    events = await client.homeserver.ask_list("GET", path("/rooms/{room}/state", room=room_id))
-    actual = {event["type"]: event["content"] for event in events if event.get("state_key") == ""}
-    wanted = initial_state(plan, client.user_id) | {
+    state = await _read_state(client, room_id)
+    wrong = _differences(state, plan, client.user_id)
+    for kind, content in wrong.items():
+        with _faulty(Fault.NOT_ENCRYPTED if kind == "m.room.encryption" else Fault.REFUSED):
+            place = path("/rooms/{room}/state/{type}/", room=room_id, type=kind)
+            await client.homeserver.ask("PUT", place, content)
+    if await _is_listed(client, room_id):
+        with _faulty(Fault.REFUSED):
+            place = path("/directory/list/room/{room}", room=room_id)
+            await client.homeserver.ask("PUT", place, {"visibility": "private"})
+        wrong["directory"] = {}
+    put_out = await _put_out(client, room_id, state, plan.people)
+    return [*wrong, *put_out]
+
+
+class Unmendable(Permanent):
+    """What is wrong with a room and cannot be put right."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault)
+        self.fault = fault
+
+
+@contextlib.contextmanager
+def _faulty(fault: Fault) -> Iterator[None]:
+    """What the homeserver refuses for good here is that fault."""
+    try:
+        yield
+    except HomeserverRefused as refused:
+        if refused.status == 401:
+            raise Transient("logged_out") from refused
+        raise Unmendable(fault) from refused
+
+
+async def _read_state(client: Client, room_id: str) -> list[Json]:
+    """The room's state events. Raises Unmendable if the bot is not in it, or somebody else made it too."""
+    with _faulty(Fault.GONE):
+        events = await client.homeserver.ask_list("GET", path("/rooms/{room}/state", room=room_id))
+    [creation] = [event for event in events if event["type"] == "m.room.create"]
+    if creation["sender"] != client.user_id or creation["content"].get("additional_creators"):
+        raise Unmendable(Fault.NOT_OURS)
+    members = _members(events)
+    if members.get(client.user_id) != "join":
+        raise Unmendable(Fault.GONE)
+    return events
+
+
+def _differences(state: Sequence[Json], plan: Plan, bot: str) -> dict[str, Json]:
+    """Event type -> content of what has to be written."""
+    actual = {event["type"]: event["content"] for event in state if event.get("state_key") == ""}
+    wanted = initial_state(plan, bot) | {
         "m.room.power_levels": power_levels(archived=plan.archived),
         "m.room.join_rules": {"join_rule": "invite"},
     }
-    wrong = [kind for kind, content in wanted.items() if not _holds(actual.get(kind), content)]
-    for kind in wrong:
-        await client.homeserver.ask("PUT", path("/rooms/{room}/state/{type}/", room=room_id, type=kind), wanted[kind])
-    return wrong
+    wrong = {kind: content for kind, content in wanted.items() if not _holds(actual.get(kind), content)}
+    return wrong | {kind: {} for kind in _NOT_THERE if kind not in wanted and actual.get(kind)}
 
 
 def _holds(actual: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool:
@@ -154,3 +214,25 @@ def _holds(actual: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool:
     if actual is None:
         return False
     return dict(actual) == dict(wanted) if "users" in wanted else wanted.items() <= actual.items()
+
+
+def _members(events: Iterable[Json]) -> dict[str, str]:
+    """MXID -> membership."""
+    return {event["state_key"]: str(event["content"].get("membership")) for event in events if event["type"] == _MEMBER}
+
+
+async def _is_listed(client: Client, room_id: str) -> bool:
+    """Whether the homeserver's public directory has the room (Matrix 1.18, "Listing rooms")."""
+    with _faulty(Fault.REFUSED):
+        answer = await client.homeserver.ask("GET", path("/directory/list/room/{room}", room=room_id))
+    return answer.get("visibility") != "private"
+
+
+async def _put_out(client: Client, room_id: str, state: Sequence[Json], people: Iterable[str]) -> list[str]:
+    """Kick whoever is in the room, is invited or knocks, and does not belong there; return whom."""
+    present = {user for user, membership in _members(state).items() if membership in ("join", "invite", "knock")}
+    extra = sorted(present - {*people, client.user_id})
+    for user in extra:
+        with _faulty(Fault.STRANGER):
+            await client.homeserver.ask("POST", path("/rooms/{room}/kick", room=room_id), {"user_id": user})
+    return extra

@@ -1,0 +1,298 @@
+"""Keeps the rooms of one bot account: makes the missing ones, and mends what is not as it is to be.
+
+A room is looked at when the bot starts, every hour, and whenever what is to be of it has changed; a few at a time,
+with pauses, so that some hundred of them do not take the homeserver from those who talk. What cannot be mended stops
+the bot from speaking there until it is well again.
+"""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+from prometheus_client import Counter
+from sqlalchemy.exc import SQLAlchemyError
+
+from bot.client import Client
+from bot.greetings import greet
+from bot.requests import HomeserverRefused
+from bot.rooms import Plan, Unmendable, create_room, invite_missing, mend_room
+from supervision import audit, bots, memberships, notifications, pairs
+from supervision.audit import SYSTEM
+from supervision.db import DATABASE_AWAY, Database, Transaction, listen
+from supervision.errors import DeliveryFailed, NotFound, Transient
+from supervision.models import Fault, PairStatus
+from supervision.pairs import Pair
+
+log = structlog.get_logger()
+CHECKED = Counter("visavis_rooms_checked_total", "Rooms compared with what they are to be, by outcome", ["outcome"])
+
+LOOK_EVERY = 60.0  # seconds between looks at what is to be, when nothing says so at once
+CHECK_EVERY = timedelta(hours=1)
+SIDE_BY_SIDE = 3
+BREATH = 0.05  # seconds after each room
+AFTER_FAILURE = 2.0  # seconds
+BACKSTOP = timedelta(days=14)  # that the homeserver keeps messages longer than we, who remove them ourselves
+FOR_EVER = timedelta(days=36_500)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a pair's room is to be; `invite` are those of the two who are to be invited."""
+
+    pair: Pair
+    plan: Plan
+    invite: frozenset[str]
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether a room is to be made: the pair goes on, and both can come."""
+        active = self.pair.status is PairStatus.ACTIVE and self.pair.removed_at is None
+        return active and self.pair.room_id is None and len(self.plan.people) == 2
+
+    def differs(self, other: "Wanted") -> bool:
+        return (self.plan, self.invite, self.pair.room_id) != (other.plan, other.invite, other.pair.room_id)
+
+
+class Keeping:
+    """Keeps the rooms of `client`'s account.
+
+    `retention_days` is the configuration's, for pairs that have settled none. `ready` is set once no room is missing;
+    `spoken` is called when the bot may speak in a room where it could not before.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        client: Client,
+        clock: Callable[[], datetime],
+        *,
+        retention_days: int,
+        spoken: Callable[[], None],
+    ) -> None:
+        self.database = database
+        self.client = client
+        self.clock = clock
+        self.retention_days = retention_days
+        self.spoken = spoken
+        self.ready = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._checked: dict[uuid.UUID, tuple[Wanted, datetime]] = {}
+        self._account_checked_at: datetime | None = None
+
+    async def run(self) -> None:
+        """Keep them, for ever. A database or a homeserver that is away is waited for."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(listen(self.database, pairs.ROOMS, self._wake))
+            while True:
+                self._wake.clear()
+                try:
+                    await self.look()
+                except (Transient, *DATABASE_AWAY) as error:
+                    log.warning("rooms.delayed", error=type(error).__name__)
+                    pause = error.retry_after if isinstance(error, Transient) else None
+                    await asyncio.sleep(max(AFTER_FAILURE, pause or 0.0))
+                    continue
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_EVERY):
+                        await self._wake.wait()
+
+    async def look(self) -> None:
+        """Make what is missing, then check what is due, and the account itself with the last room."""
+        wanted = await self._read()
+        await self._side_by_side(self._make, [one for one in wanted if one.is_missing])
+        self.ready.set()
+        await self.client.wait_until_synced()
+        kept = {one.pair.id for one in wanted}
+        self._checked = {pair_id: known for pair_id, known in self._checked.items() if pair_id in kept}
+        await self._side_by_side(self._check, [one for one in wanted if self._is_due(one)])
+        if self._account_checked_at is None or self._account_checked_at + CHECK_EVERY <= self.clock():
+            await self._check_account()
+
+    def ask(self, pair_id: uuid.UUID) -> None:
+        """Have a pair's room looked at now."""
+        self._checked.pop(pair_id, None)
+        self._wake.set()
+
+    async def _read(self) -> list[Wanted]:
+        """What is to be, of all pairs of this account."""
+        async with self.database.transaction() as tx:
+            await pairs.adopt(tx, self.client.user_id)
+            known = await pairs.list_for_bot(tx, self.client.user_id)
+            days = await pairs.retention_days(tx, self.client.user_id)
+            unknown = await memberships.unknown(tx, self.client.user_id)
+        return [self._wanted(pair, days.get(pair.id), unknown.get(pair.id, frozenset())) for pair in known]
+
+    def _wanted(self, pair: Pair, days: int | None, unknown: Iterable[uuid.UUID]) -> Wanted:
+        ours = self.client.user_id.partition(":")[2]
+        everybody = [person.matrix_id for person in pair.people if person.matrix_id]
+        days = self.retention_days if days is None else days
+        retention = FOR_EVER if pair.held_at else timedelta(days=days) + BACKSTOP if days else None
+        able = {person.id: person.matrix_id for person in pair.people if person.matrix_id and not person.disabled_at}
+        plan = Plan(
+            str(pair.room_token),
+            frozenset(able.values()),
+            any(person.partition(":")[2] != ours for person in everybody),
+            retention,
+            pair.status is PairStatus.ARCHIVED,
+        )
+        return Wanted(pair, plan, frozenset(able[one] for one in unknown if one in able))
+
+    async def _side_by_side(self, work: Callable[[Wanted], Awaitable[None]], several: Sequence[Wanted]) -> None:
+        """A few at a time; where the homeserver or the database is away the others are not begun."""
+        left = iter(several)
+        away: list[Exception] = []
+
+        async def take_turns() -> None:
+            for one in left:
+                try:
+                    await work(one)
+                except (Transient, *DATABASE_AWAY) as error:
+                    away.append(error)
+                if away:
+                    return
+                await asyncio.sleep(BREATH)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(SIDE_BY_SIDE):
+                group.create_task(take_turns())
+        if away:
+            raise away[0]
+
+    # Making
+
+    async def _make(self, wanted: Wanted) -> None:
+        pair = wanted.pair
+        try:
+            room_id = await create_room(self.client, wanted.plan)
+        except Transient:
+            raise
+        except DeliveryFailed as failure:
+            log.error("room.not_made", pair=str(pair.id), code=failure.code)
+            return
+        async with self.database.transaction() as tx:
+            await pairs.set_room(tx, pair.id, room_id)
+            await audit.record(tx, SYSTEM, "room.make", "pair", pair.id, now=self.clock())
+        log.info("room.made", pair=str(pair.id))
+        self.spoken()
+
+    # Checking
+
+    def _is_due(self, wanted: Wanted) -> bool:
+        if wanted.pair.room_id is None:
+            return False
+        known, checked_at = self._checked.get(wanted.pair.id, (None, self.clock()))
+        return known is None or known.differs(wanted) or checked_at + CHECK_EVERY <= self.clock()
+
+    async def _check(self, wanted: Wanted) -> None:
+        """Compare one room with its plan, mend it, and note what came of it."""
+        pair, room_id = wanted.pair, wanted.pair.room_id or ""
+        try:
+            mended = await mend_room(self.client, room_id, wanted.plan)
+        except Unmendable as found:
+            await self._stop(pair, found.fault)
+        else:
+            await self._go_on(pair, mended)
+            await self._invite(wanted)
+        self._checked[pair.id] = (wanted, self.clock())
+
+    async def _stop(self, pair: Pair, fault: Fault) -> None:
+        CHECKED.labels("stopped").inc()
+        log.error("room.stopped", pair=str(pair.id), fault=fault)
+        async with self.database.transaction() as tx:
+            await pairs.set_fault(tx, pair, fault, now=self.clock())
+
+    async def _go_on(self, pair: Pair, mended: list[str]) -> None:
+        CHECKED.labels("mended" if mended else "well").inc()
+        if not mended and pair.fault is None:
+            return
+        strangers = {one for one in mended if one.startswith("@")} - {person.matrix_id for person in pair.people}
+        async with self.database.transaction() as tx:
+            if mended:
+                log.warning("room.mended", pair=str(pair.id), count=len(mended))
+                await audit.record(tx, SYSTEM, "room.mend", "pair", pair.id, now=self.clock())
+            if strangers:
+                await pairs.alarm_stranger(tx, pair, now=self.clock())
+                await notifications.hurry(tx, pair.id, "stranger_in_room", now=self.clock())
+            well_again = await pairs.clear_fault(tx, pair.id, now=self.clock())
+        if well_again:
+            log.info("room.well_again", pair=str(pair.id))
+            await greet(self.database, self.client, pair.room_id or "", self.clock)
+            self.spoken()
+
+    async def _invite(self, wanted: Wanted) -> None:
+        """Those of whom nothing is known there. Nobody of that name is no fault of the room's."""
+        try:
+            await invite_missing(self.client, wanted.pair.room_id or "", wanted.invite)
+        except HomeserverRefused as refused:
+            log.error("room.not_invited", pair=str(wanted.pair.id), code=refused.code)
+
+    async def _check_account(self) -> None:
+        """The bot's own device: people's clients show nothing that an unsigned one says."""
+        try:
+            await self.client.check_device()
+        except Transient:
+            raise
+        except DeliveryFailed as failure:
+            log.error("bot.not_cross_signed", code=failure.code)
+            return
+        self._account_checked_at = self.clock()
+        async with self.database.transaction() as tx:
+            await bots.note_checked(tx, self.client.user_id, self.client.master_key, now=self.clock())
+
+    # Watching
+
+    async def see_members(self, room_id: str, members: Mapping[str, str]) -> None:
+        """Note who is there; alarm at once when somebody besides the two is, and have them put out.
+
+        Raises Transient where the database is away.
+        """
+        try:
+            async with self.database.transaction() as tx:
+                try:
+                    pair = await pairs.by_room(tx, room_id)
+                except NotFound:
+                    return
+                await self._note_members(tx, pair, members)
+                is_well = await self._watch_strangers(tx, pair, members)
+        except SQLAlchemyError as error:
+            raise Transient("database") from error
+        if not is_well or members.get(self.client.user_id) != "join":
+            self.ask(pair.id)
+
+    async def see_trust(self, user_id: str) -> None:
+        """Somebody's devices are others now: note in whose rooms they can read. Raises Transient."""
+        try:
+            for room_id in self.client.rooms():
+                members = self.client.members(room_id)
+                if members.get(user_id) != "join":
+                    continue
+                async with self.database.transaction() as tx:
+                    with contextlib.suppress(NotFound):
+                        await self._note_members(tx, await pairs.by_room(tx, room_id), members)
+        except SQLAlchemyError as error:
+            raise Transient("database") from error
+
+    async def _note_members(self, tx: Transaction, pair: Pair, members: Mapping[str, str]) -> None:
+        """Whose devices are not known yet stays as readable as before."""
+        known = await memberships.of(tx, [pair.id])
+        readable = set()
+        for person in pair.people:
+            before = known.get((pair.id, person.id))
+            user_id = person.matrix_id or ""
+            unsure = members.get(user_id) == "join" and self.client.trust(user_id) is None
+            if self.client.can_read(pair.room_id or "", user_id) or (unsure and before and before.readable):
+                readable.add(user_id)
+        await memberships.note(tx, pair, members, readable, now=self.clock())
+
+    async def _watch_strangers(self, tx: Transaction, pair: Pair, members: Mapping[str, str]) -> bool:
+        """Whether there are none. What waited for them to go is tried at once."""
+        present = {member for member, membership in members.items() if membership in ("join", "invite", "knock")}
+        if present - {self.client.user_id, *(person.matrix_id for person in pair.people)}:
+            await pairs.alarm_stranger(tx, pair, now=self.clock())
+            return False
+        await notifications.hurry(tx, pair.id, "stranger_in_room", now=self.clock())
+        return True
