@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from bot import measures
+from bot import allowances, measures
+from bot.allowances import RoomChange
 from bot.measures import Change, Extra, Normal, Off, Weekly
 from bot.phrases import MONTHS, WEEKDAY, plain, read, read_period
 from bot.whens import Period, When
@@ -132,9 +133,9 @@ class Away:
 
 @dataclass(frozen=True)
 class Settings:
-    """One policy to change, or the code that agrees to a change; None of both shows them."""
+    """One policy or setting of the room to change, or the code that agrees to a change; None of both shows them."""
 
-    change: Change | None = None
+    change: Change | RoomChange | None = None
     code: str | None = None
 
 
@@ -521,7 +522,7 @@ def _settings(rest: str) -> Command:
     if not rest:
         return Settings()
     code = _code(rest)
-    change = None if code else measures.read_change(rest)
+    change = None if code else measures.read_change(rest) or allowances.read_change(rest)
     return Settings(change, code) if code or change else Incomplete("settings")
 
 
@@ -655,7 +656,7 @@ WORDS: dict[str, Word] = {
     "settings": Word(
         ("configurar",),
         _settings,
-        (("", "notice 24h", "4821"), ("", "antecedencia 24h", "4821")),
+        (("", "notice 24h", "attachments no", "4821"), ("", "antecedencia 24h", "anexos nao", "4821")),
         "each",
     ),
     "calendar": Word(("calendario",), lambda _: Calendar(), (("",), ("",))),

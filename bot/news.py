@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from bot import lists
+from bot import customs, lists
 from bot.replies import NO, YES, Line
-from supervision import appointments, attendances, queries, waits
+from supervision import appointments, attendances, exports, queries, rooms, waits
 from supervision.appointments import OPEN, Appointment
 from supervision.audit import Actor
 from supervision.db import Transaction
 from supervision.errors import NotFound
-from supervision.models import Question, Status
+from supervision.models import PairStatus, Question, Status
 from supervision.notifications import Notification
 from supervision.pairs import Pair
 from supervision.people import Person
@@ -92,6 +92,8 @@ async def compose(tx: Transaction, notification: Notification, pair: Pair, *, no
             return await _of_attendance(tx, news)
         case "mailbox":
             return _of_mailbox(news)
+        case "export":
+            return await _of_export(tx, news)
     if notification.appointment_id is None:
         raise NotFound("refused.appointment_not_found")
     reads = Actor(notification.person_id, "system")
@@ -402,6 +404,24 @@ def _of_mailbox(news: News) -> Message:
     return news.told("news.mailbox_other", name=whose.name)
 
 
+async def _of_export(tx: Transaction, news: News) -> Message | None:
+    """Of a room that is taken home. The question is told with its code while it is open; nothing is put under it."""
+    kind = news.row.kind.removeprefix("export.")
+    if kind == "ready":
+        return news.told("news.export_ready", until=Moments((news.row.created_at + exports.KEPT,)))
+    if kind == "refused" and news.row.details.get("lapsed"):
+        return news.told("news.export_lapsed")
+    if kind != "asked":
+        return news.told(f"news.export_{kind}")
+    asked = await exports.asked(tx, news.pair.id, news.row.person_id, now=news.now)
+    if asked is None or asked.notification_id != news.row.id:
+        return None
+    until = Moments((asked.expires_at,))
+    if news.pair.status is not PairStatus.ACTIVE:  # nobody can type there
+        return news.told("news.export_asked_closed", until=until)
+    return news.told("news.export_asked", until=until, code=asked.code or "")
+
+
 def _of_identity(news: News) -> Message:
     whose = news.pair.member(uuid.UUID(news.row.details["whose"]))
     key = "news.identity_changed" if news.row.kind == "identity.changed" else "news.identity_confirmed"
@@ -414,7 +434,23 @@ async def _of_room(tx: Transaction, news: News) -> Message:
     if news.row.kind == "room.name_taken":
         whose = news.pair.member(uuid.UUID(news.row.details["whose"]))
         return news.told("news.name_taken", name=whose.name, bot=news.row.details["bot"])
+    if news.row.kind == rooms.KIND:
+        return _settings(news)
     return _introduction(news)
+
+
+def _settings(news: News) -> Message:
+    """What of the room's settings is another now."""
+    details = news.row.details
+    says = reader(news.addressee.language, news.addressee.time_zone).as_of(news.now)
+    by_one = details["by"] in {str(person.id) for person in news.pair.people}
+    if by_one:
+        told = news.told("news.room_settings")
+    else:
+        told = Message((Line("news.room_settings_system"),), (news.addressee,))
+    removal = details["removal"] and tuple(map(datetime.fromisoformat, details["removal"]))
+    lines = (*customs.lines_for(says, details["changed"]), *customs.removal_line(says, removal))
+    return replace(told, lines=(*told.lines, *lines))
 
 
 def _introduction(news: News) -> Message:

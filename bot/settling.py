@@ -11,22 +11,25 @@ from datetime import date, datetime, time, timedelta
 from itertools import groupby
 from typing import Any
 
-from bot import codes, whens
+from bot import codes, customs, whens
+from bot.allowances import RoomChange
 from bot.commands import Availability as Hours
 from bot.commands import Settings
 from bot.measures import DAY, Change, Extra, Normal, Off, Validity, Weekly
 from bot.replies import Line, Reply, say
 from bot.talks import Talk
-from supervision import availability, pairs, policies
+from bot.whens import When
+from supervision import availability, pairs, policies, rooms
 from supervision.errors import NotAllowed, NotFound, NotUnderstood
 from supervision.hours import Availability, DatedException, WeeklyRange
 from supervision.models import Approval, Exceptional, Mode, Question
 from supervision.policies import Policies
+from supervision.rooms import RoomSettings
 from supervision.texts import Minutes, Reader, reader
 
 SHOWN_EXCEPTIONS = 8
 OF_THE_PAIR = ("approval", "lengths")
-DAYS = ("valid_from", "valid_until")
+DAYS = ("valid_from", "valid_until", "expires_on")
 A_DAY = timedelta(days=1)
 LONGEST_VALIDITY = timedelta(days=300)
 LAST_MINUTE = time(23, 59)
@@ -37,13 +40,13 @@ async def settings(talk: Talk, command: Settings) -> Reply:
     if command.change is None and command.code is None:
         found = await policies.of(talk.tx, talk.pair)
         head = Line("settings.head", {"supervisee": talk.pair.supervisee.name, "supervisor": talk.pair.supervisor.name})
-        foot = (Line("settings.foot"),) if talk.supervises else ()
-        return Reply((head, *_policies(talk, found), *foot))
+        foot = (Line("settings.foot"), Line("settings.foot_room")) if talk.supervises else ()
+        return Reply((head, *_policies(talk, found), *await _room(talk), *foot))
     _require_supervisor(talk)
     if command.change is None:
         return await _agree(talk, command.code or "")
     details = _change_of(command.change, _today(talk))
-    key = "settings.ask_pair" if details["act"] == "pair" else "settings.ask_all"
+    key = {"pair": "settings.ask_pair", "room": "settings.ask_room"}.get(details["act"], "settings.ask_all")
     return await _ask(talk, details, key, "settings")
 
 
@@ -73,10 +76,12 @@ def _require_supervisor(talk: Talk) -> None:
 async def _ask(talk: Talk, details: dict[str, Any], key: str, word: str) -> Reply:
     """What would be different, line by line, and the code that agrees to it."""
     before = await _lines(talk, details)
+    settled = await _settled(talk)
     trial = await talk.tx.begin_nested()
     try:
         await _apply(talk, details)
         after = await _lines(talk, details)
+        goes = customs.removal_line(talk.says, rooms.removal(settled, await _settled(talk), now=talk.now))
     finally:
         await trial.rollback()
     gone = [line for line in before if line not in after]
@@ -87,21 +92,32 @@ async def _ask(talk: Talk, details: dict[str, Any], key: str, word: str) -> Repl
     was = (Line("settings.now"), *gone) if gone else ()
     will = (Line("settings.then"), *come) if come else ()
     booked = (Line("hours.booked_stays"),) if details.get("kind") == Exceptional.TIME_OFF else ()
-    return Reply((*was, *will, Line(key), *booked, Line(f"{word}.ask", {"code": ask.code})), ask)
+    return Reply((*was, *will, *goes, Line(key), *booked, Line(f"{word}.ask", {"code": ask.code})), ask)
 
 
 async def _agree(talk: Talk, code: str) -> Reply:
     asked = await codes.agree(talk, Question.CONFIRM_SETTINGS, code)
     if isinstance(asked, Reply):
         return asked
-    before = await _lines(talk, asked.details)
+    before, settled = await _lines(talk, asked.details), await _settled(talk)
     await _apply(talk, asked.details)
     come = [line for line in await _lines(talk, asked.details) if line not in before]
-    return Reply((Line("settings.done"), *come))
+    goes = customs.removal_line(talk.says, rooms.removal(settled, await _settled(talk), now=talk.now))
+    return Reply((Line("settings.done"), *come, *goes))
+
+
+async def _settled(talk: Talk) -> RoomSettings:
+    return await rooms.of(talk.tx, talk.pair.id, talk.rooms)
+
+
+async def _room(talk: Talk) -> list[Line]:
+    return customs.lines_of(talk.says, await _settled(talk), talk.unread_minutes)
 
 
 async def _lines(talk: Talk, details: Mapping[str, Any]) -> list[Line]:
     """All that this change can make different; nothing where the supervisor has no rules yet."""
+    if details["act"] == "room":
+        return await _room(talk)
     pair = await pairs.get(talk.tx, talk.pair.id)
     try:
         found = await policies.of(talk.tx, pair)
@@ -119,8 +135,10 @@ def _for_all(found: Policies) -> list[Line]:
     return [*([Line(asks)] if found.own_approval else []), *([length] if found.own_lengths else [])]
 
 
-def _change_of(change: Change, today: date) -> dict[str, Any]:
+def _change_of(change: Change | RoomChange, today: date) -> dict[str, Any]:
     """A policy as it is kept with the question: names of the domain, and numbers, until the code is typed."""
+    if isinstance(change, RoomChange):
+        return _change_of_room(change, today)
     value = change.value
     match change.name, value:
         case name, _ if name in OF_THE_PAIR:
@@ -138,6 +156,13 @@ def _change_of(change: Change, today: date) -> dict[str, Any]:
             return _rules(country=country or None, subdivision=subdivision or None)
         case name, _:
             return _rules(**{name: value})
+
+
+def _change_of_room(change: RoomChange, today: date) -> dict[str, Any]:
+    value = change.value
+    if isinstance(value, When):
+        value = whens.days_of(whens.Period(value), today)[1].isoformat()
+    return {"act": "room", "changes": {change.name: value}}
 
 
 def _validity(value: Validity, today: date) -> dict[str, str | None]:
@@ -172,6 +197,9 @@ async def _apply(talk: Talk, details: Mapping[str, Any]) -> None:
     match details["act"]:
         case "pair":
             await _settle_pair(talk, details)
+        case "room":
+            changes = {name: _value_of(name, value) for name, value in details["changes"].items()}
+            await rooms.settle(talk.tx, talk.actor, talk.pair.id, changes, talk.rooms, now=talk.now)
         case "rules":
             changes = {name: _value_of(name, value) for name, value in details["changes"].items()}
             await policies.set_rules(talk.tx, talk.actor, talk.person.id, changes, now=talk.now, template=talk.template)

@@ -129,10 +129,8 @@ async def test_a_file_with_a_dangerous_name(practice: Practice) -> None:
         mark = bruno.mark()
         await bruno.send_file(room, "../../x", b"content", "text/plain")
         answer = await bruno.next_message(practice.bot, since=mark)
-        assert (
-            answer.body == "That file's name is not safe. I kept nothing of it; give it a plain name and send it again."
-        )
-    assert await refusals(practice) == ["event.file_name"]
+        assert answer.body == "I removed the file: its name can deceive whoever gets it. Rename it and send it again."
+    assert await refusals(practice) == ["file.name"]
 
 
 async def test_a_reaction_counts_only_from_the_person_asked(practice: Practice) -> None:
