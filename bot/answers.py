@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
-from bot import commands, lists, offers, planning, settling, zones
+from bot import commands, lists, offers, planning, settling, taking, zones
 from bot.commands import Command
 from bot.offers import Aim, Picked
 from bot.replies import Line, Reply, say
@@ -63,7 +63,9 @@ async def answer(talk: Talk, command: Command) -> Reply:
             return await zones.settle(talk, command)
         case commands.SignIn():
             return say("login.link", url=f"{talk.dashboard}/sign-in")
-        case commands.Export() | commands.Archive():
+        case commands.Export():
+            return await taking.take(talk, command)
+        case commands.Archive():
             return say("unknown")
         case commands.Unknown():
             return say("unknown")

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from bot.administration import Administrator
 from bot.client import Client
 from bot.events import Incoming
+from bot.exports import Exports
 from bot.files import Files
 from bot.greetings import greet
 from bot.handlers import COMMANDS, Handlers
@@ -72,6 +73,7 @@ class Bot:
             unread_minutes=matrix.unread_minutes,
         )
         self.reads = Reads(database, self.client, clock, timedelta(minutes=matrix.unread_minutes))
+        self.exports = Exports(database, self.client, clock, config.secret.get_secret_value())
         self.presences = Presences(database, self.client, clock)
         self.keeping = Keeping(
             database,
@@ -99,6 +101,7 @@ class Bot:
                 group.create_task(self.presences.run() if self.config.matrix.presence else self.presences.forget())
                 group.create_task(self.keeping.run())
                 group.create_task(self.tasks.run())
+                group.create_task(self.exports.run())
                 group.create_task(listen(self.database, "visavis_identities", asyncio.Event(), self._reconsider))
                 group.create_task(
                     self.client.run(

@@ -185,10 +185,26 @@ async def refused(tx: Transaction, actor: Actor, pair: Pair, *, now: datetime, r
     await _tell(tx, pair, "export.refused", [pair.other(person.id).id], {"by": str(person.id)}, now=now)
 
 
+async def withdraw(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: datetime) -> None:
+    """Whoever asked does not want it any more. Raises AlreadyAnswered where the other is not asked (any more)."""
+    pair = await pairs.get(tx, pair_id)
+    question = await pending(tx, pair, pair.member(actor.person_id).id, now=now)
+    if question is None:
+        raise AlreadyAnswered("refused.export_not_asked")
+    await questions.answer(tx, question, now=now)
+    await audit.record(tx, actor, "export.withdraw", "pair", pair_id, now=now)
+
+
 async def consent(tx: Transaction, pair_id: uuid.UUID, default: Consent) -> Consent:
     """Whose word it takes in this pair."""
     settled = await tx.scalar(select(pairs_table.c.export_consent).where(pairs_table.c.id == pair_id))
     return default if settled is None else Consent(settled)
+
+
+async def retained_since(tx: Transaction, pair_id: uuid.UUID) -> datetime | None:
+    """What was written in the room before that is gone for good; None where nothing is."""
+    at: datetime | None = await tx.scalar(select(pairs_table.c.retained_since).where(pairs_table.c.id == pair_id))
+    return at
 
 
 async def lapse(tx: Transaction, *, now: datetime) -> None:
