@@ -537,6 +537,11 @@ notifications = Table(
         postgresql_where=text("state IN ('pending', 'waiting')"),
     ),
     Index(
+        "ix_notifications_retention",
+        "pair_id",
+        postgresql_where=text("kind IN ('retention.announced', 'retention.done')"),
+    ),
+    Index(
         "ix_notifications_waiting",
         "pair_id",
         "person_id",

@@ -144,6 +144,13 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("export_id", "position", name=op.f("pk_export_chunks")),
     )
+    op.create_index(
+        "ix_notifications_retention",
+        "notifications",
+        ["pair_id"],
+        unique=False,
+        postgresql_where=sa.text("kind IN ('retention.announced', 'retention.done')"),
+    )
     op.add_column("bots", sa.Column("checked_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("pairs", sa.Column("attachments", sa.Boolean(), nullable=True))
     op.add_column("pairs", sa.Column("attachment_kinds", sa.ARRAY(sa.Text()), nullable=True))
