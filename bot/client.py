@@ -402,10 +402,6 @@ class Client:
         after = tuple(self._others_events(room_id, _array(answer, "events_after")))
         return None if found is None else Surroundings(found.sent_at, after)
 
-    def oldest_message(self, room_id: str, since: datetime) -> datetime | None:
-        """When the first message that others wrote in a room from `since` on was sent, to the hour."""
-        return self._machine_now().oldest_message(room_id, since)
-
     def forget_before(self, room_id: str, before: datetime) -> dict[str, int]:
         """Make what was sent in a room before that time unreadable for ever.
 

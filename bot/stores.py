@@ -43,12 +43,6 @@ _KEEP_SESSION = """INSERT INTO visavis_sessions (session_id, since, following, f
     SET since = excluded.since, following = excluded.following, forgotten = excluded.forgotten"""
 _KEEP_HOUR = """INSERT INTO visavis_hours (session_id, hour, smallest) VALUES (?, ?, ?)
     ON CONFLICT (session_id, hour) DO UPDATE SET smallest = excluded.smallest"""
-# A session of which nothing is noted yet, and that has not been forgotten, may hold messages from before it was found.
-_OLDEST = """SELECT min(noted.at) FROM megolminboundsessions AS known JOIN (
-        SELECT session_id, hour * 3600 AS at FROM visavis_hours
-        UNION ALL SELECT session_id, since FROM visavis_sessions WHERE since > 0 AND NOT forgotten
-    ) AS noted USING (session_id)
-    WHERE known.room_id = ? AND known.sender_key <> ? AND noted.at >= ?"""
 
 
 @dataclass
@@ -113,11 +107,6 @@ class Marks:
             if is_first:
                 noted.hours[hour] = index
                 self._database.execute_sql(_KEEP_HOUR, (session_id, hour, index))
-
-    def oldest(self, room_id: str, own_key: str, since: datetime) -> datetime | None:
-        """When the first message in a room from `since` on was sent, to the hour; those of our device do not count."""
-        at = self._database.execute_sql(_OLDEST, (room_id, own_key, _hour(since) * HOUR)).fetchone()[0]
-        return None if at is None else datetime.fromtimestamp(at, UTC)
 
     def forget(self, session_id: str, before: datetime) -> None:
         """Nothing that was sent before the hour of `before` can be opened any more."""

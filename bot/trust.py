@@ -320,10 +320,6 @@ class Machine(Olm):
         if self.session(room_id, session_id) is not None:
             self.marks.note(session_id, index, sent_at)
 
-    def oldest_message(self, room_id: str, since: datetime) -> datetime | None:
-        """When the first message that another wrote in the room from `since` on was sent, to the hour."""
-        return self.marks.oldest(room_id, self.account.identity_keys["curve25519"], since)
-
     def forget_before(self, room_id: str, before: datetime) -> int:
         """Make unreadable for ever what was sent in the room before the hour of `before`; return of how many sessions.
 

@@ -1,9 +1,10 @@
 """Which Matrix events were acted on, so that a command takes effect once, whatever is redelivered."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import bindparam, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from supervision import pairs
@@ -27,6 +28,16 @@ NOTED = (
     .cte("noted")
 )
 HEAR = pairs.IN_ROOM.add_columns(select(func.count()).select_from(NOTED).scalar_subquery())
+
+UNREADABLE = text(
+    """
+    DELETE FROM journal AS known
+    WHERE known.room_id = :room_id AND known.session_id IS NOT NULL AND known.handled_at < :before
+        AND NOT EXISTS (
+            SELECT FROM jsonb_to_recordset(CAST(:readable AS jsonb)) AS still(session_id text, first bigint)
+            WHERE still.session_id = known.session_id AND still.first <= known.message_index)
+    """
+)
 
 
 async def hear(
@@ -62,3 +73,12 @@ async def handled(tx: Transaction, event_ids: Sequence[str]) -> set[str]:
     """Which of these events stand in the journal."""
     rows = await tx.execute(select(journal.c.event_id).where(journal.c.event_id.in_(event_ids)))
     return {row.event_id for row in rows}
+
+
+async def forget(tx: Transaction, room_id: str, readable: Mapping[str, int], *, before: datetime) -> None:
+    """Forget what was acted on in a room before that time and could not be read again if it were posted again.
+
+    `readable` is which Megolm sessions can still be opened, and from which message index on.
+    """
+    still = [{"session_id": session_id, "first": first} for session_id, first in readable.items()]
+    await tx.execute(UNREADABLE, {"room_id": room_id, "before": before, "readable": json.dumps(still)})

@@ -1,0 +1,195 @@
+"""Removes what has been in the rooms for longer than their days: from the homeserver, and from the bot's keys.
+
+What may go when, and what has to be announced first, is `supervision.retention`'s to say. A removal goes step by step,
+each of which may be done again after a crash; that it is done stands in the database only when all of them are. Without
+the homeserver's administrator its messages and files are left to its own retention, which the room's state asks for.
+"""
+
+import asyncio
+import json
+import uuid
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+
+from bot.administration import Administrator
+from bot.client import Client
+from bot.requests import HomeserverRefused, path
+from supervision import attachments, homeserver_tasks, retention
+from supervision.config import RoomsConfig
+from supervision.db import DATABASE_AWAY, Database, Transaction
+from supervision.errors import DeliveryFailed
+from supervision.models import Task
+from supervision.pairs import Pair
+from supervision.retention import BEGINNING, Standing
+
+log = structlog.get_logger()
+
+EVERY = timedelta(hours=1)
+AGAIN_SECONDS = 60.0  # where homeserver or database is away
+KEYS_EVERY = timedelta(days=1)
+MARK = "org.visavis.retained"  # state of ours, so that the last message, too, has something after it
+_FILTER = json.dumps({"types": ["m.room.encrypted", "m.room.message", "m.sticker"]})
+
+
+class Retention:
+    """Looks after the rooms of one bot account. `clock` gives aware UTC."""
+
+    def __init__(
+        self,
+        database: Database,
+        client: Client,
+        administrator: Administrator | None,
+        defaults: RoomsConfig,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.database = database
+        self.client = client
+        self.administrator = administrator
+        self.defaults = defaults
+        self.clock = clock
+        self._keys_at: datetime | None = None
+        self._nothing_until: dict[uuid.UUID, tuple[Standing, datetime]] = {}
+
+    async def run(self) -> None:
+        """Look after all rooms every hour, for ever. What is away is waited for."""
+        while True:
+            try:
+                await self.client.wait_until_synced()
+                await self.look_after_all()
+            except (DeliveryFailed, *DATABASE_AWAY) as error:
+                log.warning("retention.waits", error=type(error).__name__)
+                await asyncio.sleep(AGAIN_SECONDS)
+                continue
+            await asyncio.sleep(EVERY.total_seconds())
+
+    async def look_after_all(self) -> None:
+        """Announce and remove what is due in every room; what goes wrong in one holds up no other."""
+        async with self.database.transaction() as tx:
+            known = await retention.kept_by(tx, self.client.user_id)
+        for pair in known:
+            try:
+                await self.look_after(pair)
+            except DeliveryFailed as failure:
+                log.warning("retention.delayed", pair=str(pair.id), code=failure.code)
+        try:
+            await self._renew_keys()
+        except DeliveryFailed as failure:
+            log.warning("retention.keys_delayed", code=failure.code)
+
+    async def look_after(self, pair: Pair) -> None:
+        """Announce what has to be announced in a pair's room, and remove what may go. Raises DeliveryFailed."""
+        now = self.clock()
+        async with self.database.transaction() as tx:
+            standing = await retention.standing_of(tx, pair, self.defaults, now=now)
+            if standing.held and standing.announced is not None:
+                await retention.make_void(tx, pair)
+        if standing.stopped:
+            return
+        before = retention.due(standing, now)
+        if before is not None:
+            await self.remove(pair, before)
+        elif self._in_room(pair):
+            await self._announce(pair, standing, now)
+
+    def _in_room(self, pair: Pair) -> bool:
+        return pair.room_id in self.client.rooms()
+
+    async def _announce(self, pair: Pair, standing: Standing, now: datetime) -> None:
+        known, nothing_until = self._nothing_until.get(pair.id, (standing, now))
+        if (known.days, known.unannounced_since) == (standing.days, standing.unannounced_since) and now < nothing_until:
+            return
+        oldest = await self._oldest(pair, standing.unannounced_since)
+        announcement = retention.wanting(standing, oldest, now)
+        if announcement is None:
+            self._nothing_until[pair.id] = standing, retention.look_again(standing, oldest, now)
+            return
+        async with self.database.transaction() as tx:
+            people = [one.matrix_id for one in pair.people]
+            together = all(mxid and self.client.can_read(pair.room_id or "", mxid) for mxid in people)
+            await retention.announce(tx, pair, announcement, together=together, now=now)
+        log.info("retention.announced", pair=str(pair.id))
+
+    async def _oldest(self, pair: Pair, since: datetime) -> datetime | None:
+        """When the first message in the room from `since` on was written, our words about retention left out."""
+        async with self.database.transaction() as tx:
+            ours = await retention.own_words(tx, pair)
+        room_id = pair.room_id or ""
+        query = {"dir": "f", "limit": "50", "filter": _FILTER}
+        if since > BEGINNING:
+            first = await self._first_event(room_id, since)
+            if first is None:
+                return None
+            around = await self._ask(path("/rooms/{room}/context/{event}", room=room_id, event=first), limit="0")
+            query["from"] = str(around.get("start"))
+        while True:
+            page = await self._ask(path("/rooms/{room}/messages", room=room_id), **query)
+            found = (_written_at(event, ours) for event in page.get("chunk", ()))
+            for written_at in found:
+                if written_at is not None and written_at >= since:
+                    return written_at
+            if not isinstance(page.get("end"), str) or page["end"] == query.get("from"):
+                return None
+            query["from"] = page["end"]
+
+    async def _first_event(self, room_id: str, since: datetime) -> str | None:
+        """The first event from then on (Matrix 1.18, "Client-server API", `timestamp_to_event`)."""
+        place = path("/rooms/{room}/timestamp_to_event", room=room_id)
+        try:
+            found = await self._ask(place, "v1", ts=str(int(since.timestamp() * 1000)), dir="f")
+        except HomeserverRefused as refused:
+            if refused.status == 404:
+                return None
+            raise
+        return str(found["event_id"])
+
+    async def _ask(self, place: str, version: str = "v3", **query: str) -> dict[str, Any]:
+        return await self.client.homeserver.ask("GET", place, params=query, version=version)
+
+    async def remove(self, pair: Pair, before: datetime) -> None:
+        """Remove what was written in a pair's room before that instant. Raises DeliveryFailed; then it is to be redone.
+
+        The homeserver's copies go first: whoever took one before could not read it with what the bot then still knows.
+        """
+        room_id = pair.room_id or ""
+        silent = self._in_room(pair) and await self._first_event(room_id, before) is None
+        if self.administrator is not None:
+            if silent:
+                await self._mark(room_id, before)
+            await self.administrator.purge_history(room_id, before)
+        async with self.database.transaction() as tx:
+            await self._give_away_media(tx, pair, before)
+        readable = self.client.forget_before(room_id, before)
+        async with self.database.transaction() as tx:
+            await retention.finish(tx, pair, before, readable, silent=silent, now=self.clock())
+        log.info("retention.removed", pair=str(pair.id))
+
+    async def _mark(self, room_id: str, before: datetime) -> None:
+        """Put an event after the last message: Synapse removes only what has something after it."""
+        place = path("/rooms/{room}/state/{type}/", room=room_id, type=MARK)
+        await self.client.homeserver.ask("PUT", place, {"before": int(before.timestamp() * 1000)})
+
+    async def _give_away_media(self, tx: Transaction, pair: Pair, before: datetime) -> None:
+        """Have the room's old files deleted at our homeserver; others' are theirs to delete."""
+        ours = f"mxc://{self.client.user_id.partition(':')[2]}/"
+        media = [one for one in await attachments.remove_before(tx, pair.id, before) if one.startswith(ours)]
+        if media and self.administrator is not None:
+            details = {"media": media}
+            await homeserver_tasks.put(tx, Task.REMOVE_MEDIA, pair_id=pair.id, details=details, now=self.clock())
+
+    async def _renew_keys(self) -> None:
+        """Once a day: what was encrypted for a fallback key that was in use two days ago opens no more."""
+        now = self.clock()
+        if self._keys_at is None or now - self._keys_at >= KEYS_EVERY:
+            await self.client.renew_fallback_key()
+            self._keys_at = now
+
+
+def _written_at(event: object, ours: Collection[str]) -> datetime | None:
+    """When an event was written that counts: not one of ours, and not one that is redacted."""
+    if not isinstance(event, dict) or event.get("event_id") in ours or not event.get("content"):
+        return None
+    written = event.get("origin_server_ts")
+    return datetime.fromtimestamp(written / 1000, UTC) if isinstance(written, int) else None

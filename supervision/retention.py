@@ -1,0 +1,213 @@
+"""How long what was written in a room stays: what may go when, what has to be announced first, what stops it.
+
+Nothing goes that was not announced in the room at least three days before. One announcement covers a week of days, so
+that a room in use hears of it once a week; a room with nothing old hears nothing. What may go is cut at the midnights
+of the supervisor's zone, and at full hours (UTC), which is as finely as the bot's keys can be forgotten. A legal hold
+stops all of it, and what was announced before it has to be announced anew after it.
+"""
+
+import math
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import select, text, update
+
+from supervision import audit, journal, notifications, pairs, rooms
+from supervision.audit import SYSTEM
+from supervision.config import RoomsConfig
+from supervision.db import Transaction
+from supervision.models import Channel
+from supervision.models import notifications as outbox
+from supervision.models import pairs as table
+from supervision.notifications import Notice
+from supervision.pairs import Pair
+
+ANNOUNCED, DONE = "retention.announced", "retention.done"
+AHEAD = rooms.NOTICE  # an announcement is at least so much older than the first removal that it speaks of
+COVERED = timedelta(days=7)
+EARLY = timedelta(days=1)  # by which it comes sooner than it has to
+UNHEARD = timedelta(days=10)  # an announcement that nobody could be told in this time: nobody is there to hear it
+BEGINNING = datetime(2010, 1, 1, tzinfo=UTC)  # before anything
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How things stand with one room at one time.
+
+    `days` 0 is for ever. What was written before `retained_since` is gone; what was written before `announced` was
+    announced, said or not; what was written before `allowed` was said long enough ago.
+    """
+
+    days: int
+    held: bool
+    zone: ZoneInfo
+    retained_since: datetime | None = None
+    announced: datetime | None = None
+    allowed: datetime | None = None
+
+    @property
+    def stopped(self) -> bool:
+        return self.held or self.days == rooms.FOREVER
+
+    @property
+    def unannounced_since(self) -> datetime:
+        """What was written before is gone, or announced to go."""
+        return max(self.retained_since or BEGINNING, self.announced or BEGINNING)
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """From `since` on, what was written before `until` may go."""
+
+    since: datetime
+    until: datetime
+
+
+def due(standing: Standing, now: datetime) -> datetime | None:
+    """What was written before this instant is to be removed now; None where nothing new is."""
+    if standing.stopped or standing.allowed is None:
+        return None
+    old = midnight(now - timedelta(days=standing.days), standing.zone)
+    before = min(old, standing.allowed).replace(minute=0, second=0, microsecond=0)
+    return before if standing.retained_since is None or before > standing.retained_since else None
+
+
+def wanting(standing: Standing, oldest: datetime | None, now: datetime) -> Announcement | None:
+    """The announcement that has to be made now, if one has.
+
+    `oldest` is when the first message that was not announced yet was written, the room's first one since
+    `Standing.unannounced_since`; None where there is none.
+    """
+    days = timedelta(days=standing.days)
+    if standing.stopped or oldest is None or oldest + days > now + AHEAD + EARLY:
+        return None
+    since = midnight(now + AHEAD + timedelta(days=1), standing.zone)
+    return Announcement(since, midnight(since + COVERED - days, standing.zone))
+
+
+def look_again(standing: Standing, oldest: datetime | None, now: datetime) -> datetime:
+    """When something may want announcing, where nothing did now; see `wanting`."""
+    first = now if oldest is None else oldest
+    return first + timedelta(days=standing.days) - AHEAD - EARLY
+
+
+def lifetime(standing: Standing, now: datetime) -> timedelta | None:
+    """What the room's `m.room.retention` may say, so that the homeserver by itself removes nothing unannounced.
+
+    The room's days, or some weeks more where not all of those was announced yet; None where it is to remove nothing.
+    """
+    gone = max(filter(None, (standing.allowed, standing.retained_since)), default=None)
+    if standing.stopped or gone is None:
+        return None
+    days = timedelta(days=standing.days)
+    late = (now + EARLY - gone - days) / COVERED
+    return None if late > 4 else days + COVERED * max(0, math.ceil(late))
+
+
+def midnight(at: datetime, zone: ZoneInfo) -> datetime:
+    """When the day began in which the instant is; where no such midnight was, the first instant of that day."""
+    return datetime.combine(at.astimezone(zone).date(), time(), zone).astimezone(UTC)
+
+
+# An announcement is a row for each of the two, or one for both. `until` is missing in one that a hold made void.
+_TOLD = text(
+    """
+    SELECT max(until), max(until) FILTER (WHERE said AND since <= CAST(:now AS timestamptz)) FROM (
+        SELECT CAST(details ->> 'until' AS timestamptz) AS until,
+            max(CAST(details ->> 'since' AS timestamptz)) AS since,
+            bool_and((state = 'sent' AND settled_at <= CAST(:now AS timestamptz) - CAST(:ahead AS interval))
+                OR created_at <= CAST(:now AS timestamptz) - CAST(:unheard AS interval)) AS said
+        FROM notifications
+        WHERE pair_id = :pair AND kind = 'retention.announced' AND details ->> 'until' IS NOT NULL
+        GROUP BY 1
+    ) AS announcements
+    """
+)
+_OWN_WORDS = text(
+    """
+    SELECT matrix_event_id FROM notifications
+    WHERE pair_id = :pair AND kind IN ('retention.announced', 'retention.done') AND matrix_event_id IS NOT NULL
+    """
+)
+
+
+async def standing_of(tx: Transaction, pair: Pair, defaults: RoomsConfig, *, now: datetime) -> Standing:
+    """How things stand with a pair's room."""
+    settings = await rooms.of(tx, pair.id, defaults)
+    told = {"pair": pair.id, "now": now, "ahead": AHEAD, "unheard": UNHEARD}
+    announced, allowed = (await tx.execute(_TOLD, told)).one()
+    row = (await tx.execute(select(table.c.held_at, table.c.retained_since).where(table.c.id == pair.id))).one()
+    zone = pair.supervisor.zone
+    return Standing(settings.retention_days, row.held_at is not None, zone, row.retained_since, announced, allowed)
+
+
+async def kept_by(tx: Transaction, bot: str) -> list[Pair]:
+    """The pairs whose rooms one bot account has to look after, the archived ones too."""
+    query = pairs.SELECT.where(table.c.bot == bot, table.c.room_id.is_not(None), table.c.removed_at.is_(None))
+    return [pairs.from_row(row) for row in await tx.execute(query.order_by(table.c.created_at, table.c.id))]
+
+
+async def own_words(tx: Transaction, pair: Pair) -> set[str]:
+    """The events in which the bot spoke of retention itself: they alone give no cause to announce anything."""
+    rows = await tx.execute(_OWN_WORDS, {"pair": pair.id})
+    return {row.matrix_event_id for row in rows}
+
+
+async def announce(
+    tx: Transaction, pair: Pair, announcement: Announcement, *, together: bool = False, now: datetime
+) -> None:
+    """Have it said to both in the room, each in their language; in one message where they may be told `together`."""
+    since, until = announcement.since, announcement.until
+    details = {"since": since.isoformat(), "until": until.isoformat()}
+    await notifications.enqueue(tx, _notices(pair, ANNOUNCED, details, together), now=now)
+    values = {"retention_announced_from": since, "retention_announced_until": until}
+    await tx.execute(update(table).where(table.c.id == pair.id).values(**values))
+    await audit.record(tx, SYSTEM, "retention.announce", "pair", pair.id, now=now)
+
+
+async def make_void(tx: Transaction, pair: Pair) -> None:
+    """What was announced holds no more: whatever is to go has to be announced anew."""
+    await tx.execute(
+        update(outbox)
+        .where(outbox.c.pair_id == pair.id, outbox.c.kind == ANNOUNCED, outbox.c.details.has_key("until"))
+        .values(details=outbox.c.details.op("-")("until"))
+    )
+    values = {"retention_announced_from": None, "retention_announced_until": None}
+    await tx.execute(update(table).where(table.c.id == pair.id).values(**values))
+
+
+async def finish(
+    tx: Transaction, pair: Pair, before: datetime, readable: Mapping[str, int], *, silent: bool, now: datetime
+) -> None:
+    """Note that all that was written in the room before that instant is gone.
+
+    `readable` is which Megolm sessions the bot can still open, and from which message index on: what the journal kept
+    lest a ciphertext be posted again goes. In a `silent` room, which has nothing younger, it is said that it is done.
+    """
+    await journal.forget(tx, pair.room_id or "", readable, before=before)
+    await tx.execute(update(table).where(table.c.id == pair.id).values(retained_since=before))
+    await audit.record(tx, SYSTEM, "retention.remove", "pair", pair.id, now=now)
+    if silent:
+        notices = _notices(pair, DONE, {"until": before.isoformat()}, together=True)
+        await notifications.enqueue(tx, notices, now=now)
+
+
+def _notices(pair: Pair, kind: str, details: Mapping[str, Any], together: bool) -> list[Notice]:
+    """One for each, or one for both where it would read the same to both."""
+    alike = len({(one.language, one.time_zone) for one in pair.people}) == 1
+    groups = [pair.people] if together and alike else [(one,) for one in pair.people]
+    return [
+        Notice(
+            group[0].id,
+            Channel.MATRIX,
+            kind,
+            {**details, "people": [str(one.id) for one in group]},
+            pair_id=pair.id,
+            id=uuid.uuid4(),
+        )
+        for group in groups
+    ]
