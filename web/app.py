@@ -8,10 +8,12 @@ from supervision.config import Config
 from supervision.db import Database
 from web import (
     absences,
+    account,
     assets,
     bookings,
     dashboard,
     demo,
+    exports,
     feeds,
     forms,
     health,
@@ -23,6 +25,7 @@ from web import (
     reauth,
     signing_in,
     waits,
+    welcome,
     wishes,
 )
 from web.demo import DemoPages
@@ -62,6 +65,7 @@ def make_app(
         openapi,
         signing_in,
         reauth,
+        exports,
         dashboard,
         forms,
         bookings,
@@ -72,6 +76,8 @@ def make_app(
         absences,
         feeds,
         wishes,
+        welcome,
+        account,
     )
     for part in rooms:
         app.add_routes(part.ROUTES)
