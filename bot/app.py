@@ -19,6 +19,7 @@ from bot.logins import Account
 from bot.notices import DELIVERED, Notices
 from bot.presence import Presences
 from bot.reads import Reads
+from bot.retention import Retention
 from bot.tasks import Tasks
 from bot.trust import Trust
 from supervision import audit, bots, identities, notifications
@@ -75,6 +76,7 @@ class Bot:
         self.reads = Reads(database, self.client, clock, timedelta(minutes=matrix.unread_minutes))
         self.exports = Exports(database, self.client, clock, config.secret.get_secret_value())
         self.presences = Presences(database, self.client, clock)
+        self.retention = Retention(database, self.client, self.administrator, config.rooms, clock)
         self.keeping = Keeping(
             database,
             self.client,
@@ -102,6 +104,7 @@ class Bot:
                 group.create_task(self.keeping.run())
                 group.create_task(self.tasks.run())
                 group.create_task(self.exports.run())
+                group.create_task(self.retention.run())
                 group.create_task(listen(self.database, "visavis_identities", asyncio.Event(), self._reconsider))
                 group.create_task(
                     self.client.run(

@@ -92,6 +92,8 @@ async def compose(tx: Transaction, notification: Notification, pair: Pair, *, no
             return await _of_attendance(tx, news)
         case "mailbox":
             return _of_mailbox(news)
+        case "retention":
+            return _of_retention(news)
         case "export":
             return await _of_export(tx, news)
     if notification.appointment_id is None:
@@ -394,6 +396,20 @@ def _declined_question(news: News, told: Message, found: Sequence[Appointment], 
     choices, revisions = [each.id for each in found], [each.revision for each in found]
     asked = asking.asked and replace(asking.asked, choices=choices, details={"revisions": revisions})
     return replace(asking, asked=asked)
+
+
+def _of_retention(news: News) -> Message | None:
+    """That messages will go, to one or both, who are called by it; or that they are gone, which calls nobody."""
+    details = news.row.details
+    if "until" not in details:
+        return None  # a hold came before it
+    until = Moments((datetime.fromisoformat(details["until"]),))
+    if news.row.kind == "retention.done":
+        return Message((Line("news.retention_done", {**news.names, "until": until}),))
+    readers = tuple(person for person in news.pair.people if str(person.id) in details["people"])
+    since, age = Moments((datetime.fromisoformat(details["since"]),)), Minutes(details["days"] * 24 * 60)
+    params = {**news.names, "since": since, "until": until, "age": age}
+    return Message((Line("news.retention_announced", params),), readers)
 
 
 def _of_mailbox(news: News) -> Message:
