@@ -61,10 +61,11 @@ class Standing:
 
 @dataclass(frozen=True)
 class Announcement:
-    """From `since` on, what was written before `until` may go."""
+    """From `since` on, what was written before `until` goes when it is so many days old."""
 
     since: datetime
     until: datetime
+    days: int
 
 
 def due(standing: Standing, now: datetime) -> datetime | None:
@@ -86,7 +87,7 @@ def wanting(standing: Standing, oldest: datetime | None, now: datetime) -> Annou
     if standing.stopped or oldest is None or oldest + days > now + AHEAD + EARLY:
         return None
     since = midnight(now + AHEAD + timedelta(days=1), standing.zone)
-    return Announcement(since, midnight(since + COVERED - days, standing.zone))
+    return Announcement(since, midnight(since + COVERED - days, standing.zone), standing.days)
 
 
 def look_again(standing: Standing, oldest: datetime | None, now: datetime) -> datetime:
@@ -145,6 +146,14 @@ async def standing_of(tx: Transaction, pair: Pair, defaults: RoomsConfig, *, now
     return Standing(settings.retention_days, row.held_at is not None, zone, row.retained_since, announced, allowed)
 
 
+async def lifetimes(
+    tx: Transaction, bot: str, defaults: RoomsConfig, *, now: datetime
+) -> dict[uuid.UUID, timedelta | None]:
+    """By pair of one bot account, what its room's `m.room.retention` may say; see `lifetime`."""
+    known = await kept_by(tx, bot)
+    return {pair.id: lifetime(await standing_of(tx, pair, defaults, now=now), now) for pair in known}
+
+
 async def kept_by(tx: Transaction, bot: str) -> list[Pair]:
     """The pairs whose rooms one bot account has to look after, the archived ones too."""
     query = pairs.SELECT.where(table.c.bot == bot, table.c.room_id.is_not(None), table.c.removed_at.is_(None))
@@ -162,7 +171,7 @@ async def announce(
 ) -> None:
     """Have it said to both in the room, each in their language; in one message where they may be told `together`."""
     since, until = announcement.since, announcement.until
-    details = {"since": since.isoformat(), "until": until.isoformat()}
+    details = {"since": since.isoformat(), "until": until.isoformat(), "days": announcement.days}
     await notifications.enqueue(tx, _notices(pair, ANNOUNCED, details, together), now=now)
     values = {"retention_announced_from": since, "retention_announced_until": until}
     await tx.execute(update(table).where(table.c.id == pair.id).values(**values))
