@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import babel
-from babel.dates import format_datetime, get_timezone_location
+from babel.dates import format_datetime, format_timedelta, get_timezone_location
 from babel.lists import format_list
 from babel.messages.catalog import Catalog
 from babel.messages.mofile import write_mo
@@ -196,6 +196,10 @@ class Reader:
             if minutes and minutes % size == 0:
                 return self.say_count(key, minutes // size)
         return self.say_count("time.minutes", minutes)
+
+    def ago(self, since: timedelta) -> str:
+        """How long ago something was, in the largest unit that fits: `há 20 minutos`, `3 days ago`."""
+        return format_timedelta(-since, granularity="minute", threshold=1.0, add_direction=True, locale=self.locale)
 
     def city(self) -> str:
         return _city(self.time_zone, self.language)

@@ -2,7 +2,7 @@
 
 import uuid
 from collections import defaultdict
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 from aiohttp import web
 
@@ -51,7 +51,8 @@ async def supervisee_page(request: web.Request, refused: Refused | None = None) 
         found = await queries.coming(tx, me.id, now=at, role=Role.SUPERVISEE, most=COMING_MOST)
         past = await queries.history(tx, me.id, Role.SUPERVISEE, now=at, most=HISTORY_MOST)
         coming, history = (views.rows(me, known, items, at) for items in (found, past))
-        members = [m for m in views.members(me, known, coming, await queries.bot_master_keys(tx)) if m.active]
+        talk = await views.talk_of(tx, me, known, now=at)
+        members = [m for m in views.members(me, known, coming, await queries.bot_master_keys(tx), talk) if m.active]
         chosen = _chosen(request, members)
         first = views.read_day(request.query.get("from", ""))
         length = fields.read_length(request.query.get("length", ""))
@@ -74,6 +75,7 @@ async def supervisee_page(request: web.Request, refused: Refused | None = None) 
         next_when=pages.days_until(visitor(request).reader, coming[0].appointment.starts_at, at) if coming else "",
         coming=coming[1:],
         members=members,
+        seen=_seen(request, members, at),
         rooms=_rooms(members),
         chosen=chosen,
         choice=choice,
@@ -109,7 +111,8 @@ async def supervisor_page(request: web.Request, refused: Refused | None = None) 
             supervisor_id=me.id,
             most=COMING_MOST,
         )
-        members = [m for m in views.members(me, known, coming, await queries.bot_master_keys(tx)) if m.active]
+        talk = await views.talk_of(tx, me, known, now=at)
+        members = [m for m in views.members(me, known, coming, await queries.bot_master_keys(tx), talk) if m.active]
         offered = await _offered_identity(tx, me)
         refused_commands = await queries.refused_commands(tx, me.id, at - REFUSED_FOR, REFUSED_MOST)
     confirmed = [row for row in coming if not row.answerable]
@@ -132,6 +135,7 @@ async def supervisor_page(request: web.Request, refused: Refused | None = None) 
         before=monday - timedelta(days=7),
         after=monday + timedelta(days=7),
         members=members,
+        seen=_seen(request, members, at),
         rooms=_rooms(members),
         offered=offered,
         refused_commands=refused_commands,
@@ -239,6 +243,11 @@ def _merge(requests: list[Appointment], coming: list[Appointment]) -> list[Appoi
 
 def _rooms(members: list[views.Member]) -> defaultdict[uuid.UUID, str | None]:
     return defaultdict(lambda: None, {member.pair.id: member.room for member in members})
+
+
+def _seen(request: web.Request, members: list[views.Member], at: datetime) -> dict[uuid.UUID, str]:
+    reader = visitor(request).reader
+    return {member.pair.id: views.last_seen(reader, member.presence, at) for member in members}
 
 
 def _monday(day: date) -> date:

@@ -1,6 +1,7 @@
-"""Figures for Prometheus: this process, its HTTP durations, and the outbox as it is when asked."""
+"""Figures for Prometheus: this process, its HTTP durations, and the outbox and the rooms as they are when asked."""
 
 import asyncio
+import math
 from collections.abc import Iterable
 
 import structlog
@@ -10,7 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
-from supervision import queries
+from supervision import presences, queries, unreads
 from supervision.db import Database
 from web.state import Clock, now_utc
 
@@ -49,6 +50,13 @@ class Metrics:
             ["channel", "priority"],
             registry=self.registry,
         )
+        self.online = Gauge(
+            "visavis_people_online",
+            "People who are online, as the homeserver tells; NaN where it tells nothing",
+            registry=self.registry,
+        )
+        self.online.set(math.nan)
+        self.unread = Gauge("visavis_unread_messages", "Messages in rooms that wait to be read", registry=self.registry)
         self.database = Gauge(
             "visavis_database_up", "Whether the database answered this scrape", registry=self.registry
         )
@@ -71,11 +79,14 @@ class Metrics:
         try:
             async with asyncio.timeout(DATABASE_SECONDS), database.transaction() as tx:
                 found = await queries.queues(tx, now=clock())
+                online, unread = await presences.online(tx, now=clock()), await unreads.total(tx)
         except (OSError, SQLAlchemyError, TimeoutError) as error:
             log.warning("metrics.database_away", error=type(error).__name__)
             self.database.set(0)
             return
         self.database.set(1)
+        self.online.set(math.nan if online is None else online)
+        self.unread.set(unread)
         for queue in found:
             for state in ("pending", "waiting", "parked"):
                 self.queue.labels(queue.channel, state).set(queue.states.get(state, 0))

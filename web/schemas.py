@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
-from supervision import appointments, checks, outside, pairs, preferences, series, waits
+from supervision import appointments, checks, outside, pairs, preferences, presences, series, waits
 from supervision.checks import BOUNDS
 from supervision.hours import Availability as KeptRules
 from supervision.hours import DatedException as KeptException
@@ -348,10 +348,27 @@ class Pair(BaseModel):
         )
 
 
+class Presence(BaseModel):
+    online: bool
+    last_seen: Instant | None = Field(description="To the minute; null where it is not told.")
+
+
+class MyPair(Pair):
+    """`presence` is the other's of the two; null where the homeserver tells nothing, or nothing lately."""
+
+    unread: int = Field(description="How many of the other's messages the person has not read.")
+    presence: Presence | None
+
+    @classmethod
+    def seen(cls, pair: TwoPeople, unread: int, presence: presences.Presence | None) -> Self:
+        shown = None if presence is None else Presence(online=presence.online, last_seen=presence.active_at)
+        return cls(**Pair.of(pair).model_dump(), unread=unread, presence=shown)
+
+
 class Me(BaseModel):
     person: Person
     roles: list[Role]
-    pairs: list[Pair]
+    pairs: list[MyPair]
 
 
 class WeeklyRange(Given):

@@ -8,7 +8,7 @@ from itertools import groupby
 from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo
 
-from supervision import availability, hours, policies
+from supervision import availability, hours, policies, presences, unreads
 from supervision.appointments import OPEN, OVER, Appointment, Proposal
 from supervision.db import Transaction
 from supervision.errors import Refused
@@ -16,6 +16,7 @@ from supervision.hours import Slot
 from supervision.models import Approval, Mode, PairStatus, Status
 from supervision.pairs import Pair
 from supervision.people import Person
+from supervision.presences import Presence
 from supervision.texts import Reader, same_clock
 from supervision.waits import Wait
 
@@ -162,6 +163,21 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class Talk:
+    """How many messages a person has not read, by pair, and the presence of others, by person."""
+
+    unread: Mapping[uuid.UUID, int]
+    presence: Mapping[uuid.UUID, Presence]
+
+    def of(self, pair: Pair, me: Person) -> Presence | None:
+        """The other's, where the two are an active pair."""
+        return self.presence.get(pair.other(me.id).id) if pair.status is PairStatus.ACTIVE else None
+
+
+NO_TALK = Talk({}, {})
+
+
+@dataclass(frozen=True)
 class Member:
     """A pair as one of its people sees it."""
 
@@ -169,6 +185,8 @@ class Member:
     other: Person
     coming: Row | None
     fingerprint: str | None
+    unread: int = 0
+    presence: Presence | None = None
 
     @property
     def room(self) -> str | None:
@@ -184,14 +202,40 @@ def rows(me: Person, pairs: Iterable[Pair], found: Iterable[Appointment], now: d
     return [Row(appointment, me, others[appointment.pair_id], now) for appointment in found]
 
 
-def members(me: Person, pairs: Iterable[Pair], coming: Sequence[Row], keys: Mapping[str, str]) -> list[Member]:
-    """Each pair with its next appointment and its bot's fingerprint."""
+def members(
+    me: Person, pairs: Iterable[Pair], coming: Sequence[Row], keys: Mapping[str, str], talk: Talk = NO_TALK
+) -> list[Member]:
+    """Each pair with its next appointment, its bot's fingerprint, and what is known of the talk in its room."""
     first: dict[uuid.UUID, Row] = {}
     for row in coming:
         first.setdefault(row.appointment.pair_id, row)
     return [
-        Member(pair, pair.other(me.id), first.get(pair.id), fingerprint(keys.get(pair.bot or ""))) for pair in pairs
+        Member(
+            pair,
+            pair.other(me.id),
+            first.get(pair.id),
+            fingerprint(keys.get(pair.bot or "")),
+            talk.unread.get(pair.id, 0),
+            talk.of(pair, me),
+        )
+        for pair in pairs
     ]
+
+
+async def talk_of(tx: Transaction, me: Person, pairs: Iterable[Pair], *, now: datetime) -> Talk:
+    """What this person has not read, and how it stands with the others of their active pairs; nobody else sees that."""
+    others = [pair.other(me.id).id for pair in pairs if pair.status is PairStatus.ACTIVE]
+    return Talk(await unreads.counts(tx, me.id), await presences.of(tx, others, now=now))
+
+
+def last_seen(reader: Reader, presence: Presence | None, now: datetime) -> str:
+    """`on-line`, `ativa há 20 minutos` or, where nothing is known, nothing."""
+    if presence is None or (not presence.online and presence.active_at is None):
+        return ""
+    if presence.online or presence.active_at is None:
+        return reader.say("web.online")
+    ago = max(now - presence.active_at, timedelta(minutes=1))
+    return reader.say("web.last_active", ago=reader.ago(ago))
 
 
 def asks(found: Iterable[Row]) -> list[Ask]:

@@ -72,6 +72,8 @@ async def test_me(database: Database, now: datetime, open_browser: Open) -> None
                 "supervisee_id": str(pair.supervisee.id),
                 "supervisee_name": "Bruno",
                 "room_id": None,
+                "unread": 0,
+                "presence": None,
             }
         ],
     }

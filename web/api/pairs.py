@@ -5,7 +5,7 @@ from aiohttp import web
 from supervision import pairs, policies
 from supervision.db import Transaction, lock_people
 from supervision.errors import Stale
-from web import schemas
+from web import schemas, views
 from web.api import answers, requests
 from web.api.appointments import own_pair
 from web.api.requests import path_id
@@ -19,11 +19,12 @@ async def me(request: web.Request) -> web.Response:
     someone = person(request)
     async with database(request).transaction() as tx:
         known = await pairs.list_of(tx, someone.id, archived=True)
+        talk = await views.talk_of(tx, someone, known, now=now(request))
     return answers.show(
         schemas.Me(
             person=schemas.Person.of(someone),
             roles=sorted(someone.roles),
-            pairs=[schemas.Pair.of(pair) for pair in known],
+            pairs=[schemas.MyPair.seen(pair, talk.unread.get(pair.id, 0), talk.of(pair, someone)) for pair in known],
         )
     )
 
