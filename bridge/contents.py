@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from bridge import entries
 from bridge.entries import by, supervises
 from bridge.letters import Booking, Group, Letter, Mailbox, Offering, Writing, read_range
-from supervision import calendars, invitations, preferences, repetitions, seals, sign_ins, texts
+from supervision import calendars, exports, invitations, preferences, repetitions, seals, sign_ins, texts
 from supervision.appointments import Appointment, Proposal
 from supervision.calendars import GONE
 from supervision.config import Config
@@ -23,6 +23,7 @@ MOST_TIMES = 12  # of a series, told one by one; its calendar entry has them all
 NEAR = 720  # minutes: a reminder not longer before the start than this says how long, any other on which day
 ON_TIME = 5  # minutes that a reminder may be late and still be right
 ACCOUNT = ("welcome", "address.check", "address.changed", "account.password_changed", "account.signed_out")
+EXPORT = ("export.asked", "export.ready", "export.failed")
 MUTABLE = (Topic.REMINDERS, Topic.WAITS, Topic.UNREAD)
 
 
@@ -53,9 +54,18 @@ def content(letter: Letter, config: Config, *, now: datetime) -> dict[str, Any]:
             return common | {"url": config.web.base_url, "other": other.name}
     if kind == "sign_in":
         return common | _sign_in(letter.notification.details, config)
+    if kind in EXPORT:
+        return common | _export(letter, reader, config)
     if kind in ACCOUNT:
         return common | _account(letter, reader, config)
     return common | {"url": config.web.base_url, "pair": letter.notification.details.get("pair", "")}
+
+
+def _export(letter: Letter, reader: Reader, config: Config) -> dict[str, Any]:
+    """`until` is when the question lapses, or the file goes."""
+    row = letter.notification
+    until = row.created_at + (exports.ANSWER_TIME if row.kind == "export.asked" else exports.KEPT)
+    return {"url": f"{config.web.base_url}/rooms/{row.pair_id}/export", "until": reader.show(Moment(until))}
 
 
 def unsubscribe_url(letter: Letter, config: Config) -> str | None:
