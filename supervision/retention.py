@@ -14,7 +14,7 @@ from datetime import UTC, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import select, text, update
+from sqlalchemy import text, update
 
 from supervision import audit, journal, notifications, pairs, rooms
 from supervision.audit import SYSTEM
@@ -115,17 +115,24 @@ def midnight(at: datetime, zone: ZoneInfo) -> datetime:
 
 
 # An announcement is a row for each of the two, or one for both. `until` is missing in one that a hold made void.
-_TOLD = text(
+_STANDING = text(
     """
-    SELECT max(until), max(until) FILTER (WHERE said AND since <= CAST(:now AS timestamptz)) FROM (
-        SELECT CAST(details ->> 'until' AS timestamptz) AS until,
-            max(CAST(details ->> 'since' AS timestamptz)) AS since,
-            bool_and((state = 'sent' AND settled_at <= CAST(:now AS timestamptz) - CAST(:ahead AS interval))
-                OR created_at <= CAST(:now AS timestamptz) - CAST(:unheard AS interval)) AS said
-        FROM notifications
-        WHERE pair_id = :pair AND kind = 'retention.announced' AND details ->> 'until' IS NOT NULL
-        GROUP BY 1
-    ) AS announcements
+    SELECT p.id, coalesce(p.retention_days, CAST(:days AS integer)) AS days, p.held_at IS NOT NULL AS held,
+        s.time_zone, p.retained_since, told.announced, told.allowed
+    FROM pairs AS p JOIN people AS s ON s.id = p.supervisor_id
+    CROSS JOIN LATERAL (
+        SELECT max(until) AS announced, max(until) FILTER (WHERE said AND since <= CAST(:now AS timestamptz)) AS allowed
+        FROM (
+            SELECT CAST(details ->> 'until' AS timestamptz) AS until,
+                max(CAST(details ->> 'since' AS timestamptz)) AS since,
+                bool_and((state = 'sent' AND settled_at <= CAST(:now AS timestamptz) - CAST(:ahead AS interval))
+                    OR created_at <= CAST(:now AS timestamptz) - CAST(:unheard AS interval)) AS said
+            FROM notifications
+            WHERE pair_id = p.id AND kind = 'retention.announced' AND details ->> 'until' IS NOT NULL
+            GROUP BY 1
+        ) AS announcements
+    ) AS told
+    WHERE p.id = CAST(:pair AS uuid) OR p.bot = CAST(:bot AS text)
     """
 )
 _OWN_WORDS = text(
@@ -138,20 +145,26 @@ _OWN_WORDS = text(
 
 async def standing_of(tx: Transaction, pair: Pair, defaults: RoomsConfig, *, now: datetime) -> Standing:
     """How things stand with a pair's room."""
-    settings = await rooms.of(tx, pair.id, defaults)
-    told = {"pair": pair.id, "now": now, "ahead": AHEAD, "unheard": UNHEARD}
-    announced, allowed = (await tx.execute(_TOLD, told)).one()
-    row = (await tx.execute(select(table.c.held_at, table.c.retained_since).where(table.c.id == pair.id))).one()
-    zone = pair.supervisor.zone
-    return Standing(settings.retention_days, row.held_at is not None, zone, row.retained_since, announced, allowed)
+    return (await _standings(tx, defaults, pair=pair.id, now=now))[pair.id]
 
 
 async def lifetimes(
     tx: Transaction, bot: str, defaults: RoomsConfig, *, now: datetime
 ) -> dict[uuid.UUID, timedelta | None]:
     """By pair of one bot account, what its room's `m.room.retention` may say; see `lifetime`."""
-    known = await kept_by(tx, bot)
-    return {pair.id: lifetime(await standing_of(tx, pair, defaults, now=now), now) for pair in known}
+    standings = await _standings(tx, defaults, bot=bot, now=now)
+    return {pair_id: lifetime(standing, now) for pair_id, standing in standings.items()}
+
+
+async def _standings(
+    tx: Transaction, defaults: RoomsConfig, *, pair: uuid.UUID | None = None, bot: str | None = None, now: datetime
+) -> dict[uuid.UUID, Standing]:
+    values = {"days": defaults.retention_days, "now": now, "ahead": AHEAD, "unheard": UNHEARD, "pair": pair, "bot": bot}
+    rows = await tx.execute(_STANDING, values)
+    return {
+        row.id: Standing(row.days, row.held, ZoneInfo(row.time_zone), row.retained_since, row.announced, row.allowed)
+        for row in rows
+    }
 
 
 async def kept_by(tx: Transaction, bot: str) -> list[Pair]:
