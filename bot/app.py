@@ -81,7 +81,7 @@ class Bot:
             database,
             self.client,
             clock,
-            retention_days=config.rooms.retention_days,
+            defaults=config.rooms,
             spoken=self.notices.wake.set,
         )
 

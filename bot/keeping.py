@@ -20,8 +20,9 @@ from bot.client import Client
 from bot.greetings import greet
 from bot.requests import HomeserverRefused
 from bot.rooms import Plan, Unmendable, create_room, invite_missing, mend_room
-from supervision import audit, bots, memberships, notifications, pairs
+from supervision import audit, bots, memberships, notifications, pairs, retention
 from supervision.audit import SYSTEM
+from supervision.config import RoomsConfig
 from supervision.db import DATABASE_AWAY, Database, Transaction, listen
 from supervision.errors import DeliveryFailed, NotFound, Transient
 from supervision.models import Fault, PairStatus
@@ -35,7 +36,6 @@ CHECK_EVERY = timedelta(hours=1)
 SIDE_BY_SIDE = 3
 BREATH = 0.05  # seconds after each room
 AFTER_FAILURE = 2.0  # seconds
-BACKSTOP = timedelta(days=14)  # that the homeserver keeps messages longer than we, who remove them ourselves
 FOR_EVER = timedelta(days=36_500)
 
 
@@ -60,7 +60,7 @@ class Wanted:
 class Keeping:
     """Keeps the rooms of `client`'s account.
 
-    `retention_days` is the configuration's, for pairs that have settled none. `ready` is set once no room is missing;
+    `defaults` hold for pairs that have settled nothing else. `ready` is set once no room is missing;
     `spoken` is called when the bot may speak in a room where it could not before.
     """
 
@@ -70,13 +70,13 @@ class Keeping:
         client: Client,
         clock: Callable[[], datetime],
         *,
-        retention_days: int,
+        defaults: RoomsConfig,
         spoken: Callable[[], None],
     ) -> None:
         self.database = database
         self.client = client
         self.clock = clock
-        self.retention_days = retention_days
+        self.defaults = defaults
         self.spoken = spoken
         self.ready = asyncio.Event()
         self._wake = asyncio.Event()
@@ -122,21 +122,19 @@ class Keeping:
         async with self.database.transaction() as tx:
             await pairs.adopt(tx, self.client.user_id)
             known = await pairs.list_for_bot(tx, self.client.user_id)
-            days = await pairs.retention_days(tx, self.client.user_id)
+            lifetimes = await retention.lifetimes(tx, self.client.user_id, self.defaults, now=self.clock())
             unknown = await memberships.unknown(tx, self.client.user_id)
-        return [self._wanted(pair, days.get(pair.id), unknown.get(pair.id, frozenset())) for pair in known]
+        return [self._wanted(pair, lifetimes.get(pair.id), unknown.get(pair.id, frozenset())) for pair in known]
 
-    def _wanted(self, pair: Pair, days: int | None, unknown: Iterable[uuid.UUID]) -> Wanted:
+    def _wanted(self, pair: Pair, lifetime: timedelta | None, unknown: Iterable[uuid.UUID]) -> Wanted:
         ours = self.client.user_id.partition(":")[2]
         everybody = [person.matrix_id for person in pair.people if person.matrix_id]
-        days = self.retention_days if days is None else days
-        retention = FOR_EVER if pair.held_at else timedelta(days=days) + BACKSTOP if days else None
         able = {person.id: person.matrix_id for person in pair.people if person.matrix_id and not person.disabled_at}
         plan = Plan(
             str(pair.room_token),
             frozenset(able.values()),
             any(person.partition(":")[2] != ours for person in everybody),
-            retention,
+            FOR_EVER if pair.held_at else lifetime,
             pair.status is PairStatus.ARCHIVED,
         )
         return Wanted(pair, plan, frozenset(able[one] for one in unknown if one in able))
