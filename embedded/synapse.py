@@ -269,6 +269,7 @@ def configuration(starting: Starting, postgresql: PostgreSQL) -> dict[str, Any]:
         "allow_guest_access": False,
         "default_room_version": "12",
         "presence": {"enabled": True},
+        **forgetting(),
         "url_preview_enabled": False,
         # Nobody outside: no federation, no key servers, no directory of rooms.
         "federation_domain_whitelist": [],
@@ -276,6 +277,25 @@ def configuration(starting: Starting, postgresql: PostgreSQL) -> dict[str, Any]:
         "suppress_key_server_warning": True,
         "enable_room_list_search": False,
         **rate_limits(),
+    }
+
+
+def forgetting() -> dict[str, Any]:
+    """How soon it forgets what Visavis asks it to, and what it notes of people by itself.
+
+    A room's own policy holds, where the bot wrote one, down to a day; what a policy or the bot removes first is at most
+    a day late. What is redacted is emptied after a day, where Synapse's own rule is a week; addresses and apps of people
+    go after a week, where it is four; and a room that all have left and forgotten goes after a day, where it stays.
+    """
+    return {
+        "retention": {
+            "enabled": True,
+            "allowed_lifetime_min": "1d",
+            "purge_jobs": [{"interval": "12h"}],
+        },
+        "redaction_retention_period": "1d",
+        "user_ips_max_age": "7d",
+        "forgotten_room_retention_period": "1d",
     }
 
 
