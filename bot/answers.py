@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
-from bot import commands, lists, offers, planning, settling, taking, zones
+from bot import commands, lists, offers, parting, planning, settling, taking, zones
 from bot.commands import Command
 from bot.offers import Aim, Picked
 from bot.replies import Line, Reply, say
@@ -66,7 +66,7 @@ async def answer(talk: Talk, command: Command) -> Reply:
         case commands.Export():
             return await taking.take(talk, command)
         case commands.Archive():
-            return say("unknown")
+            return await parting.part(talk, command)
         case commands.Unknown():
             return say("unknown")
         case commands.Incomplete(name):

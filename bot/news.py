@@ -1,9 +1,10 @@
 """What each notification of the outbox says in the room, as things stand when it is said."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, time, timedelta
+from typing import Any
 
 from bot import customs, lists
 from bot.replies import NO, YES, Line
@@ -20,6 +21,7 @@ from supervision.questions import Asked
 from supervision.texts import Clocks, Minutes, Moments, Span, from_json, reader
 
 Range = tuple[datetime, datetime]
+NOON = time(12)  # a day's, which has the same date in its zone whatever its clocks do
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ async def compose(tx: Transaction, notification: Notification, pair: Pair, *, no
     match notification.kind.partition(".")[0]:
         case "room":
             return await _of_room(tx, news)
+        case "pair":
+            return _of_pair(news)
         case "identity":
             return _of_identity(news)
         case "wait":
@@ -128,7 +132,7 @@ def _of_appointment(news: News, one: Appointment) -> Message | None:
         case "appointment.declined":
             return news.told(_declined(news, one), span=span)
         case "appointment.cancelled":
-            told = news.told("news.cancelled_late" if details.get("late") else "news.cancelled", span=span)
+            told = news.told(_cancelled(details), span=span)
             if not details.get("reason"):
                 return told
             return replace(told, lines=(*told.lines, Line("news.reason", {"reason": details["reason"]})))
@@ -198,6 +202,12 @@ def _declined(news: News, one: Appointment) -> str:
     return "news.declined" if news.row.person_id == one.supervisee_id else "news.declined_booking"
 
 
+def _cancelled(details: Mapping[str, Any]) -> str:
+    if details.get("archived"):
+        return "news.cancelled_archived"
+    return "news.cancelled_late" if details.get("late") else "news.cancelled"
+
+
 def _of_move(news: News, one: Appointment) -> Message | None:
     """Of a proposal: asked while it is the open one, and told what became of it."""
     details, now = news.row.details, news.span(one.starts_at, one.ends_at)
@@ -261,7 +271,8 @@ def _of_several(news: News, kind: str, found: Sequence[Appointment]) -> Message 
             lapsed = news.row.details.get("lapsed")
             return _grouped(news, "news.series_lapsed" if lapsed else "news.series_declined", _times(news, found))
         case "cancelled":
-            return _grouped(news, "news.series_cancelled", (*_times(news, found), *_why_cancelled(news)))
+            key = "news.series_cancelled_archived" if news.row.details.get("archived") else "news.series_cancelled"
+            return _grouped(news, key, (*_times(news, found), *_why_cancelled(news)))
         case "proposed":
             moved = [(one, one.proposal.starts_at, one.proposal.ends_at) for one in found if one.proposal]
             lines = _moved(news, [((one.starts_at, one.ends_at), (start, end)) for one, start, end in moved])
@@ -452,7 +463,19 @@ async def _of_room(tx: Transaction, news: News) -> Message:
         return news.told("news.name_taken", name=whose.name, bot=news.row.details["bot"])
     if news.row.kind == rooms.KIND:
         return _settings(news)
+    if news.row.kind == "room.left":
+        return news.told("news.left", who=news.pair.member(uuid.UUID(news.row.details["who"])).name)
     return _introduction(news)
+
+
+def _of_pair(news: News) -> Message:
+    """That the room is closed, or will be, or is open again; by somebody, or by its last day."""
+    kind = news.row.kind.removeprefix("pair.")
+    if kind == "expiring":
+        last = date.fromisoformat(news.row.details["last"])
+        says = reader(news.addressee.language, news.addressee.time_zone)
+        return news.told("news.pair_expiring", day=says.day_of_year(datetime.combine(last, NOON, says.zone)))
+    return news.told(f"news.pair_{kind}_by" if news.who else f"news.pair_{kind}")
 
 
 def _settings(news: News) -> Message:

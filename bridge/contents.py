@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime, time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -51,14 +51,14 @@ def content(letter: Letter, config: Config, *, now: datetime) -> dict[str, Any]:
         case Mailbox():
             return common | _mailbox(letter, letter.subject, reader, config)
         case Writing(other):
-            return common | {"url": config.web.base_url, "other": other.name}
+            return common | {"url": config.web.base_url, "other": other.name, **_last_day(letter, reader)}
     if kind == "sign_in":
         return common | _sign_in(letter.notification.details, config)
     if kind in EXPORT:
         return common | _export(letter, reader, config)
     if kind in ACCOUNT:
         return common | _account(letter, reader, config)
-    return common | {"url": config.web.base_url, "pair": letter.notification.details.get("pair", "")}
+    return common | {"url": config.web.base_url, **_of_room(letter.notification.details)}
 
 
 def _export(letter: Letter, reader: Reader, config: Config) -> dict[str, Any]:
@@ -84,6 +84,18 @@ def _mailbox(letter: Letter, mailbox: Mailbox, reader: Reader, config: Config) -
         "code": letter.notification.details["code"],
         "url": f"{config.web.base_url}/admin",
     }
+
+
+def _of_room(details: dict[str, Any]) -> dict[str, Any]:
+    return {"pair": details.get("pair", ""), "fault": details.get("fault", "")}
+
+
+def _last_day(letter: Letter, reader: Reader) -> dict[str, Any]:
+    """Of a pair that ends with it, in the supervisor's calendar."""
+    last = letter.notification.details.get("last")
+    if last is None:
+        return {}
+    return {"day": reader.day_of_year(datetime.combine(date.fromisoformat(last), time(12), reader.zone))}
 
 
 def _until(letter: Letter, starts_at: datetime, reader: Reader, now: datetime) -> str:
@@ -246,6 +258,7 @@ def _who(letter: Letter, appointment: Appointment, other: Person) -> dict[str, A
         "lapsed": bool(details.get("lapsed")),
         "late": bool(details.get("late")),
         "automatic": bool(details.get("automatic")),
+        "archived": bool(details.get("archived")),
     }
 
 

@@ -29,7 +29,12 @@ from supervision.preferences import USUAL, Preferences
 from supervision.series import Series
 from supervision.waits import Offer
 
-OF_PAIR = ("series.", "wait.", unreads.KIND)  # the beginnings of kinds that speak of a pair without an appointment
+OF_PAIR = (
+    "series.",
+    "wait.",
+    "pair.",
+    unreads.KIND,
+)  # the beginnings of kinds that speak of a pair without an appointment
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Offering:
 
 @dataclass(frozen=True)
 class Writing:
-    """What a mail tells of: that `other` wrote in the room; never what."""
+    """What a mail tells of: that `other` wrote in the room, never what; or what became of the room with them."""
 
     other: Person
 
@@ -310,6 +315,8 @@ def _subject(
     if notification.kind == unreads.KIND:
         if parts["unread"][0] is None or status != PairStatus.ACTIVE or recipient.disabled_at or other.disabled_at:
             raise Outdated
+        return Writing(other)
+    if notification.kind.startswith("pair."):
         return Writing(other)
     if notification.kind == "wait.offered":
         return Offering(_offer(notification, parts), other)

@@ -64,7 +64,12 @@ CASES: Mapping[str, Case] = {
     "export.ready": Case(by=None),
     "export.failed": Case(by=None),
     "room.stranger": Case(ANA, by=None, details={"pair": "Ana – Bruno"}),
+    "room.left": Case(ANA, by=None, details={"pair": "Ana – Bruno"}),
+    "room.fault": Case(ANA, by=None, details={"pair": "Ana – Bruno", "fault": "gone"}),
     "room.unread": Case(),
+    "pair.archived": Case(),
+    "pair.reopened": Case(),
+    "pair.expiring": Case(by=None, details={"last": "2027-06-30"}),
     "sign_in": Case(by=None),
     "welcome": Case(by=None, details={"nonce": str(uuid.UUID(int=9))}),
     "address.check": Case(by=None, details={"nonce": str(uuid.UUID(int=9))}),
@@ -93,7 +98,7 @@ def letter(kind: str, language: str, *, now: datetime) -> Letter:
         subject = Offering(Offer(starts_at, starts_at + LENGTH, starts_at - timedelta(hours=12)), other)
     elif kind == "mailbox.stopped":
         subject = Mailbox(other)
-    elif kind == "room.unread":
+    elif kind == "room.unread" or topic == "pair":
         subject = Writing(other)
     elif kind == "sign_in":
         details["sign_in_id"] = str(_id(9))

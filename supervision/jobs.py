@@ -17,6 +17,7 @@ from supervision import (
     homeserver_tasks,
     mailboxes,
     moves,
+    pairs,
     questions,
     sign_ins,
     waits,
@@ -58,10 +59,15 @@ async def offer_freed(tx: Transaction, now: datetime) -> None:
     await waits.offer_freed(tx, now)
 
 
+async def expire_pairs(tx: Transaction, now: datetime) -> None:
+    await pairs.expire(tx, now=now)
+
+
 JOBS: dict[str, tuple[Job, timedelta]] = {
     "close_past": (close_past, timedelta(minutes=1)),
     "offer_freed": (offer_freed, timedelta(minutes=1)),
     "close_exports": (close_exports, timedelta(minutes=5)),
+    "expire_pairs": (expire_pairs, timedelta(minutes=15)),
     "forget_old": (forget_old, timedelta(hours=1)),
 }
 
