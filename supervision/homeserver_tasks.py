@@ -18,6 +18,7 @@ from supervision.models import Task, homeserver_tasks
 
 CHANNEL = "visavis_tasks"
 NO_ADMIN_TOKEN = "no_admin_token"  # noqa: S105  # the word for its lack
+WITHDRAWN = "withdrawn"
 LEASE = timedelta(minutes=15)  # a large room takes minutes to remove
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=2), timedelta(hours=1)
 ANSWERS_KEPT = timedelta(hours=1)
@@ -162,11 +163,31 @@ async def give_up(tx: Transaction, task_id: uuid.UUID, error: str, *, now: datet
 async def put_off(
     tx: Transaction, task: HomeserverTask, error: str, *, retry_after: float | None = None, now: datetime
 ) -> None:
-    """Try again later: after twice as long each time, or when the homeserver said (`retry_after`, seconds)."""
+    """Try again later: after twice as long each time, or when the homeserver said (`retry_after`, seconds).
+
+    Nothing for one that was withdrawn meanwhile.
+    """
     pause = min(FIRST_PAUSE * 2 ** min(task.attempts - 1, 20), LONGEST_PAUSE)
     if retry_after is not None:
         pause = max(pause, timedelta(seconds=min(retry_after, LONGEST_PAUSE.total_seconds())))
-    await _settle(tx, task.id, next_try_at=now + pause, error=error)
+    await tx.execute(
+        update(homeserver_tasks)
+        .where(homeserver_tasks.c.id == task.id, homeserver_tasks.c.done_at.is_(None))
+        .values(next_try_at=now + pause, error=error)
+    )
+
+
+async def withdraw(tx: Transaction, task_id: uuid.UUID, *, now: datetime) -> HomeserverTask:
+    """Whoever put it waits no longer: it is not begun any more. Gives how it stands.
+
+    One that is being done at this moment may still take effect; it has an attempt.
+    """
+    await tx.execute(
+        update(homeserver_tasks)
+        .where(homeserver_tasks.c.id == task_id, homeserver_tasks.c.done_at.is_(None))
+        .values(done_at=now, error=WITHDRAWN)
+    )
+    return await get(tx, task_id)
 
 
 async def take_answer(tx: Transaction, task_id: uuid.UUID) -> bytes | None:

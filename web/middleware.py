@@ -141,9 +141,9 @@ def is_api(request: web.Request) -> bool:
 
 
 def is_public(request: web.Request) -> bool:
-    """What strangers may see: signing in, feeds, ends of mails, the demo's pages, and that something does not exist."""
+    """What strangers may see: signing and coming in, feeds, ends of mails, the demo's pages, that nothing is there."""
     is_feed = request.path.startswith("/calendar/") and request.path.endswith(".ics")
-    open_ones = ("/sign-in", "/unsubscribe/", "/demo")
+    open_ones = ("/sign-in", "/welcome/", "/unsubscribe/", "/demo")
     return request.match_info.http_exception is not None or is_feed or request.path.startswith(open_ones)
 
 

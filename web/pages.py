@@ -62,6 +62,11 @@ RESULTS = frozenset(
         "answer_decline",
         "answer_refused",
         "signed_out",
+        "registered",
+        "address_asked",
+        "address_changed",
+        "password_changed",
+        "devices_out",
     }
 )
 
