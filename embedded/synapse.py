@@ -283,9 +283,9 @@ def configuration(starting: Starting, postgresql: PostgreSQL) -> dict[str, Any]:
 def forgetting() -> dict[str, Any]:
     """How soon it forgets what Visavis asks it to, and what it notes of people by itself.
 
-    A room's own policy holds, where the bot wrote one, down to a day; what a policy or the bot removes first is at most
-    a day late. What is redacted is emptied after a day, where Synapse's own rule is a week; addresses and apps of people
-    go after a week, where it is four; and a room that all have left and forgotten goes after a day, where it stays.
+    A room's own policy holds, where the bot wrote one, down to a day; there is none for rooms without. What is redacted
+    is emptied after a day (Synapse's own rule: 7 days), addresses and apps of people are forgotten after a week (28
+    days), and a room that all have left and forgotten goes after a day (never).
     """
     return {
         "retention": {
