@@ -11,9 +11,8 @@ import json
 import os
 import secrets
 import signal
-import sys
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from sqlalchemy import select, update
 import migrations
 from benchmarks.demo import ROOT, Administration
 from benchmarks.echo_bot import login_file
+from benchmarks.production import production_python
 from bot.requests import Homeserver
 from bot.rooms import Plan as RoomPlan
 from bot.rooms import initial_state, power_levels
@@ -53,13 +53,16 @@ class Side:
     name: str
     bot: str
     command: Sequence[str]
+    environment: Mapping[str, str]
     log: Path
     rooms: list[str] = field(default_factory=list)
     process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         with self.log.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(*self.command, cwd=ROOT, stdout=log, stderr=log)
+            self.process = await asyncio.create_subprocess_exec(
+                *self.command, cwd=ROOT, env={**os.environ, **self.environment}, stdout=log, stderr=log
+            )
 
     async def stop(self) -> None:
         """SIGTERM, and SIGKILL after ten seconds."""
@@ -228,8 +231,9 @@ async def make_visavis(state: Path, database: Database, synapse: Synapse, url: s
         "store": str(state / "visavis"),
     }
     config = await write_config(state / f"config-{uuid.uuid4().hex}", url, matrix=section)
-    command = (sys.executable, "visavis.py", "--config", str(config), "run", "bot")
-    return Side("Visavis", bot, command, state / "visavis.log")
+    python, environment = production_python(state / "packages")
+    command = (*python, "visavis.py", "--config", str(config), "run", "bot")
+    return Side("Visavis", bot, command, environment, state / "visavis.log")
 
 
 async def make_bare(state: Path, synapse: Synapse, administration: Administration) -> Side:
@@ -237,8 +241,9 @@ async def make_bare(state: Path, synapse: Synapse, administration: Administratio
     store.mkdir(exist_ok=True)
     await administration.make_account(bot, password)
     await administration.lift_rate_limit(bot)
-    command = (sys.executable, "-m", "benchmarks.echo_bot", synapse.base_url, bot, password, str(store))
-    return Side("bare nio", bot, command, state / "bare.log")
+    python, environment = production_python(state / "packages")
+    command = (*python, "-m", "benchmarks.echo_bot", synapse.base_url, bot, password, str(store))
+    return Side("bare nio", bot, command, environment, state / "bare.log")
 
 
 async def log_in_bots(crowd: Crowd, state: Path) -> None:
