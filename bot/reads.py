@@ -24,7 +24,7 @@ from bot.client import Client
 from bot.events import Envelope, Incoming
 from bot.handlers import DISK_FULL, is_outage
 from bot.receipts import Receipt, Surroundings
-from supervision import journal, pairs, unreads
+from supervision import journal, pairs, rooms, unreads
 from supervision.db import Database, Transaction
 from supervision.errors import NotFound, Transient
 from supervision.unreads import Unread
@@ -92,7 +92,11 @@ def is_message(event: Incoming) -> bool:
 
 
 class Reads:
-    """For one bot account. `wait` is how long a message may stay unread before a mail is due; without one none is."""
+    """For one bot account.
+
+    `wait` is how long a message may stay unread before a mail is due, where nothing else was settled for the room;
+    without one none is.
+    """
 
     def __init__(self, database: Database, client: Client, clock: Callable[[], datetime], wait: timedelta) -> None:
         self.database = database
@@ -106,9 +110,10 @@ class Reads:
     async def load(self) -> None:
         """Know what is open, before the first event. Without a wait no mail will say so any more."""
         async with self.database.transaction() as tx:
+            own = await rooms.unread_waits(tx, self.client.user_id)
             for kept in await unreads.list_for_bot(tx, self.client.user_id):
                 unread = kept.unread
-                if not self.wait:
+                if not own.get(kept.room_id, self.wait):
                     await unreads.send_no_mail(tx, unread.pair_id, unread.person_id, now=self.clock())
                 self._readers[kept.room_id, kept.writer] = kept.reader
                 self._open[kept.room_id, kept.reader] = self._opened(unread, kept.writer, [])
@@ -191,7 +196,7 @@ class Reads:
             sender.id,
             message.event_id,
             sent_at=message.sent_at,
-            wait=self.wait,
+            wait=await rooms.unread_wait(tx, pair.id, self.wait),
             now=self.clock(),
             messages=len(written),
         )

@@ -141,7 +141,7 @@ async def unused(tx: Transaction, media: Sequence[str]) -> list[str]:
         return []
     shown = (
         select(func.unnest(table.c.media).label("mxc"))
-        .where(table.c.media.overlap(list(media)), table.c.refused.is_(None), table.c.removed_at.is_(None))
+        .where(table.c.media.op("&&")(list(media)), table.c.refused.is_(None), table.c.removed_at.is_(None))
         .subquery()
     )
     used = set(await tx.scalars(select(shown.c.mxc)))

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import func, select, update
 
-from supervision import audit, notifications, pairs, people
+from supervision import audit, notifications, pairs, people, unreads
 from supervision.audit import Actor
 from supervision.config import RoomsConfig
 from supervision.db import Transaction
@@ -85,6 +85,12 @@ async def unread_waits(tx: Transaction, bot: str) -> dict[str, timedelta]:
     return {room_id: timedelta(minutes=minutes) for room_id, minutes in await tx.execute(query)}
 
 
+async def unread_wait(tx: Transaction, pair_id: uuid.UUID, usual: timedelta) -> timedelta:
+    """How long a message may stay unread in a pair's room before a mail is due; without one none is."""
+    minutes = await tx.scalar(select(table.c.unread_minutes).where(table.c.id == pair_id))
+    return usual if minutes is None else timedelta(minutes=minutes)
+
+
 async def settle(
     tx: Transaction,
     actor: Actor,
@@ -109,6 +115,9 @@ async def settle(
     stored = {COLUMNS[name].name: _stored(value) for name, value in values.items()}
     if stored:
         await tx.execute(update(table).where(table.c.id == pair_id).values(**stored))
+    if values.get("unread_minutes") == 0:
+        for person in pair.people:
+            await unreads.send_no_mail(tx, pair_id, person.id, now=now)
     settings = await of(tx, pair_id, defaults)
     changed = [name for name in COLUMNS if getattr(settings, name) != getattr(before, name)]
     if changed or settings.own != before.own:
