@@ -22,9 +22,11 @@ from sqlalchemy.exc import DBAPIError
 
 import migrations
 from supervision import (
+    accounts,
     availability,
     checks,
     identities,
+    invitations,
     jobs,
     logs,
     mailboxes,
@@ -192,7 +194,8 @@ def person() -> None:
 @person.command("add")
 @click.option("--name", required=True)
 @click.option("--email", required=True)
-@click.option("--matrix-id", help="Such as @ana:example.org.")
+@click.option("--account", help="The name of a new account on the homeserver, such as ana; they choose the password.")
+@click.option("--matrix-id", help="An account that they have, such as @ana:example.org.")
 @click.option("--language", default="pt-BR", show_default=True)
 @click.option("--time-zone", default="America/Sao_Paulo", show_default=True)
 @click.option("--role", "roles", multiple=True, required=True, help="supervisor, supervisee or admin; repeatable.")
@@ -201,20 +204,23 @@ def add_person(
     config_path: Path,
     name: str,
     email: str,
+    account: str | None,
     matrix_id: str | None,
     language: str,
     time_zone: str,
     roles: Sequence[str],
 ) -> None:
-    """Add a person and print their ID."""
+    """Add a person and print their ID. Who has an account, or is to have one, is mailed how to come in."""
 
     async def work(tx: Transaction) -> None:
-        added = await people.add(
+        added = await invitations.add(
             tx,
             OPERATOR,
             name=name,
             email=email,
+            account=account,
             matrix_id=matrix_id,
+            server_name=server_name(config_path),
             language=language,
             time_zone=time_zone,
             roles=roles,
@@ -228,13 +234,16 @@ def add_person(
 @person.command("list")
 @click.pass_obj
 def list_people(config_path: Path) -> None:
-    """List everybody: ID, name, address, Matrix ID, roles, and since when and why mail to them is stopped."""
+    """List everybody: ID, name, address, Matrix ID, roles; who is invited, and to whom mail is stopped since when."""
 
     async def work(tx: Transaction) -> None:
         stopped = await mailboxes.list_stopped(tx)
+        invited = await invitations.list_all(tx)
         for one in await people.list_all(tx):
             state = "disabled" if one.disabled_at else ",".join(sorted(one.roles))
             line = [str(one.id), one.name, one.email, one.matrix_id or "-", state]
+            if one.matrix_id is None and one.id in invited:
+                line.append(f"invited as {invited[one.id].localpart} until {invited[one.id].expires_at:%Y-%m-%d}")
             if one.id in stopped:
                 line.append(f"mail stopped {stopped[one.id].at:%Y-%m-%dT%H:%M:%SZ} {stopped[one.id].code}")
             click.echo("\t".join(line))
@@ -242,12 +251,34 @@ def list_people(config_path: Path) -> None:
     in_transaction(config_path, work)
 
 
+@person.command("invite")
+@click.argument("person_id", type=click.UUID)
+@click.option("--account", help="Another name for an account that is not made yet.")
+@click.pass_obj
+def invite_person(config_path: Path, person_id: uuid.UUID, account: str | None) -> None:
+    """Mail a person anew how to come in; the link of the last mail leads nowhere then."""
+
+    async def work(tx: Transaction) -> None:
+        ours = server_name(config_path)
+        await invitations.invite_again(tx, OPERATOR, person_id, account=account, server_name=ours, now=now())
+
+    in_transaction(config_path, work)
+
+
 @person.command("disable")
 @click.argument("person_id", type=click.UUID)
+@click.option("--deactivate", is_flag=True, help="End their account on the homeserver too, for good.")
 @click.pass_obj
-def disable_person(config_path: Path, person_id: uuid.UUID) -> None:
-    """Take away a person's sign-in and commands."""
-    in_transaction(config_path, lambda tx: people.disable(tx, OPERATOR, person_id, now=now()))
+def disable_person(config_path: Path, person_id: uuid.UUID, deactivate: bool) -> None:
+    """Take away a person's sign-in, commands and rooms."""
+
+    async def work(tx: Transaction) -> None:
+        await people.disable(tx, OPERATOR, person_id, now=now())
+        if deactivate:
+            one = await people.get(tx, person_id)
+            await accounts.deactivate(tx, OPERATOR, one, server_name=server_name(config_path), now=now())
+
+    in_transaction(config_path, work)
 
 
 @person.command("mail")
@@ -479,6 +510,11 @@ def describe_exception(one: DatedException) -> str:
     days = f"{one.first_on}" if one.first_on == one.last_on else f"{one.first_on}..{one.last_on}"
     clocks = "" if one.starts is None else f" {one.starts:%H:%M}-{one.ends:%H:%M}"
     return "\t".join((str(one.id), one.kind, days + clocks, "yearly" if one.yearly else "once"))
+
+
+def server_name(config_path: Path) -> str:
+    """What the Matrix IDs of our homeserver end in."""
+    return load(config_path).matrix.bot.partition(":")[2]
 
 
 async def find_person(tx: Transaction, word: str) -> Person:
