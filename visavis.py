@@ -24,6 +24,7 @@ import migrations
 from supervision import (
     accounts,
     availability,
+    bots,
     checks,
     identities,
     invitations,
@@ -350,11 +351,17 @@ def add_pair(config_path: Path, supervisor_id: uuid.UUID, supervisee_id: uuid.UU
 @pair.command("list")
 @click.pass_obj
 def list_pairs(config_path: Path) -> None:
-    """List all pairs: ID, supervisor, supervisee, status, room."""
+    """List all pairs: ID, supervisor, supervisee, status, room, and what is special about it."""
 
     async def work(tx: Transaction) -> None:
         for one in await pairs.list_all(tx):
-            line = (str(one.id), one.supervisor.name, one.supervisee.name, one.status, one.room_id or "-")
+            line = [str(one.id), one.supervisor.name, one.supervisee.name, one.status, one.room_id or "-"]
+            if one.held_at is not None:
+                line.append(f"held since {stamp(one.held_at)}")
+            if one.fault is not None:
+                line.append(f"fault {one.fault} since {stamp(one.fault_at)}")
+            if one.removed_at is not None:
+                line.append(f"removed {stamp(one.removed_at)}")
             click.echo("\t".join(line))
 
     in_transaction(config_path, work)
@@ -364,8 +371,68 @@ def list_pairs(config_path: Path) -> None:
 @click.argument("pair_id", type=click.UUID)
 @click.pass_obj
 def archive_pair(config_path: Path, pair_id: uuid.UUID) -> None:
-    """Close a pair: nothing in it changes any more."""
+    """Close a pair: what is to come is cancelled; both can read their room, and nobody writes there."""
     in_transaction(config_path, lambda tx: pairs.archive(tx, OPERATOR, pair_id, now=now()))
+
+
+@pair.command("reopen")
+@click.argument("pair_id", type=click.UUID)
+@click.pass_obj
+def reopen_pair(config_path: Path, pair_id: uuid.UUID) -> None:
+    """Let an archived pair go on in its room."""
+    in_transaction(config_path, lambda tx: pairs.reopen(tx, OPERATOR, pair_id, now=now()))
+
+
+@pair.command("hold")
+@click.argument("pair_id", type=click.UUID)
+@click.pass_obj
+def hold_pair(config_path: Path, pair_id: uuid.UUID) -> None:
+    """Keep everything of a pair's room, whatever its days are: a legal hold."""
+    in_transaction(config_path, lambda tx: pairs.hold(tx, OPERATOR, pair_id, now=now()))
+
+
+@pair.command("release")
+@click.argument("pair_id", type=click.UUID)
+@click.pass_obj
+def release_pair(config_path: Path, pair_id: uuid.UUID) -> None:
+    """End a legal hold."""
+    in_transaction(config_path, lambda tx: pairs.release(tx, OPERATOR, pair_id, now=now()))
+
+
+@pair.command("remove")
+@click.argument("pair_id", type=click.UUID)
+@click.confirmation_option(prompt="This removes the room with everything in it, for good. Go on?")
+@click.pass_obj
+def remove_pair(config_path: Path, pair_id: uuid.UUID) -> None:
+    """Remove an archived pair's room from the homeserver with everything in it; its appointments stay as records."""
+
+    async def work(tx: Transaction) -> None:
+        await pairs.remove_room(tx, OPERATOR, pair_id, now=now())
+
+    in_transaction(config_path, work)
+
+
+@pair.command("hand-over")
+@click.argument("pair_id", type=click.UUID)
+@click.argument("supervisor_id", type=click.UUID)
+@click.pass_obj
+def hand_over_pair(config_path: Path, pair_id: uuid.UUID, supervisor_id: uuid.UUID) -> None:
+    """Let another supervisor take over, in a new room, and print the new pair's ID; the old pair is archived."""
+
+    async def work(tx: Transaction) -> None:
+        supervisor = await people.get(tx, supervisor_id)
+        click.echo((await pairs.hand_over(tx, OPERATOR, pair_id, supervisor, now=now())).id)
+
+    in_transaction(config_path, work)
+
+
+@pair.command("invite")
+@click.argument("pair_id", type=click.UUID)
+@click.argument("person_id", type=click.UUID)
+@click.pass_obj
+def invite_again(config_path: Path, pair_id: uuid.UUID, person_id: uuid.UUID) -> None:
+    """Invite somebody again who has left their room."""
+    in_transaction(config_path, lambda tx: pairs.invite_again(tx, OPERATOR, pair_id, person_id, now=now()))
 
 
 @pair.command("set")
@@ -392,9 +459,26 @@ def set_pair(config_path: Path, pair_id: uuid.UUID, lengths: Any, approval: Any)
     in_transaction(config_path, work)
 
 
+def stamp(at: datetime | None) -> str:
+    return "-" if at is None else f"{at:%Y-%m-%dT%H:%M:%SZ}"
+
+
 def settled(said: Any, known: Any) -> Any:
     """What an option leaves: `none` is None, and what was not said is as known."""
     return None if said is NONE else known if said is None else said
+
+
+@cli.command("bots")
+@click.pass_obj
+def list_bots(config_path: Path) -> None:
+    """List the bot accounts: Matrix ID, active pairs, faulty rooms, last start, last check, fingerprint."""
+
+    async def work(tx: Transaction) -> None:
+        for one in await bots.list_all(tx):
+            counts = (str(one.pairs), str(one.faults), stamp(one.started_at), stamp(one.checked_at))
+            click.echo("\t".join((one.matrix_id, *counts, views.fingerprint(one.master_key) or "-")))
+
+    in_transaction(config_path, work)
 
 
 @cli.group("availability")
