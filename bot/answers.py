@@ -2,12 +2,13 @@
 
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from bot import commands, lists, offers, parting, planning, settling, taking, zones
 from bot.commands import Command
 from bot.offers import Aim, Picked
-from bot.replies import Line, Reply, say
+from bot.replies import Line, Reply, say, shorten
 from bot.talks import Talk
 from bot.whens import When
 from supervision import appointments, availability, groups, moves, pairs, people, questions, shifts, waits
@@ -21,6 +22,11 @@ from supervision.texts import Minutes, Moments, Span
 
 async def answer(talk: Talk, command: Command) -> Reply:
     """Do what a command asks. Raises Refused; then nothing may be committed of this transaction."""
+    reply = await _answer(talk, command)
+    return replace(reply, lines=shorten(reply.lines, talk.dashboard))
+
+
+async def _answer(talk: Talk, command: Command) -> Reply:
     match command:
         case commands.Help(name):
             return _help(talk) if name is None else _explain(talk, name)

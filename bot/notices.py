@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ from bot.events import Json, LoggedOut, NobodyToHear, StrangerInRoom
 from bot.greetings import greet
 from bot.news import Message, compose, compose_reply
 from bot.quiet import keep_back
-from bot.replies import Line, shown_key
+from bot.replies import Line, is_item, shown_key
 from supervision import notifications, pairs, questions
 from supervision.db import DATABASE_AWAY, Database, listen
 from supervision.errors import DeliveryFailed, Permanent, Transient
@@ -34,7 +35,11 @@ DELIVERED = Counter("visavis_matrix_notices_total", "Notifications of the channe
 REPLIES_FIRST = 0.5  # seconds that news waits for answers at most
 REMEMBERED = timedelta(hours=23)  # Synapse keeps transaction IDs for a day
 SAFETY_NET = 30.0  # seconds between polls when nothing wakes the loop
-TAGS = frozenset({"p", "br", "ol", "ul", "li", "em", "strong", "a", "code"})
+TAGS = frozenset({"p", "ol", "ul", "li"})
+# Marks that turn the direction of writing (Unicode 16, Bidi_Control), and controls that are no space.
+UNSAID = dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+UNSAID |= dict.fromkeys(code for code in (*range(0x20), *range(0x7F, 0xA0)) if not chr(code).isspace())
+HEAD = re.compile(r"^(\d*)([#+.)-])")  # what would begin a heading or a list
 
 
 class RoomStopped(Transient):
@@ -342,16 +347,18 @@ class Notices:
 
 
 def render(message: Message, person: Person, now: datetime) -> Json:
-    """The content of an `m.room.message` (Matrix 1.18, m.text and m.notice).
+    """The content of an `m.room.message` (Matrix 1.18, m.text and m.notice), plain and as HTML.
 
-    A mention makes it `m.text`, which rings; without one it is `m.notice`. A list gets a `formatted_body` too.
+    A mention makes it `m.text`, which rings; without one it is `m.notice`.
     """
     speech = reader(person.language, person.time_zone).as_of(now)
-    sentences = [speech.say(line.key, **line.params) for line in message.lines]
-    content: Json = {"msgtype": "m.text" if message.mentions else "m.notice", "body": "\n".join(sentences)}
-    if len(sentences) > 1:
-        content["format"] = "org.matrix.custom.html"
-        content["formatted_body"] = to_html(sentences)
+    sentences = [one_line(speech.say(line.key, **line.params)) for line in message.lines]
+    content: Json = {
+        "msgtype": "m.text" if message.mentions else "m.notice",
+        "body": "\n".join(sentences),
+        "format": "org.matrix.custom.html",
+        "formatted_body": to_html(sentences, [is_item(line.key) for line in message.lines]),
+    }
     if message.mentions:
         content["m.mentions"] = {"user_ids": [one.matrix_id for one in message.mentions]}
     if message.thread_root:
@@ -359,24 +366,29 @@ def render(message: Message, person: Person, now: datetime) -> Json:
     return content
 
 
-def to_html(sentences: Sequence[str]) -> str:
-    """Sentences and list items as clean HTML. What people wrote in them stays text."""
-    escaped = [_escape(sentence) for sentence in sentences]
+def one_line(sentence: str) -> str:
+    """A sentence without what people could have put into it to look like several, or to turn its end around."""
+    return " ".join(sentence.translate(UNSAID).split())
+
+
+def to_html(sentences: Sequence[str], items: Sequence[bool]) -> str:
+    """Sentences, of which some are items of lists, as clean HTML. What people wrote in them stays text.
+
+    Nothing is made a link: clients do that themselves with the addresses that are there to be read.
+    """
     lines: list[str] = []
-    for number, sentence in enumerate(escaped):
-        starts_list = _is_item(sentence) != (number > 0 and _is_item(escaped[number - 1]))
-        lines += ["", sentence] if starts_list or not _is_item(sentence) else [sentence]
-    html = markdown.markdown("\n".join(lines), output_format="html")
-    return bleach.clean(html, tags=TAGS, attributes={"a": ["href"], "ol": ["start"]}, strip=True).replace("\n", "")
+    before = False
+    for sentence, item in zip(sentences, items, strict=True):
+        mark, _, rest = sentence.partition(" ") if item else ("", "", sentence)
+        lines += [] if item and before else [""]
+        lines.append(f"{mark} {_escape(rest)}" if item else _escape(rest))
+        before = item
+    html = markdown.markdown("\n".join(lines), output_format="html", lazy_ol=False)
+    return bleach.clean(html, tags=TAGS, attributes={"ol": ["start"]}, strip=True).replace("\n", "")
 
 
 def _escape(sentence: str) -> str:
     safe = sentence.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for mark in "\\`*_[]":
         safe = safe.replace(mark, "\\" + mark)
-    return safe
-
-
-def _is_item(sentence: str) -> bool:
-    head = sentence.partition(" ")[0]
-    return head == "-" or (head.endswith(".") and head[:-1].isdecimal())
+    return HEAD.sub(r"\1\\\2", safe)

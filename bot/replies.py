@@ -8,8 +8,11 @@ from typing import Any
 
 from supervision.models import Question
 from supervision.pairs import Pair
+from supervision.texts import sentences
 
 DIGITS = ("1⃣", "2⃣", "3⃣", "4⃣", "5⃣", "6⃣", "7⃣", "8⃣", "9⃣", "🔟")  # keycaps without U+FE0F
+ITEMS = ("- ", "{number}. ")
+MOST_LINES = 16
 YES, NO = "✅", "❌"
 LIST_LIFETIME = timedelta(hours=24)
 
@@ -46,6 +49,22 @@ class Reply:
     lines: tuple[Line, ...]
     ask: Ask | None = None
     pair: Pair | None = None
+
+
+def is_item(key: str) -> bool:
+    """Whether that sentence is an item of a list, by its first mark in the catalogues."""
+    return sentences("en")[key][0].startswith(ITEMS)
+
+
+def shorten(lines: Sequence[Line], url: str) -> tuple[Line, ...]:
+    """No more lines than a phone shows well: of what is listed without numbers the rest is on the page."""
+    over = len(lines) - MOST_LINES
+    listed = [place for place, line in enumerate(lines) if sentences("en")[line.key][0].startswith(ITEMS[0])]
+    if over <= 0 or len(listed) <= over + 1:
+        return tuple(lines)
+    gone = listed[-over - 1 :]
+    more = Line("list.more_there", {"count": len(gone), "url": url})
+    return tuple(more if place == gone[0] else line for place, line in enumerate(lines) if place not in gone[1:])
 
 
 def say(key: str, **params: object) -> Reply:
