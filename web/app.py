@@ -23,6 +23,7 @@ from web import (
     outside,
     policies,
     reauth,
+    rooms,
     signing_in,
     waits,
     welcome,
@@ -59,7 +60,7 @@ def make_app(
     app[signing_in.ADDRESSES] = Limit(ADDRESS_BURST, ADDRESS_PER_SECOND)
     app[feeds.READERS] = Limit(feeds.BURST, feeds.PER_SECOND)
     app.on_response_prepare.append(middleware.put_headers)
-    rooms = (
+    parts = (
         health,
         assets,
         openapi,
@@ -73,13 +74,14 @@ def make_app(
         hours,
         outside,
         policies,
+        rooms,
         absences,
         feeds,
         wishes,
         welcome,
         account,
     )
-    for part in rooms:
+    for part in parts:
         app.add_routes(part.ROUTES)
     if demo is not None:
         add_demo(app, demo)

@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from supervision.models import Status
 from web import schemas
-from web.api import absences, appointments, availability, calendars, pairs, preferences, series, waits
+from web.api import absences, appointments, availability, calendars, pairs, preferences, rooms, series, waits
 
 Handle = Callable[[web.Request], Awaitable[web.Response]]
 MEANINGS = {
@@ -153,6 +153,16 @@ OPERATIONS = (
     Operation(
         "patch", "/api/pairs/{id}/settings", pairs.change_settings, (schemas.PairSettings,),
         schemas.PairChanges, (ONCE, MATCH), 200, CHANGE,
+    ),
+    Operation(
+        "get", "/api/pairs/{id}/room", rooms.show_room, (schemas.RoomSettings,), parameters=(SEEN,), refusals=(404,),
+    ),
+    Operation(
+        "patch", "/api/pairs/{id}/room", rooms.change_room, (schemas.RoomSettings,), schemas.RoomChanges, (ONCE, MATCH),
+        200, CHANGE,
+    ),
+    Operation(
+        "get", "/api/pairs/{id}/attachments", rooms.list_attachments, (schemas.Attachments,), refusals=(404,),
     ),
     Operation(
         "post", "/api/series", series.book_series, (schemas.SeriesBooked,), schemas.NewSeries, (ONCE,), 201,

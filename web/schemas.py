@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
-from supervision import appointments, checks, outside, pairs, preferences, presences, series, waits
+from supervision import appointments, checks, outside, pairs, preferences, presences, rooms, series, waits
 from supervision.checks import BOUNDS
 from supervision.hours import Availability as KeptRules
 from supervision.hours import DatedException as KeptException
-from supervision.models import Approval, Channel, Exceptional, Mode, PairStatus, Role, Status, Topic
+from supervision.models import Approval, Channel, Consent, Exceptional, FileKind, Mode, PairStatus, Role, Status, Topic
 from supervision.outside import OutsideCalendar as KeptCalendar
 from supervision.pairs import Pair as TwoPeople
 from supervision.people import Person as Someone
@@ -580,6 +580,68 @@ class PairChanges(Given):
 
     lengths: Annotated[list[int], Field(max_length=MOST_LENGTHS)] | None = left_out()
     approval: Approval | None = left_out()
+
+
+class RoomSettings(BaseModel):
+    """What holds in a pair's room. `own` names what was settled for this pair, not by the configuration."""
+
+    pair_id: uuid.UUID
+    attachments: bool
+    attachment_kinds: list[FileKind]
+    attachment_megabytes: int = Field(description="The largest file, in units of 1024 * 1024 bytes.")
+    retention_days: int = Field(description="After so many days messages and files are removed; 0 is never.")
+    unread_minutes: int = Field(description="When a mail tells of an unread message; 0 is never.")
+    export_consent: Consent
+    expires_on: Day | None = Field(description="The last day that anybody can write, in the supervisor's time zone.")
+    own: list[str]
+
+    @classmethod
+    def of(cls, pair_id: uuid.UUID, settings: rooms.RoomSettings, unread_minutes: int) -> Self:
+        """`unread_minutes` is what holds where nothing was settled."""
+        own = settings.unread_minutes
+        return cls(
+            pair_id=pair_id,
+            attachments=settings.attachments,
+            attachment_kinds=list(settings.ordered_kinds),
+            attachment_megabytes=settings.megabytes,
+            retention_days=settings.retention_days,
+            unread_minutes=unread_minutes if own is None else own,
+            export_consent=settings.export_consent,
+            expires_on=settings.expires_on,
+            own=sorted(rooms.COLUMNS[name].name for name in settings.own),
+        )
+
+
+class RoomChanges(Given):
+    """The members that are to change; null is what the configuration says, or no last day."""
+
+    attachments: bool | None = left_out()
+    attachment_kinds: Annotated[list[FileKind], Field(max_length=len(FileKind))] | None = left_out()
+    attachment_megabytes: int | None = left_out()
+    retention_days: int | None = left_out()
+    unread_minutes: int | None = left_out()
+    export_consent: Consent | None = left_out()
+    expires_on: Day | None = left_out()
+
+    def changes(self) -> dict[str, Any]:
+        """By the names of supervision/rooms.py."""
+        names = {column.name: name for name, column in rooms.COLUMNS.items()}
+        return {names[member]: getattr(self, member) for member in self.model_fields_set}
+
+
+class Attachment(BaseModel):
+    """A file in a room, by name, type, size, time and sender alone."""
+
+    event_id: str = Field(description="The Matrix event that shows it.")
+    sender_id: uuid.UUID
+    name: str | None
+    type: str | None = Field(description="The MIME type by content; null where that could not be told.")
+    bytes: int | None
+    sent_at: Instant
+
+
+class Attachments(BaseModel):
+    items: list[Attachment]
 
 
 class Problem(BaseModel):
