@@ -383,7 +383,7 @@ def to_html(sentences: Sequence[str], items: Sequence[bool]) -> str:
         lines += [] if item and before else [""]
         lines.append(f"{mark} {_escape(rest)}" if item else _escape(rest))
         before = item
-    html = markdown.markdown("\n".join(lines), output_format="html", lazy_ol=False)
+    html = markdown.markdown("\n".join(lines), extensions=["sane_lists"], output_format="html")
     return bleach.clean(html, tags=TAGS, attributes={"ol": ["start"]}, strip=True).replace("\n", "")
 
 
