@@ -37,13 +37,14 @@ from supervision import (
     people,
     policies,
     queries,
+    rooms,
 )
 from supervision.audit import Actor
 from supervision.config import Config, load
 from supervision.db import Database, Transaction
 from supervision.errors import NotFound, Refused, SupervisionError
 from supervision.hours import Availability, DatedException
-from supervision.models import Approval, Channel, Exceptional, Mode, State
+from supervision.models import Approval, Channel, Consent, Exceptional, FileKind, Mode, State
 from supervision.people import Person
 from supervision.texts import Reader, refusal
 from web import views
@@ -455,6 +456,36 @@ def set_pair(config_path: Path, pair_id: uuid.UUID, lengths: Any, approval: Any)
             approval=settled(approval, known.approval),
             now=now(),
         )
+
+    in_transaction(config_path, work)
+
+
+@pair.command("settings")
+@click.argument("pair_id", type=click.UUID)
+@click.option("--attachments", type=OrNone(click.BOOL), help="Whether files may be shared: yes or no.")
+@click.option("--kinds", type=OrNone(click.STRING), help=f"Which files: {', '.join(FileKind)}; with commas between.")
+@click.option("--megabytes", type=OrNone(click.INT), help="How large a file may be.")
+@click.option("--retention-days", type=OrNone(click.INT), help="How long messages and files stay; 0 is for ever.")
+@click.option("--unread-minutes", type=OrNone(click.INT), help="When an unread message is told by mail; 0 is never.")
+@click.option("--export-consent", type=OrNone(click.Choice([one.value for one in Consent])))
+@click.option("--expires-on", type=OrNone(Day()), help="The last day that anybody can write.")
+@click.pass_obj
+def settle_room(config_path: Path, /, pair_id: uuid.UUID, **said: Any) -> None:
+    """Show what holds in a pair's room, or change it. `none` goes back to the configuration's."""
+    config = load(config_path)
+    changes: dict[str, Any] = {name: None if one is NONE else one for name, one in said.items() if one is not None}
+    if changes.get("kinds") is not None:
+        changes["kinds"] = [kind.strip() for kind in changes["kinds"].split(",")]
+
+    async def work(tx: Transaction) -> None:
+        before = await rooms.of(tx, pair_id, config.rooms)
+        after = await rooms.settle(tx, OPERATOR, pair_id, changes, config.rooms, now=now()) if changes else before
+        for name, value in rooms.differences(None, after).items():
+            shown = ",".join(value) if isinstance(value, list) else "-" if value is None else str(value).lower()
+            click.echo(f"{name}\t{shown}\t{'own' if name in after.own else 'configuration'}")
+        removal = rooms.removal(before, after, now=now())
+        if removal:
+            click.echo(f"From {stamp(removal[0])} on, what was written before {stamp(removal[1])} will be removed.")
 
     in_transaction(config_path, work)
 

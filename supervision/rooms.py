@@ -225,8 +225,10 @@ def _stored(value: Any) -> Any:
     return sorted(value) if isinstance(value, frozenset) else value
 
 
-def differences(before: RoomSettings, after: RoomSettings) -> dict[str, Any]:
+def differences(before: RoomSettings | None, after: RoomSettings) -> dict[str, Any]:
     """What is different, as JSON, by the names of the settings; all about files where one thing about them is."""
+    if before is None:
+        return {name: _as_json(getattr(after, name)) for name in COLUMNS}
     names = [name for name in COLUMNS if getattr(after, name) != getattr(before, name)]
     if OF_FILES & set(names):
         names = [name for name in COLUMNS if name in OF_FILES or name in names]
