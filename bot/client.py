@@ -48,6 +48,7 @@ _LONGEST_PAUSE = 30.0  # seconds between two tries of a homeserver that is away
 _LOGGED_OUT = ("M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_UNKNOWN_DEVICE")
 _HEAD_START = 0.1  # seconds by which answers may go before the next poll, which costs the homeserver as much
 _FEW_KEYS = 25
+_GAP_PAGE = 200
 _GAP_LIMIT = 5_000  # events of one room fetched after an absence
 _GAP_AGE = timedelta(hours=25)  # where nothing says how far back it goes; what is older commands nothing any more
 _TAKEN_BACK = 10_000  # redacted events that are remembered, in case one of them comes later
@@ -749,7 +750,7 @@ class Client:
     async def _fetch_back(self, room_id: str, start: str, since: str | None) -> list[object]:
         """A room's events from `start` back to the token `since`, or a day without one; newest first."""
         missed: list[object] = []
-        query = {"dir": "b", "from": start, "limit": "200"} | ({"to": since} if since is not None else {})
+        query = {"dir": "b", "from": start, "limit": str(_GAP_PAGE)} | ({"to": since} if since is not None else {})
         oldest = 0 if since is not None else (datetime.now(UTC) - _GAP_AGE).timestamp() * 1000
         while True:
             try:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import vodozemac
@@ -16,7 +18,7 @@ from bot.logins import StoreInUse
 from bot.requests import HomeserverRefused
 from bot.signatures import encode, read_keys
 from embedded.synapse import Synapse
-from supervision.errors import Transient
+from supervision.errors import Permanent, Transient
 from tests.support.homeserver import Pair, Seat, make_account, people, phone
 from tests.support.proxy import Proxy
 
@@ -82,7 +84,10 @@ async def test_unhandled_event_comes_again_after_restart(seat: Seat, pair: Pair)
     assert before.doubt is None
 
 
-async def test_absence_longer_than_a_timeline_loses_nothing(seat: Seat, pair: Pair) -> None:
+async def test_absence_longer_than_a_timeline_loses_nothing(
+    seat: Seat, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.client._GAP_PAGE", 6)
     for body in ("one", "two"):
         await seat.next_heard(await pair.bruno.send_text(pair.room_id, body))
     await seat.stop()
@@ -94,6 +99,73 @@ async def test_absence_longer_than_a_timeline_loses_nothing(seat: Seat, pair: Pa
     assert again in ([], ["two"])  # the last token may not have been kept any more
     assert [event.event_id for event in seat.heard[-len(sent) :]] == sent
     assert {event.doubt for event in seat.heard} == {None}
+
+
+async def say_much(seat: Seat, pair: Pair, count: int) -> list[str]:
+    """So many messages while the bot is away, in clear, as that is quicker; their IDs in the room's order."""
+    await seat.stop()
+    content = {"msgtype": "m.text", "body": "good morning"}
+    for _ in range(count):
+        await pair.bruno.send_raw(pair.room_id, "m.room.message", content, encrypted=False)
+    page = await pair.bruno.request("GET", f"/rooms/{pair.room_id}/messages?dir=b&limit={count}")
+    return [event["event_id"] for event in reversed(page["chunk"])]
+
+
+async def test_gap_behind_a_forgotten_token_is_filled(seat: Seat, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bot.client._GAP_PAGE", 6)
+    sent = await say_much(seat, pair, 55)
+    seat.token = "nonsense"
+    await seat.start()
+    await seat.next_heard(sent[-1])
+    assert [event.event_id for event in seat.heard if event.event_id in sent] == sent
+
+
+async def test_gap_that_is_refused_loses_nothing_else(far_seat: Seat, far_pair: Pair, proxy: Proxy) -> None:
+    proxy.refuse = lambda _, path: (403, {"errcode": "M_FORBIDDEN"}) if path.endswith("/messages") else None
+    sent = await say_much(far_seat, far_pair, 55)
+    await far_seat.start()
+    await far_seat.next_heard(sent[-1])
+    heard = [event.event_id for event in far_seat.heard]
+    assert heard == sent[-len(heard) :]
+    assert len(heard) == 50
+    event = await far_seat.next_heard(await far_pair.bruno.send_text(far_pair.room_id, "!book"))
+    assert event.doubt is None
+
+
+async def test_what_was_taken_back_before_it_was_read_commands_nothing(
+    far_seat: Seat, far_pair: Pair, proxy: Proxy
+) -> None:
+    """Its key comes late, so it is still waiting when it is taken back; another was gone before anybody asked."""
+    withheld: list[Json] = []
+
+    def delay_keys(path: str, answer: Json) -> Json:
+        if path == "/sync" and "to_device" in answer:
+            withheld.extend(answer.pop("to_device")["events"])
+        return answer
+
+    def bring_keys(path: str, answer: Json) -> Json:
+        if path == "/sync":
+            answer.setdefault("to_device", {"events": []})["events"].extend(withheld)
+            withheld.clear()
+        return answer
+
+    bruno, room_id = far_pair.bruno, far_pair.room_id
+    proxy.forge = delay_keys
+    command = await bruno.send_text(room_id, "!book")
+    await far_seat.next_heard(await bruno.redact(room_id, command))
+    proxy.forge = bring_keys
+    assert (await far_seat.next_heard(await bruno.send_text(room_id, "!help"))).doubt is None
+    waited = await far_seat.next_heard(command)
+    await far_seat.stop()
+    gone = await bruno.send_text(room_id, "!book")
+    tap = await bruno.react(room_id, command, "✅")
+    for event_id in (gone, tap):
+        await bruno.redact(room_id, event_id)
+    await far_seat.start()
+    pruned, untapped = await far_seat.next_heard(gone), await far_seat.next_heard(tap)
+    assert (waited.kind, waited.doubt) == ("text", "redacted")
+    assert (pruned.kind, pruned.doubt, pruned.body) == ("other", "redacted", "")
+    assert (untapped.kind, untapped.doubt, untapped.relates_to) == ("reaction", "redacted", None)
 
 
 async def test_slow_room_holds_up_neither_sync_nor_other_rooms(
@@ -219,6 +291,55 @@ async def test_malformed_answers_do_not_stop_the_loop(far_seat: Seat, far_pair: 
     proxy.forge = forge
     event = await far_seat.next_heard(await far_pair.bruno.send_text(room_id, "!book"))
     assert (event.body, event.doubt) == ("!book", None)
+
+
+async def test_senseless_answers_are_asked_again(far_seat: Seat, far_pair: Pair, proxy: Proxy) -> None:
+    """Nobody is taken for another because an answer made no sense, and nothing counts as sent."""
+    senseless: dict[str, list[Any]] = {
+        "/sync": [{"next_batch": 7}, {"next_batch": {}, "rooms": []}, {}],
+        "/keys/query": [{"device_keys": []}, {"failures": 3, "device_keys": {}}, {"master_keys": "x"}],
+        "/keys/claim": [{"one_time_keys": []}, {"one_time_keys": {far_pair.ana.user_id: 7}}, {}],
+        "/send/": [{}, {"event_id": 3}],
+    }
+
+    def forge(path: str, answer: Json) -> Json:
+        for name, answers in senseless.items():
+            if name in path and answers:
+                return dict(answers.pop(0))
+        return answer
+
+    proxy.forge = forge
+    for person in far_pair.people:
+        far_seat.client.reconsider(person)
+    codes, said = set(), ""
+    while not said:
+        try:
+            said = await far_seat.say(far_pair, "hello", transaction_id="once")
+        except Transient as failure:
+            codes.add(failure.code)
+    assert codes == {"homeserver_incomprehensible", "nobody_to_hear"}
+    for reader in (far_pair.ana, far_pair.bruno):
+        heard = await reader.next_message(far_seat.account.user_id)
+        assert (heard.event_id, heard.body) == (said, "hello")
+    assert (await far_seat.next_heard(await far_pair.bruno.send_text(far_pair.room_id, "!book"))).doubt is None
+    assert {trust.changed for _, trust in far_seat.trusts} == {False}
+
+
+async def test_count_of_keys_that_cannot_be_is_none(far_seat: Seat, far_pair: Pair, proxy: Proxy) -> None:
+    before = proxy.count("/keys/upload")
+    counts: list[Any] = [{"signed_curve25519": -(10**12)}, {"signed_curve25519": "many"}, [], 3]
+
+    def forge(path: str, answer: Json) -> Json:
+        if path == "/sync" and counts:
+            answer["device_one_time_keys_count"] = counts.pop(0)
+        return answer
+
+    proxy.forge = forge
+    for _ in range(4):
+        event = await far_seat.next_heard(await far_pair.bruno.send_text(far_pair.room_id, "!book"))
+        assert event.doubt is None
+    assert counts == []
+    assert proxy.count("/keys/upload") > before
 
 
 async def test_exhausted_one_time_keys_are_replaced(far_seat: Seat, far_pair: Pair, proxy: Proxy) -> None:
@@ -382,6 +503,58 @@ async def test_invitation_is_refused_and_told(seat: Seat, pair: Pair) -> None:
     assert [event["content"]["membership"] for event in ours] == ["leave"]
 
 
+async def test_room_without_a_word_who_made_it_is_asked_about_and_kept(
+    far_seat: Seat, far_pair: Pair, proxy: Proxy
+) -> None:
+    def forge(path: str, answer: Json) -> Json:
+        if path == "/sync":
+            for room in answer.get("rooms", {}).get("join", {}).values():
+                for part in ("state", "timeline"):
+                    events = room.get(part, {}).get("events", [])
+                    events[:] = [event for event in events if event["type"] != "m.room.create"]
+        return answer
+
+    proxy.forge = forge
+    await far_seat.restart()
+    await far_seat.wait_for(lambda: far_seat.client.rooms() == {far_pair.room_id})
+    assert (await far_seat.next_heard(await far_pair.bruno.send_text(far_pair.room_id, "!book"))).doubt is None
+    assert far_seat.invitations == []
+
+
+async def test_deleted_room_is_told_and_the_others_go_on(
+    synapse: Synapse, seat: Seat, pair: Pair, tmp_path: Path
+) -> None:
+    """Synapse's administrator removes a room while the bot listens, and another one while it does not."""
+    async with people(synapse, tmp_path, 2) as (clara, davi):
+        away, bot = Pair(await seat.make_room(clara.user_id, davi.user_id), clara, davi), seat.account.user_id
+        kept = await seat.pair_up(clara, davi)
+        await remove_room(synapse, pair.room_id)
+        await seat.wait_for(lambda: pair.room_id not in seat.client.rooms())
+        await seat.stop()
+        await remove_room(synapse, away.room_id)
+        await seat.start()
+        await seat.wait_for(lambda: gone(seat) == {pair.room_id, away.room_id})
+        for lost in (pair, away):
+            with pytest.raises(Permanent) as raised:
+                await seat.say(lost, "to nobody")
+            assert raised.value.code == "not_in_room"
+        assert (await seat.next_heard(await davi.send_text(kept.room_id, "!book"))).doubt is None
+        assert seat.client.members(kept.room_id)[bot] == "join"
+
+
+def gone(seat: Seat) -> set[str]:
+    """The rooms of which was told that the bot is not in them any more."""
+    bot = seat.account.user_id
+    return {room_id for room_id, members in seat.members if members.get(bot) in ("leave", "ban")}
+
+
+async def remove_room(synapse: Synapse, room_id: str) -> None:
+    url = f"{synapse.base_url}/_synapse/admin/v2/rooms/{quote(room_id, safe='')}"
+    headers = {"Authorization": f"Bearer {synapse.admin_token}"}
+    async with synapse.http.delete(url, headers=headers, json={"purge": True}) as answer:
+        assert answer.status == 200
+
+
 async def test_leaving_person_is_told(seat: Seat, pair: Pair) -> None:
     await pair.bruno.request("POST", f"/rooms/{pair.room_id}/leave", {})
     await seat.wait_for(lambda: seat.client.members(pair.room_id).get(pair.bruno.user_id) == "leave")
@@ -419,6 +592,22 @@ async def test_lost_store_gets_a_new_device_signed_by_the_old_identity(seat: Sea
     assert (await pair.ana.next_message(seat.account.user_id)).body == "back again"
 
 
+async def test_lost_folder_gets_a_new_identity_and_leaves_no_other_device(seat: Seat, pair: Pair) -> None:
+    """Nothing can sign for the old identity any more; people see that it changed, and compare the fingerprint."""
+    device, master = seat.client.device_id, seat.client.master_key
+    await seat.stop()
+    shutil.rmtree(seat.account.store)
+    await seat.start()
+    answer = await pair.ana.request("POST", "/keys/query", {"device_keys": {seat.account.user_id: []}})
+    keys = read_keys(answer, seat.account.user_id)
+    assert [(known.device_id, known.signed) for known in keys.devices] == [(seat.client.device_id, True)]
+    assert keys.master_key == seat.client.master_key
+    assert device != seat.client.device_id
+    assert master != seat.client.master_key
+    await seat.say(pair, "somebody new")
+    assert (await pair.ana.next_message(seat.account.user_id)).body == "somebody new"
+
+
 async def test_deleted_device_ends_the_run_and_comes_back_signed(
     synapse: Synapse, seat: Seat, pair: Pair, tmp_path: Path
 ) -> None:
@@ -451,13 +640,6 @@ async def test_bot_can_be_reached_when_its_one_time_keys_are_used_up(seat: Seat,
     answer = await pair.ana.request("POST", "/keys/claim", wanted)
     (fresh,) = answer["one_time_keys"][bot][device].values()
     assert not fresh.get("fallback")
-
-
-async def test_forgotten_token_is_given_up(seat: Seat, pair: Pair) -> None:
-    await seat.stop()
-    seat.token = "nonsense"
-    await seat.start()
-    assert (await seat.next_heard(await pair.bruno.send_text(pair.room_id, "!book"))).doubt is None
 
 
 async def test_second_process_is_refused(seat: Seat) -> None:
