@@ -9,6 +9,7 @@ from supervision.db import Database
 from web import (
     absences,
     account,
+    admin,
     assets,
     bookings,
     dashboard,
@@ -80,6 +81,7 @@ def make_app(
         wishes,
         welcome,
         account,
+        admin,
     )
     for part in parts:
         app.add_routes(part.ROUTES)

@@ -10,10 +10,7 @@ from supervision import (
     appointments,
     attendances,
     availability,
-    mailboxes,
-    notifications,
     pairs,
-    people,
     queries,
     series,
     waits,
@@ -22,7 +19,7 @@ from supervision.appointments import OPEN, Appointment
 from supervision.db import Transaction
 from supervision.errors import NotFound, Refused
 from supervision.groups import Scope
-from supervision.models import Role, State, Status
+from supervision.models import Role, Status
 from supervision.people import Person
 from supervision.texts import Minutes
 from web import fields, pages, problems, views
@@ -204,17 +201,6 @@ async def _late(tx: Transaction, row: views.Row) -> Minutes | None:
     return Minutes(rules.cancel_notice) if late else None
 
 
-async def show_admin(request: web.Request) -> web.Response:
-    """People, pairs and what could not be delivered."""
-    person(request, Role.ADMIN)
-    async with database(request).transaction() as tx:
-        everybody = await people.list_all(tx)
-        all_pairs = await pairs.list_all(tx)
-        parked = await notifications.list_by_state(tx, State.PARKED)
-        stopped = await mailboxes.list_stopped(tx)
-    return pages.render(request, "admin.html", people=everybody, pairs=all_pairs, parked=parked, stopped=stopped)
-
-
 def home_for(row: views.Row) -> str:
     """The dashboard on which the person finds this appointment."""
     return pages.HOMES[Role.SUPERVISOR if row.supervises else Role.SUPERVISEE]
@@ -275,7 +261,6 @@ ROUTES = [
     web.get("/", lead),
     web.get("/appointments", show_supervisee),
     web.get("/supervisor", show_supervisor),
-    web.get("/admin", show_admin),
     web.get("/appointments/{id}", show_appointment),
     web.get("/appointments/{id}/cancel", show_cancel),
     web.get("/appointments/{id}/reschedule", show_reschedule),

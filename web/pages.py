@@ -67,6 +67,17 @@ RESULTS = frozenset(
         "address_changed",
         "password_changed",
         "devices_out",
+        "person_added",
+        "person_invited",
+        "paired",
+        "disabled",
+        "pair_archived",
+        "pair_reopened",
+        "pair_held",
+        "pair_released",
+        "room_removed",
+        "handed_over",
+        "invited_again",
     }
 )
 

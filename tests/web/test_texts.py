@@ -8,7 +8,7 @@ import pytest
 import web
 from supervision import errors, outside, texts
 from supervision.errors import Refused
-from supervision.models import Attendance, PairStatus, Role
+from supervision.models import Attendance, Fault, PairStatus, Role
 from supervision.people import LANGUAGES
 from web import demo, pages, problems
 
@@ -23,6 +23,8 @@ VARYING = {
     "web.status.": ["400", "401", "403", "404", "405", "409", "412", "413", "422", "429", "500"],
     "web.meaning.": ["400", "401", "404", "405", "413"],
     "web.demo.answer_": list(demo.ANSWERS),
+    "web.welcome.room_": ["waiting", "invited", "joined", "ready"],
+    "web.fault.": [str(one) for one in Fault],
     "web.attendance_own_": [str(one) for one in Attendance],
     "web.attendance_other_": [str(one) for one in Attendance],
     "web.": ["confirm", "decline"],
