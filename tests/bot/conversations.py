@@ -51,7 +51,8 @@ class Conversation:
         async with self.database.transaction() as tx:
             reply = await answers.answer(self._talk(tx, person), command)
             await self._remember(tx, person, reply)
-        return read(person, reply.lines)
+        self.pair = reply.pair or self.pair
+        return read(self.pair.member(person.id), reply.lines)
 
     async def tap(self, person: Person, asked: Asked, key: str) -> list[str] | None:
         """The answer to a reaction under a question, empty where the news says it; None where it does not count."""
