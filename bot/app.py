@@ -20,6 +20,7 @@ from bot.notices import DELIVERED, Notices
 from bot.presence import Presences
 from bot.reads import Reads
 from bot.retention import Retention
+from bot.standings import Standings
 from bot.tasks import Tasks
 from bot.trust import Trust
 from supervision import audit, bots, identities, notifications
@@ -63,6 +64,7 @@ class Bot:
             secret=config.secret.get_secret_value(),
             clock=clock,
         )
+        self.standings = Standings(database, self.client)
         self.notices = Notices(database, self.client, clock)
         self.handlers = Handlers(
             database,
@@ -170,14 +172,18 @@ class Bot:
         await self.reads.hear(event)
 
     async def _members_changed(self, room_id: str, members: Mapping[str, str]) -> None:
+        if members == self.client.members(room_id) and await self.standings.is_settled(room_id):
+            return
         await self.keeping.see_members(room_id, members)
         await self._greet(room_id)
 
     async def _trust_changed(self, user_id: str, trust: Trust) -> None:
+        rooms = [room_id for room_id in self.client.rooms() if self.client.members(room_id).get(user_id) == "join"]
+        if await self.standings.is_settled(*rooms):
+            return
         await self.keeping.see_trust(user_id)
-        for room_id in self.client.rooms():
-            if self.client.members(room_id).get(user_id) == "join":
-                await self._greet(room_id)
+        for room_id in rooms:
+            await self._greet(room_id)
 
     async def _greet(self, room_id: str) -> None:
         try:
