@@ -21,14 +21,14 @@ from supervision.models import Fault
 _DAY_MS = 24 * 60 * 60 * 1000
 _TOKEN = "org.visavis.room"  # noqa: S105  # the creation content's key, not a secret
 _MEMBER = "m.room.member"
-_NOT_THERE = (  # what a room has none of, or not any more
-    "m.room.retention",
-    "m.room.name",
-    "m.room.topic",
-    "m.room.avatar",
-    "m.room.canonical_alias",
-    "m.room.tombstone",
-)
+_NOTHING: dict[str, Json] = {  # what a room has none of, or not any more, and what says so
+    "m.room.retention": {},
+    "m.room.name": {"name": ""},
+    "m.room.topic": {"topic": ""},
+    "m.room.avatar": {},
+    "m.room.canonical_alias": {},
+    "m.room.tombstone": {"body": "", "replacement_room": ""},
+}
 _EVERYBODYS = ("m.room.pinned_events", "m.call.member", "org.matrix.msc3401.call.member", "m.rtc.member")
 
 
@@ -206,7 +206,8 @@ def _differences(state: Sequence[Json], plan: Plan, bot: str) -> dict[str, Json]
         "m.room.join_rules": {"join_rule": "invite"},
     }
     wrong = {kind: content for kind, content in wanted.items() if not _holds(actual.get(kind), content)}
-    return wrong | {kind: {} for kind in _NOT_THERE if kind not in wanted and actual.get(kind)}
+    too_much = [kind for kind in _NOTHING.keys() - wanted.keys() if any(actual.get(kind, {}).values())]
+    return wrong | {kind: _NOTHING[kind] for kind in sorted(too_much)}
 
 
 def _holds(actual: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool:

@@ -446,12 +446,6 @@ async def list_for_bot(tx: Transaction, bot: str) -> list[Pair]:
     return [from_row(row) for row in await tx.execute(query.order_by(pairs.c.created_at, pairs.c.id))]
 
 
-async def retention_days(tx: Transaction, bot: str) -> dict[uuid.UUID, int | None]:
-    """The days that messages stay in the rooms of a bot account, as settled; None where the configuration's hold."""
-    query = select(pairs.c.id, pairs.c.retention_days).where(pairs.c.bot == bot)
-    return {pair_id: days for pair_id, days in await tx.execute(query)}
-
-
 async def adopt(tx: Transaction, bot: str) -> None:
     """Give a bot account the active pairs that were made before there was any."""
     await tx.execute(update(pairs).where(pairs.c.bot.is_(None), pairs.c.status == PairStatus.ACTIVE).values(bot=bot))

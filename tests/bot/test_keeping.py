@@ -1,0 +1,351 @@
+"""Rooms on a real homeserver that drift from what they are to be: each is mended, or the bot speaks there no more."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from sqlalchemy import select, update
+
+from bot.keeping import Keeping
+from bot.notices import Notices
+from bot.requests import path
+from bot.signatures import Seeds, read_keys
+from embedded.synapse import Synapse
+from supervision import bots, memberships, notifications, pairs, people
+from supervision.audit import Actor
+from supervision.config import RoomsConfig
+from supervision.db import Database
+from supervision.models import Channel, Fault, audit_entries
+from supervision.models import notifications as outbox
+from supervision.models import pairs as pairs_table
+from supervision.models import people as people_table
+from supervision.notifications import Notice
+from supervision.pairs import Pair
+from tests.support.homeserver import Seat, make_account, phone
+from tests.support.human import HomeserverRefused as RefusedPerson
+from tests.support.proxy import Proxy
+from tests.support.sample import add_pair, add_person
+
+Json = dict[str, Any]
+OPERATOR = Actor(None, "cli")
+
+
+@dataclass
+class Kept:
+    """A bot account that keeps one pair's room; `hours` puts its clock forward."""
+
+    database: Database
+    synapse: Synapse
+    seat: Seat
+    pair: Pair
+    hours: float = 0
+    spoken: list[None] = field(default_factory=list)
+    keeping: Keeping = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.keeping = Keeping(
+            self.database, self.seat.client, self.clock, defaults=RoomsConfig(), spoken=lambda: self.spoken.append(None)
+        )
+
+    def clock(self) -> datetime:
+        return datetime.now(UTC) + timedelta(hours=self.hours)
+
+    @property
+    def room_id(self) -> str:
+        return self.pair.room_id or ""
+
+    @property
+    def ana(self) -> str:
+        return self.pair.supervisor.matrix_id or ""
+
+    @property
+    def bruno(self) -> str:
+        return self.pair.supervisee.matrix_id or ""
+
+    async def look(self) -> Pair:
+        """The pair after a look at what has changed, and at its room whatever has."""
+        self.keeping.ask(self.pair.id)
+        await self.keeping.look()
+        async with self.database.transaction() as tx:
+            self.pair = await pairs.get(tx, self.pair.id)
+        return self.pair
+
+    async def state(self) -> dict[str, Json]:
+        events = await self.seat.client.homeserver.ask_list("GET", path("/rooms/{room}/state", room=self.room_id))
+        return {event["type"]: event["content"] for event in events if event["type"] != "m.room.member"}
+
+    async def members(self) -> Mapping[str, str]:
+        events = await self.seat.client.homeserver.ask_list("GET", path("/rooms/{room}/state", room=self.room_id))
+        return {
+            event["state_key"]: event["content"]["membership"] for event in events if event["type"] == "m.room.member"
+        }
+
+    async def put(self, event_type: str, content: Json) -> None:
+        """Change the room's state as the bot itself, as whoever has its token could."""
+        place = path("/rooms/{room}/state/{type}/", room=self.room_id, type=event_type)
+        await self.seat.client.homeserver.ask("PUT", place, content)
+
+    async def say_news(self) -> Notices:
+        """Have something to be told to Ana in the room, and try to."""
+        notices = Notices(self.database, self.seat.client, self.clock)
+        told = Notice(self.pair.supervisor.id, Channel.MATRIX, "pair.reopened", {"by": None}, pair_id=self.pair.id)
+        async with self.database.transaction() as tx:
+            await notifications.enqueue(tx, [told], now=self.clock())
+        await notices.deliver_due()
+        return notices
+
+    async def rows(self, kind: str) -> list[tuple[str, str]]:
+        query = select(outbox.c.channel, outbox.c.state).where(outbox.c.kind == kind).order_by(outbox.c.position)
+        async with self.database.transaction() as tx:
+            return [tuple(row) for row in await tx.execute(query)]
+
+    async def audited(self) -> list[str]:
+        query = select(audit_entries.c.action).where(audit_entries.c.action.like("room.%")).order_by(audit_entries.c.id)
+        async with self.database.transaction() as tx:
+            return list(await tx.scalars(query))
+
+
+async def keep(database: Database, synapse: Synapse, seat: Seat) -> Kept:
+    """Ana and Bruno, a room for them that is as it is to be, and an admin."""
+    now = datetime.now(UTC)
+    ana = await add_person(database, "Ana", ["supervisor"], now=now, matrix_id=await make_account(synapse))
+    bruno = await add_person(database, "Bruno", ["supervisee"], now=now, matrix_id=await make_account(synapse))
+    await add_person(database, "Eva", ["admin"], now=now)
+    async with database.transaction() as tx:
+        await bots.register(tx, seat.client.user_id, seat.client.master_key, now=now)
+    kept = Kept(database, synapse, seat, await add_pair(database, now=now, supervisor=ana, supervisee=bruno))
+    await kept.keeping.look()
+    await kept.look()
+    await kept.keeping.see_members(kept.room_id, seat.client.members(kept.room_id))
+    return kept
+
+
+@pytest.fixture
+async def kept(database: Database, synapse: Synapse, seat: Seat) -> Kept:
+    return await keep(database, synapse, seat)
+
+
+@pytest.fixture
+async def far(database: Database, synapse: Synapse, far_seat: Seat) -> Kept:
+    """The same behind a proxy."""
+    return await keep(database, synapse, far_seat)
+
+
+async def test_a_room_that_is_as_it_is_to_be_is_left_alone(kept: Kept) -> None:
+    before = await kept.state()
+    await kept.look()
+    assert await kept.state() == before
+    assert await kept.audited() == ["room.make"]
+    async with kept.database.transaction() as tx:
+        [account] = await bots.list_all(tx)
+        known = await memberships.of(tx, [kept.pair.id])
+    assert (account.pairs, account.faults, account.master_key) == (1, 0, kept.seat.client.master_key)
+    assert account.checked_at is not None
+    assert [one.membership for one in known.values()] == ["invite", "invite"]
+
+
+async def test_every_drift_is_mended(kept: Kept) -> None:
+    before = await kept.state()
+    stranger = await make_account(kept.synapse)
+    drifts: dict[str, Json] = {
+        "m.room.power_levels": before["m.room.power_levels"] | {"users": {kept.ana: 100}},
+        "m.room.encryption": {},
+        "m.room.history_visibility": {"history_visibility": "world_readable"},
+        "m.room.join_rules": {"join_rule": "public"},
+        "m.room.guest_access": {"guest_access": "can_join"},
+        "io.element.functional_members": {"service_members": [kept.ana]},
+        "m.room.name": {"name": "Supervisão de Bruno"},
+        "m.room.topic": {"topic": "x"},
+        "m.room.retention": {"max_lifetime": 86_400_000},
+    }
+    for kind, content in drifts.items():
+        await kept.put(kind, content)
+    await kept.seat.client.homeserver.ask(
+        "POST", path("/rooms/{room}/invite", room=kept.room_id), {"user_id": stranger}
+    )
+    pair = await kept.look()
+    empty: dict[str, Json] = {"m.room.name": {"name": ""}, "m.room.topic": {"topic": ""}, "m.room.retention": {}}
+    assert await kept.state() == before | empty
+    assert await kept.members() == {
+        kept.seat.client.user_id: "join",
+        kept.ana: "invite",
+        kept.bruno: "invite",
+        stranger: "leave",
+    }
+    assert pair.fault is None
+    await kept.look()
+    assert await kept.audited() == ["room.make", "room.mend", "room.stranger"]
+
+
+async def test_a_room_in_the_public_directory_is_taken_out_of_it(far: Kept, proxy: Proxy) -> None:
+    place = path("/directory/list/room/{room}", room=far.room_id)
+    proxy.forge = lambda asked, answer: {"visibility": "public"} if asked.startswith("/directory/list") else answer
+    await far.look()
+    assert [method for method, asked in proxy.asked if asked == unquote(place)][-2:] == ["GET", "PUT"]
+
+
+async def test_what_is_settled_of_a_pair_reaches_its_room(kept: Kept) -> None:
+    async def settle(**values: Any) -> dict[str, Json]:
+        async with kept.database.transaction() as tx:
+            await tx.execute(update(pairs_table).values(**values))
+        await kept.keeping.look()
+        return await kept.state()
+
+    now = kept.clock()
+    days = 86_400_000
+    assert (await settle(retention_days=30, retained_since=now))["m.room.retention"] == {"max_lifetime": 30 * days}
+    assert (await settle(held_at=now))["m.room.retention"] == {"max_lifetime": 36_500 * days}
+    assert (await settle(held_at=None, retention_days=0))["m.room.retention"] == {}
+    closed = await settle(status="archived", archived_at=now)
+    assert (closed["m.room.power_levels"]["events_default"], closed["m.room.power_levels"]["events"]) == (
+        100,
+        dict.fromkeys(closed["m.room.power_levels"]["events"], 100) | {"m.room.tombstone": 150},
+    )
+    assert (await settle(status="active", archived_at=None))["m.room.power_levels"]["events_default"] == 0
+
+
+async def test_a_room_is_looked_at_once_an_hour_and_when_something_changed(far: Kept, proxy: Proxy) -> None:
+    await far.keeping.look()  # who is invited is known by now
+
+    async def looked() -> int:
+        before = proxy.count(f"/rooms/{far.room_id}/state")
+        await far.keeping.look()
+        return proxy.count(f"/rooms/{far.room_id}/state") - before
+
+    assert await looked() == 0
+    far.hours = 0.9
+    assert await looked() == 0
+    far.hours = 1.1
+    assert await looked() == 1
+    assert await looked() == 0
+
+
+async def test_who_is_disabled_is_put_out(kept: Kept, tmp_path: Path) -> None:
+    async with phone(kept.synapse, tmp_path, kept.bruno) as bruno:
+        await bruno.join(kept.room_id)
+        async with kept.database.transaction() as tx:
+            await people.disable(tx, OPERATOR, kept.pair.supervisee.id, now=kept.clock())
+        await kept.keeping.look()
+        with pytest.raises(RefusedPerson):
+            await bruno.send_raw(kept.room_id, "m.room.message", {"msgtype": "m.text", "body": "x"}, encrypted=False)
+    assert (await kept.members())[kept.bruno] == "leave"
+    assert await kept.rows("room.left") == await kept.rows("room.stranger") == []
+
+
+async def test_who_left_is_told_of_and_invited_again_when_that_is_wanted(kept: Kept, tmp_path: Path) -> None:
+    async with phone(kept.synapse, tmp_path, kept.bruno) as bruno:
+        await bruno.join(kept.room_id)
+        await bruno.request("POST", f"/rooms/{kept.room_id}/leave", {})
+        await kept.seat.wait_for(lambda: kept.seat.client.members(kept.room_id).get(kept.bruno) == "leave")
+        await kept.keeping.see_members(kept.room_id, kept.seat.client.members(kept.room_id))
+        await kept.look()
+        assert (await kept.members())[kept.bruno] == "leave"
+        assert await kept.rows("room.left") == [("matrix", "pending"), ("mail", "pending")]
+        async with kept.database.transaction() as tx:
+            await pairs.invite_again(tx, OPERATOR, kept.pair.id, kept.pair.supervisee.id, now=kept.clock())
+        await kept.keeping.look()
+        assert (await kept.members())[kept.bruno] == "invite"
+
+
+async def test_a_room_that_the_bot_is_not_in_any_more_is_gone(kept: Kept) -> None:
+    await kept.seat.client.leave(kept.room_id)
+    for _ in range(2):
+        assert (await kept.look()).fault is Fault.GONE
+    await kept.say_news()
+    assert await kept.rows("pair.reopened") == [("matrix", "waiting")]
+    assert await kept.rows("room.fault") == [("mail", "pending")]
+    kept.hours = 25
+    await kept.keeping.look()
+    assert await kept.rows("room.fault") == [("mail", "pending")] * 2
+
+
+@pytest.mark.parametrize(
+    ("drift", "refused", "fault"),
+    [
+        ("encryption", "/state/m.room.encryption/", Fault.NOT_ENCRYPTED),
+        ("stranger", "/kick", Fault.STRANGER),
+        ("name", "/state/m.room.name/", Fault.REFUSED),
+    ],
+)
+async def test_what_cannot_be_mended_silences_the_room_until_it_is(
+    far: Kept, proxy: Proxy, tmp_path: Path, drift: str, refused: str, fault: Fault
+) -> None:
+    async with phone(far.synapse, tmp_path, far.ana) as ana:
+        await ana.join(far.room_id)
+        client = far.seat.client
+        await far.seat.wait_for(lambda: client.can_read(far.room_id, far.ana))
+        if drift == "stranger":
+            stranger = {"user_id": await make_account(far.synapse)}
+            await client.homeserver.ask("POST", path("/rooms/{room}/invite", room=far.room_id), stranger)
+        else:
+            await far.put(f"m.room.{drift}", {"name": "x"} if drift == "name" else {})
+        proxy.refuse = lambda _, place: (403, {"errcode": "M_FORBIDDEN"}) if place.endswith(refused) else None
+        assert (await far.look()).fault is fault
+        spoken, mark = len(far.spoken), ana.mark()
+        notices = await far.say_news()
+        assert await far.rows("pair.reopened") == [("matrix", "waiting")]
+        proxy.refuse = lambda *_: None
+        assert (await far.look()).fault is None
+        assert len(far.spoken) == spoken + 1
+        await far.seat.wait_for(
+            lambda: client.members(far.room_id).keys() <= {client.user_id, far.ana, far.bruno} or True
+        )
+        await notices.deliver_due()
+        said = await ana.next_message(client.user_id, lambda one: "não podia lhe escrever" in one.body, since=mark)
+        assert said.encrypted
+
+
+async def test_a_homeserver_that_is_away_is_no_fault_of_a_room(far: Kept, proxy: Proxy) -> None:
+    proxy.refuse = lambda _, place: (502, {}) if "/rooms/" in place else None
+    far.keeping.ask(far.pair.id)
+    with pytest.raises(Exception, match="http_502"):
+        await far.keeping.look()
+    proxy.refuse = lambda *_: None
+    assert (await far.look()).fault is None
+
+
+async def test_another_identity_of_the_bot_s_is_replaced(kept: Kept) -> None:
+    """Whoever has the bot's token can publish one; people's clients would believe this device no more."""
+    client = kept.seat.client
+    theirs = Seeds.generate()
+    await client.homeserver.ask("POST", "/keys/device_signing/upload", theirs.upload(client.user_id))
+    kept.hours = 1.1
+    await kept.keeping.look()
+    answer = await client.homeserver.ask("POST", "/keys/query", {"device_keys": {client.user_id: []}})
+    shown = read_keys(answer, client.user_id)
+    async with kept.database.transaction() as tx:
+        [account] = await bots.list_all(tx)
+    assert shown.master_key == client.master_key == account.master_key != theirs.public_key("master")
+    assert [device.signed for device in shown.devices] == [True]
+
+
+async def test_a_pair_s_room_waits_until_both_have_an_account(kept: Kept) -> None:
+    now = kept.clock()
+    async with kept.database.transaction() as tx:
+        clara = await people.add(
+            tx,
+            OPERATOR,
+            name="Clara",
+            email=f"{secrets.token_hex(4)}@example.org",
+            matrix_id=None,
+            language="en",
+            time_zone="UTC",
+            roles=["supervisee"],
+            now=now,
+        )
+        waiting = await pairs.add(tx, OPERATOR, kept.pair.supervisor, clara, now=now)
+    await kept.keeping.look()
+    account = await make_account(kept.synapse)
+    async with kept.database.transaction() as tx:
+        assert (await pairs.get(tx, waiting.id)).room_id is None
+        await tx.execute(people_table.update().where(people_table.c.id == clara.id).values(matrix_id=account))
+    await kept.keeping.look()
+    async with kept.database.transaction() as tx:
+        assert (await pairs.get(tx, waiting.id)).room_id is not None
