@@ -38,12 +38,12 @@ class Past:
     removal: Removal | None = None
 
 
-async def read_room(client: Client, room_id: str) -> AsyncIterator[list[Past]]:
-    """The room's events, page by page, up to now. What is no well-formed event is left out.
+async def read_room(client: Client, room_id: str, *, page: int = PAGE) -> AsyncIterator[list[Past]]:
+    """The room's events up to now, `page` at a time. What is no well-formed event is left out.
 
     Raises as `Homeserver.ask` does: HomeserverRefused where the bot is not in that room.
     """
-    query = {"dir": "f", "limit": str(PAGE)}
+    query = {"dir": "f", "limit": str(page)}
     while True:
         answer = await client.homeserver.ask("GET", path("/rooms/{room}/messages", room=room_id), params=query)
         events, following = answer.get("chunk"), answer.get("end")

@@ -160,8 +160,10 @@ class Views:
     def _edited(self, record: Json) -> str | None:
         if not record["edits"]:
             return None
-        at = datetime.fromisoformat(record["edits"][-1]["time"])
-        return f"{self._cover.reader.day_of_year(at)}, {self._cover.reader.clock(at)}"
+        reader = self._cover.reader
+        sent_at, at = (datetime.fromisoformat(time) for time in (record["time"], record["edits"][-1]["time"]))
+        day = reader.day_of_year(at)
+        return reader.clock(at) if day == reader.day_of_year(sent_at) else f"{day}, {reader.clock(at)}"
 
     def _mark(self, record: Json) -> str | None:
         """What speaks against its coming from whose name stands there."""

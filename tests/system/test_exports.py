@@ -1,5 +1,6 @@
 """A room taken home: agreed on in it, made by the bot, fetched on the page, and compared with what was sent."""
 
+import asyncio
 import io
 import json
 import os
@@ -18,6 +19,7 @@ import nio
 from sqlalchemy import func, select, update
 
 from supervision import exports, sign_ins
+from supervision.exports import Export
 from supervision.models import Consent, ExportState, audit_entries, export_chunks, sessions
 from supervision.pairs import Pair
 from supervision.people import Person
@@ -250,16 +252,27 @@ async def test_what_is_taken_home_is_what_was_sent(practice: Practice) -> None:
     await keeps_nothing_readable(practice, pair)
 
 
+async def fetched(practice: Practice, pair: Pair) -> Export:
+    """The export, once it is noted that it went out: a moment after its last byte."""
+    since = datetime(2026, 1, 1, tzinfo=UTC)
+    async with asyncio.timeout(10):
+        while True:
+            async with practice.database.transaction() as tx:
+                [export] = await exports.list_of(tx, pair.id, pair.supervisee.id, since=since)
+            if export.fetched_at is not None:
+                return export
+            await asyncio.sleep(0.05)
+
+
 async def keeps_nothing_readable(practice: Practice, pair: Pair) -> None:
     """The pieces are sealed; each step is audited; after a day nothing is left, and an old session gets nothing."""
+    export = await fetched(practice, pair)
     async with practice.database.transaction() as tx:
-        [export] = await exports.list_of(tx, pair.id, pair.supervisee.id, since=datetime(2026, 1, 1, tzinfo=UTC))
         pieces = list(await tx.scalars(select(export_chunks.c.content)))
         query = select(audit_entries.c.action, audit_entries.c.actor_id, audit_entries.c.ip)
         rows = await tx.execute(query.where(audit_entries.c.action.like("export.%")).order_by(audit_entries.c.id))
         entries = [tuple(row) for row in rows]
     assert (export.state, export.agreed_by) == (ExportState.READY, pair.supervisor.id)
-    assert export.fetched_at is not None
     assert all(b"Bom dia" not in piece and b"PK" not in piece[:4] for piece in pieces)
     assert entries == [
         ("export.ask", pair.supervisee.id, None),
