@@ -7,7 +7,10 @@ is kept only when everything before it was handled, and waiting for news never w
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import re
+import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -51,8 +54,11 @@ _FEW_KEYS = 25
 _GAP_PAGE = 200
 _GAP_LIMIT = 5_000  # events of one room fetched after an absence
 _GAP_AGE = timedelta(hours=25)  # where nothing says how far back it goes; what is older commands nothing any more
+_WHISPERS_SECONDS = 0.2  # to be spent at once on one sender's to-device messages
+_WHISPERS_QUEUED = 2_000  # of one sender
 _TAKEN_BACK = 10_000  # redacted events that are remembered, in case one of them comes later
 _TOLD_STATE = frozenset({"m.room.member", "m.call.member", "org.matrix.msc3401.call.member", "m.rtc.member"})
+_USER_ID = re.compile(r"@[^:]{0,254}:.{1,254}")
 _STATE_TYPES = (
     "m.room.create",
     "m.room.encryption",
@@ -185,6 +191,7 @@ class Client:
         self._lanes: Lanes | None = None
         self._ears: _Ears | None = None
         self._chores: set[str] = set()
+        self._queued: dict[str, int] = {}  # to-device messages to be opened, by sender
         self._taken_back: OrderedDict[str, str] = OrderedDict()  # event ID -> who took it back
 
     # Coming and going
@@ -486,6 +493,7 @@ class Client:
             self._waiting.clear()
             self._lanes = self._ears = None
             self._chores.clear()
+            self._queued.clear()
 
     async def _sync(self, token: str | None, progress: Progress) -> None:
         filter_id, first, refusals, waiting = None, True, 0, pauses(_LONGEST_PAUSE)
@@ -546,19 +554,18 @@ class Client:
         if any(moved):
             self._follow()
         for room_id, part in _object(rooms, "invite").items():
-            inviter = _inviter(part, self.user_id)
-            lanes.put(room_id, "invitation", partial(self._refuse, room_id, inviter), batch)
+            if room_id not in self._rooms:
+                inviter = _inviter(part, self.user_id)
+                lanes.put(room_id, "invitation", partial(self._refuse, room_id, inviter), batch)
         self._read_devices(answer)
-        for event in _array(_object(answer, "to_device"), "events"):
-            self._read_to_device(event)
+        self._read_to_device(_array(_object(answer, "to_device"), "events"), batch)
         for room_id, part in joined.items():
             if room_id in self._rooms:
                 self._read_timeline(room_id, _object(part, "timeline"), since, batch)
                 self._read_receipts(room_id, _object(part, "ephemeral"), batch)
         self._read_presences(answer)
         self._read_counts(answer)
-        if self._machine_now().wedged or self._machine_now().greeted:
-            self._soon("mend", self._keys_now().mend)
+        self._mend()
         batch.leave()
 
     def _lanes_now(self) -> Lanes:
@@ -657,7 +664,7 @@ class Client:
     def _follow(self) -> None:
         """Know the devices of exactly those with whom we share a room."""
         fellows = {user for room in self._rooms.values() for user in room.present("join", "invite")}
-        fellows.discard(self.user_id)
+        fellows = {user for user in fellows if _USER_ID.fullmatch(user)} - {self.user_id}
         self.directory.forget(self.directory.known() - fellows)
         self.directory.follow(fellows)
         self._soon("freshen", self.directory.freshen_all)
@@ -671,18 +678,55 @@ class Client:
 
     def _trust_changed(self, user_id: str, trust: Trust) -> None:
         if self._lanes is not None and self._ears is not None:
-            self._lanes.put(user_id, "trust", partial(self._ears.on_trust_changed, user_id, trust))
+            work = partial(self._ears.on_trust_changed, user_id, trust)
+            self._lanes.put(_lane("trust", user_id), "trust", work)
 
-    def _read_to_device(self, event: object) -> None:
-        """Only fellow members are listened to: what strangers send is dropped unopened."""
-        if not isinstance(event, dict) or event.get("type") != "m.room.encrypted":
-            return
-        sender = event.get("sender")
-        if not isinstance(sender, str) or not self.directory.follows(sender):
-            return
+    def _read_to_device(self, events: Iterable[object], batch: Batch) -> None:
+        """Only fellow members are listened to: what strangers send is dropped unopened.
+
+        A message costs up to 30 ms to open. Of whoever sends very many the rest is opened beside everything else, and
+        more than anybody's client could have to send is dropped: nobody is to make the bot deaf to others.
+        """
+        spent: defaultdict[str, float] = defaultdict(float)
+        dropped = 0
+        for event in events:
+            if not isinstance(event, dict) or event.get("type") != "m.room.encrypted":
+                continue
+            sender = event.get("sender")
+            if not isinstance(sender, str) or not self.directory.follows(sender):
+                continue
+            queued = self._queued.get(sender, 0)
+            if queued == 0 and spent[sender] < _WHISPERS_SECONDS:
+                spent[sender] += self._open_whisper(event)
+            elif queued < _WHISPERS_QUEUED:
+                self._queued[sender] = queued + 1
+                work = partial(self._open_calmly, sender, event)
+                self._lanes_now().put(_lane("whispers", sender), "whisper", work, batch)
+            else:
+                dropped += 1
+        if dropped:
+            log.warning("olm.messages_dropped", count=dropped)
+
+    def _open_whisper(self, event: Json) -> float:
+        """Take a message in; the seconds that it took."""
+        began = time.monotonic()
         session_id = self._machine_now().take(event)
         if session_id is not None:
             self._waiting.came(session_id)
+        return time.monotonic() - began
+
+    async def _open_calmly(self, sender: str, event: Json) -> None:
+        """The same, and leave as much time to everything else."""
+        spent = self._open_whisper(event)
+        self._queued[sender] -= 1
+        if not self._queued[sender]:
+            del self._queued[sender]
+        self._mend()
+        await asyncio.sleep(spent)
+
+    def _mend(self) -> None:
+        if self._machine_now().wedged or self._machine_now().greeted:
+            self._soon("mend", self._keys_now().mend)
 
     def _read_counts(self, answer: Json) -> None:
         counts = answer.get("device_one_time_keys_count")
@@ -885,6 +929,11 @@ def _object(value: object, name: str) -> Json:
 def _array(value: Json, name: str) -> list[object]:
     part = value.get(name)
     return part if isinstance(part, list) else []
+
+
+def _lane(name: str, user_id: str) -> str:
+    """A lane of a user's own; lanes stand in the log, and no user does."""
+    return f"{name} {hashlib.sha256(user_id.encode()).hexdigest()[:12]}"
 
 
 def _time(event: object) -> float:

@@ -277,7 +277,7 @@ class Login:
             upload = seeds.upload(user_id)
             del upload["master_key"]
         else:
-            log.warning("bot.identity_replaced", user_id=user_id)
+            log.warning("bot.identity_replaced")
             seeds = self._folder.keep_seeds(Seeds.generate())
             upload = seeds.upload(user_id)
         await self._ask_proving("POST", "/keys/device_signing/upload", upload)
