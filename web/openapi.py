@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from supervision.models import Status
 from web import schemas
-from web.api import absences, appointments, availability, calendars, pairs, preferences, rooms, series, waits
+from web.api import absences, appointments, availability, calendars, pairs, people, preferences, rooms, series, waits
 
 Handle = Callable[[web.Request], Awaitable[web.Response]]
 MEANINGS = {
@@ -81,7 +81,11 @@ HEADERS: tuple[tuple[str, str, set[type[BaseModel]]], ...] = (
         "What If-Match takes: of an appointment its revision, status and open proposal.",
         {schemas.Appointment, schemas.Availability, schemas.PairSettings, schemas.Preferences, schemas.Series},
     ),
-    ("Location", "Where the new thing is.", {schemas.Appointment, schemas.SeriesBooked}),
+    (
+        "Location",
+        "Where the new thing is.",
+        {schemas.Appointment, schemas.SeriesBooked, schemas.AnyPerson, schemas.Pair},
+    ),
     ("Link", "The next page, if there is one (RFC 8288).", {schemas.Appointments}),
 )
 CHANGE = (403, 404, 409, 412, 413, 422)
@@ -95,6 +99,13 @@ ACTS: tuple[tuple[str, Handle, type[BaseModel]], ...] = (
     ("refuse", appointments.refuse, schemas.ScopedAnswer),
     ("withdraw", appointments.withdraw, schemas.ScopedAnswer),
     ("mark", appointments.mark, schemas.Mark),
+)
+PAIR_ACTS: tuple[tuple[str, Handle], ...] = (
+    ("archive", people.archive_pair),
+    ("reopen", people.reopen_pair),
+    ("hold", people.hold_pair),
+    ("release", people.release_pair),
+    ("remove-room", people.remove_room),
 )
 OPERATIONS = (
     Operation("get", "/api/me", pairs.me, (schemas.Me,)),
@@ -203,6 +214,40 @@ OPERATIONS = (
     Operation(
         "post", "/api/waits/{id}/pass", waits.pass_offer, (schemas.Wait,), schemas.OfferAnswer, (ONCE,), 200,
         (404, 409, 412, 413, 422),
+    ),
+    Operation("get", "/api/people", people.list_people, (schemas.People,), refusals=(403,)),
+    Operation(
+        "post", "/api/people", people.add_person, (schemas.AnyPerson,), schemas.NewPerson, (ONCE,), 201,
+        (403, 413, 422),
+    ),
+    Operation("get", "/api/people/{id}", people.show_person, (schemas.AnyPerson,), refusals=(403, 404)),
+    Operation(
+        "post", "/api/people/{id}/invite", people.invite_person, (), schemas.Invitation, (ONCE,), 204,
+        (403, 404, 409, 413, 422),
+    ),
+    Operation(
+        "post", "/api/people/{id}/disable", people.disable_person, (), schemas.Disabling, (ONCE,), 204,
+        (403, 404, 413, 422),
+    ),
+    Operation("get", "/api/pairs", people.list_pairs, (schemas.Pairs,), refusals=(403,)),
+    Operation(
+        "post", "/api/pairs", people.add_pair, (schemas.Pair,), schemas.NewPair, (ONCE,), 201, (403, 404, 413, 422)
+    ),
+    Operation("get", "/api/pairs/{id}", people.show_pair, (schemas.Pair,), refusals=(403, 404)),
+    *(
+        Operation(
+            "post", f"/api/pairs/{{id}}/{name}", handle, (schemas.Pair,), schemas.Nothing, (ONCE,),
+            refusals=(403, 404, 409, 413, 422),
+        )
+        for name, handle in PAIR_ACTS
+    ),
+    Operation(
+        "post", "/api/pairs/{id}/invite", people.invite_into_room, (schemas.Pair,), schemas.RoomInvitation, (ONCE,),
+        200, (403, 404, 409, 413, 422),
+    ),
+    Operation(
+        "post", "/api/pairs/{id}/hand-over", people.hand_over_pair, (schemas.Pair,), schemas.NewSupervisor, (ONCE,),
+        201, (403, 404, 409, 413, 422),
     ),
 )  # fmt: skip
 

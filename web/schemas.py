@@ -644,6 +644,70 @@ class Attachments(BaseModel):
     items: list[Attachment]
 
 
+# ---- admins
+
+
+class NewPerson(Given):
+    """A person with a new account of our homeserver, `account`, or one that they have, `matrix_id`, or neither."""
+
+    name: Annotated[str, AfterValidator(plain_text)]
+    email: Annotated[str, AfterValidator(plain_text)]
+    language: Literal["pt-BR", "en"] = "pt-BR"
+    time_zone: Annotated[str, Field(max_length=100), AfterValidator(plain_text)] = "America/Sao_Paulo"
+    roles: Annotated[list[Role], Field(min_length=1, max_length=len(Role), strict=False)]
+    account: Annotated[str, Field(max_length=255), AfterValidator(plain_text)] | None = None
+    matrix_id: Annotated[str, Field(max_length=255), AfterValidator(plain_text)] | None = None
+
+
+class AnyPerson(Person):
+    """A person as admins see them."""
+
+    roles: list[Role]
+    disabled_at: Instant | None
+
+    @classmethod
+    def of(cls, person: Someone) -> Self:
+        values = {name: getattr(person, name) for name in cls.model_fields}
+        return cls(**values | {"roles": sorted(person.roles)})
+
+
+class People(BaseModel):
+    items: list[AnyPerson]
+
+
+class Invitation(Given):
+    """`account` is another name for an account that is not made yet."""
+
+    account: Annotated[str, Field(max_length=255), AfterValidator(plain_text)] | None = None
+
+
+class Disabling(Given):
+    """With `deactivate` the account on our homeserver ends too, for good."""
+
+    deactivate: bool = False
+
+
+class Nothing(Given):
+    """An empty object."""
+
+
+class NewPair(Given):
+    supervisor_id: uuid.UUID
+    supervisee_id: uuid.UUID
+
+
+class NewSupervisor(Given):
+    supervisor_id: uuid.UUID
+
+
+class RoomInvitation(Given):
+    person_id: uuid.UUID
+
+
+class Pairs(BaseModel):
+    items: list[Pair]
+
+
 class Problem(BaseModel):
     """Problem details (RFC 9457). `code` is a static word that programs can compare."""
 

@@ -11,7 +11,7 @@ import pytest
 
 from supervision import appointments
 from supervision.db import Database
-from tests.support.sample import acts, add_pair
+from tests.support.sample import acts, add_pair, add_person
 from tests.web.calls import call, slot
 from tests.web.conftest import Open
 from web import openapi
@@ -77,6 +77,21 @@ def bodies(ids: dict[str, str], wanted: dict[str, str]) -> dict[str, Any]:
         "add_calendar": {"address": "https://calendar.example.org/private/ana.ics"},
         "accept_offer": {"starts_at": "2026-11-24T13:00:00Z"},
         "pass_offer": {"starts_at": "2026-11-24T13:00:00Z"},
+        "add_person": {
+            "name": "Clara",
+            "email": "clara@example.org",
+            "language": "en",
+            "time_zone": "Europe/Lisbon",
+            "roles": ["supervisee"],
+            "account": "clara",
+            "matrix_id": None,
+        },
+        "invite_person": {"account": "clara"},
+        "disable_person": {"deactivate": False},
+        "add_pair": {"supervisor_id": ids["supervisor"], "supervisee_id": ids["any"]},
+        "hand_over_pair": {"supervisor_id": ids["supervisor"]},
+        "invite_into_room": {"person_id": ids["any"]},
+        **dict.fromkeys(("archive_pair", "reopen_pair", "hold_pair", "release_pair", "remove_room"), {}),
     }
 
 
@@ -104,7 +119,8 @@ def spoil(value: Any, dice: random.Random) -> Any:
 
 async def test_what_nearly_makes_sense(database: Database, now: datetime, open_browser: Open) -> None:
     pair = await add_pair(database, now=now)
-    browsers = [await open_browser(person) for person in pair.people]
+    admin = await add_person(database, "Rita", ["admin"], now=now)
+    browsers = [await open_browser(person) for person in (*pair.people, admin)]
     async with database.transaction() as tx:
         booked = await appointments.book(
             tx, acts(pair.supervisee), pair, datetime.fromisoformat("2026-11-25T13:00Z"), now=now

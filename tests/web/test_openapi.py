@@ -39,6 +39,16 @@ CONTRACT = {
     "/api/waits/{id}": {"delete"},
     "/api/waits/{id}/accept": {"post"},
     "/api/waits/{id}/pass": {"post"},
+    "/api/people": {"get", "post"},
+    "/api/people/{id}": {"get"},
+    "/api/people/{id}/invite": {"post"},
+    "/api/people/{id}/disable": {"post"},
+    "/api/pairs": {"get", "post"},
+    "/api/pairs/{id}": {"get"},
+    **{
+        f"/api/pairs/{{id}}/{act}": {"post"}
+        for act in ("archive", "reopen", "hold", "release", "remove-room", "invite", "hand-over")
+    },
 }
 UUID = "00000000-0000-4000-8000-000000000000"
 
