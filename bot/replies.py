@@ -12,7 +12,7 @@ from supervision.texts import sentences
 
 DIGITS = ("1⃣", "2⃣", "3⃣", "4⃣", "5⃣", "6⃣", "7⃣", "8⃣", "9⃣", "🔟")  # keycaps without U+FE0F
 ITEMS = ("- ", "{number}. ")
-MOST_LINES = 16
+MOST_LINES = 20  # all that holds for a pair; other answers have 16 at most
 YES, NO = "✅", "❌"
 LIST_LIFETIME = timedelta(hours=24)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bot.news import Message
 from bot.notices import one_line, render, to_html
-from bot.replies import Line
+from bot.replies import Line, shorten
 from supervision.models import Role
 from supervision.people import Person
 
@@ -93,3 +93,13 @@ def test_only_what_is_meant_for_somebody_rings() -> None:
 def test_a_thread_is_answered_in_it() -> None:
     message = Message((reason("x"),), thread_root="$root")
     assert render(message, ANA, NOW)["m.relates_to"] == {"rel_type": "m.thread", "event_id": "$root"}
+
+
+def test_of_what_is_listed_at_length_the_rest_is_on_the_page() -> None:
+    head, item, row, foot = Line("settings.foot"), Line("hours.none"), Line("slots.line"), Line("settings.foot")
+    short = (head, *[item] * 18, foot)
+    assert shorten(short, "https://x.example") == short
+    more = Line("list.more_there", {"count": 6, "url": "https://x.example"})
+    assert shorten((head, *[item] * 23, foot), "https://x.example") == (head, *[item] * 17, more, foot)
+    numbered = (head, *[row] * 30)
+    assert shorten(numbered, "https://x.example") == numbered
