@@ -16,7 +16,6 @@ from sqlalchemy.dialects.postgresql import insert
 from supervision import seals
 from supervision.db import Transaction
 from supervision.models import attachments as table
-from supervision.models import pairs
 
 SHOWN = 200  # files of a room on its page
 
@@ -84,18 +83,6 @@ async def list_of(tx: Transaction, pair_id: uuid.UUID, *, most: int = SHOWN) -> 
         .limit(most)
     )
     return [Attachment(*row) for row in await tx.execute(query)]
-
-
-async def open_breaches(tx: Transaction, bot: str) -> list[tuple[str, str]]:
-    """Room and event of every refused file of one bot account whose event has yet to be redacted."""
-    query = (
-        select(pairs.c.room_id, table.c.event_id)
-        .join(pairs, pairs.c.id == table.c.pair_id)
-        .where(pairs.c.bot == bot, pairs.c.room_id.is_not(None))
-        .where(table.c.refused.is_not(None), table.c.removed_at.is_(None))
-        .order_by(table.c.sent_at)
-    )
-    return [(room_id, event_id) for room_id, event_id in await tx.execute(query)]
 
 
 async def is_open_breach(tx: Transaction, event_id: str) -> bool:

@@ -42,14 +42,22 @@ POLICIES = [
     "- A freed time is kept for the waiting list for 4 hours",
     "- Online",
 ]
+ROOM = [
+    "- Files: images, audio, PDF, documents, and text, up to 25 MB each",
+    "- Messages and files stay without a limit",
+    "- An unread message: a mail says so after 30 minutes",
+    "- Taking a copy of the room home: only if both agree",
+    "- The room has no date on which it closes",
+]
 
 
 async def test_both_read_what_holds(room: Room) -> None:
     shown = await room.hear("!settings")
-    assert shown == ["What holds for Ana and Bruno:", *POLICIES]
+    assert shown == ["What holds for Ana and Bruno:", *POLICIES, *ROOM]
     hers = await room.ana("!configurar")
-    assert hers[:-1] == shown
-    assert hers[-1].startswith("To change one: !settings notice 24h")
+    assert hers[:-2] == shown
+    assert hers[-2].startswith("To change one: !settings notice 24h")
+    assert hers[-1].startswith("Also: !settings attachments no")
 
 
 async def test_a_setting_is_changed_by_its_code(room: Room) -> None:

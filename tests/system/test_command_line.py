@@ -45,6 +45,7 @@ METRICS = {
     "visavis_calendar_reads_total",
     "visavis_commands_total",
     "visavis_database_up",
+    "visavis_files_total",
     "visavis_http_request_duration_seconds",
     "visavis_inbound_mails_total",
     "visavis_mail_delay_seconds",
@@ -315,6 +316,32 @@ async def test_pairs_are_added_listed_and_archived(shell: Shell) -> None:
     assert await shell.fail("pair", "archive", nobody) == "There is no such pair."
     assert (await shell.do("pair", "archive", pair)).out == ""
     assert (await shell.do("pair", "list")).lines == [[pair, "Ana", "Bruno", "archived", "-"]]
+
+
+async def test_pairs_are_reopened_held_handed_over_and_removed(shell: Shell) -> None:
+    ana = await add_person(shell, "Ana", "supervisor")
+    bruno = await add_person(shell, "Bruno", "supervisee")
+    clara = await add_person(shell, "Clara", "supervisor")
+    pair = (await shell.do("pair", "add", ana, bruno)).out.strip()
+    assert await shell.fail("pair", "invite", pair, bruno) == "This pair has no room yet."
+    assert await shell.fail("pair", "reopen", pair) == "This pair is not archived."
+    assert await shell.fail("pair", "remove", pair, "--yes") == "This pair is still active. Archive it first."
+    other = (await shell.do("pair", "hand-over", pair, clara)).out.strip()
+    assert (await shell.do("pair", "hold", pair)).out == ""
+    held, active = (await shell.do("pair", "list")).lines
+    assert (held[:5], active) == (
+        [pair, "Ana", "Bruno", "archived", "-"],
+        [other, "Clara", "Bruno", "active", "-"],
+    )
+    assert re.fullmatch(r"held since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", held[5])
+    assert await shell.fail("pair", "remove", pair, "--yes") == (
+        "A legal hold keeps this room. Nothing of it is removed until the hold ends."
+    )
+    for words in (("release", pair), ("reopen", pair), ("archive", pair), ("remove", pair, "--yes")):
+        assert (await shell.do("pair", *words)).out == ""
+    assert (await shell.do("pair", "list")).lines[0][5].startswith("removed ")
+    assert await shell.fail("pair", "reopen", pair) == "The room of this pair was removed, or is being removed."
+    assert (await shell.do("bots")).lines == []
 
 
 USUAL = [
