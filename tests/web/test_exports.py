@@ -1,0 +1,173 @@
+"""The page on which a room is taken home: a new sign-in before it counts, the other's word, and the file itself."""
+
+from datetime import datetime, timedelta
+
+import aiohttp
+import pytest
+from sqlalchemy import func, select, update
+
+from supervision import exports, pairs, sign_ins
+from supervision.db import Database
+from supervision.exports import CHUNK, Export, Seal
+from supervision.models import Channel, Consent, ExportState, audit_entries, export_chunks, notifications, sessions
+from supervision.models import exports as table
+from supervision.models import sign_ins as sign_ins_table
+from supervision.pairs import Pair
+from tests.support.sample import acts, add_pair, add_person
+from tests.web.conftest import SECRET, Browser, Clock, Open
+
+
+@pytest.fixture
+async def pair(database: Database, now: datetime) -> Pair:
+    """Ana and Bruno, whose room is there."""
+    made = await add_pair(database, now=now)
+    async with database.transaction() as tx:
+        await pairs.set_room(tx, made.id, "!room:example.org")
+        return await pairs.get(tx, made.id)
+
+
+async def ready(database: Database, pair: Pair, pieces: list[bytes], now: datetime) -> Export:
+    """An export of Bruno's that can be fetched."""
+    async with database.transaction() as tx:
+        agreed = await exports.ask(tx, acts(pair.supervisee), pair.id, default=Consent.ONE, now=now)
+        assert agreed is not None
+        export = await exports.begin(tx, agreed.id)
+        seal = Seal(SECRET, export.id, export.salt or b"")
+        for position, piece in enumerate(pieces):
+            last = position == len(pieces) - 1
+            await exports.put(tx, export.id, position, seal.lock(position, piece, last=last), size=len(piece))
+        await exports.finish(tx, export, pair, events=2, now=now)
+        return await exports.get(tx, export.id)
+
+
+async def press(browser: Browser, path: str) -> int:
+    """Press the button of the page's form that is sent there; the answer's status."""
+    return (await browser.post(path, browser.fields(path))).status
+
+
+async def test_asking_and_agreeing_on_the_page(
+    database: Database, pair: Pair, open_browser: Open, clock: Clock
+) -> None:
+    his, hers, home = (
+        await open_browser(pair.supervisee),
+        await open_browser(pair.supervisor),
+        f"/rooms/{pair.id}/export",
+    )
+    assert (await his.get(home)).status == 200
+    assert await press(his, home) == 303
+    await his.follow()
+    assert "Ana is asked to agree, until Thu 26 Nov, 12:00 (Lisbon)" in his.page
+    await hers.get(home)
+    assert "Bruno gostaria de levar uma cópia" in hers.page
+    assert await press(hers, f"{home}/agree") == 303
+    answer = await his.get(home)
+    assert "Your copy is being made" in his.page
+    assert answer.headers["Refresh"] == "5"
+    async with database.transaction() as tx:
+        [made] = await exports.list_of(tx, pair.id, pair.supervisee.id, since=clock() - timedelta(days=1))
+        rows = await tx.execute(
+            select(audit_entries.c.action, audit_entries.c.actor_id, audit_entries.c.ip, audit_entries.c.user_agent)
+            .where(audit_entries.c.action.like("export.%"))
+            .order_by(audit_entries.c.id)
+        )
+        entries = [tuple(row)[:3] for row in rows]
+    assert (made.state, made.agreed_by) == (ExportState.AGREED, pair.supervisor.id)
+    assert entries == [
+        ("export.ask", pair.supervisee.id, "127.0.0.1"),
+        ("export.agree", pair.supervisor.id, "127.0.0.1"),
+    ]
+
+
+async def test_saying_no_and_taking_back(database: Database, pair: Pair, open_browser: Open) -> None:
+    his, hers, home = (
+        await open_browser(pair.supervisee),
+        await open_browser(pair.supervisor),
+        f"/rooms/{pair.id}/export",
+    )
+    await his.get(home)
+    await press(his, home)
+    await hers.get(home)
+    assert await press(hers, f"{home}/refuse") == 303
+    await his.get(home)
+    assert await press(his, home) == 303
+    await his.get(home)
+    assert await press(his, f"{home}/withdraw") == 303
+    await hers.get(home)
+    assert f"{home}/agree" not in hers.page
+    async with database.transaction() as tx:
+        assert await tx.scalar(select(func.count()).select_from(table)) == 0
+
+
+async def test_an_old_session_is_led_through_a_new_sign_in_and_back(
+    database: Database, pair: Pair, open_browser: Open, clock: Clock
+) -> None:
+    his, home = await open_browser(pair.supervisee), f"/rooms/{pair.id}/export"
+    await his.get(home)
+    fields = his.fields(home)
+    clock.forward(minutes=11)
+    refused = await his.post(home, fields)
+    assert (refused.status, refused.headers["Location"]) == (303, "/sign-in/anew")
+    await his.follow()
+    assert (await his.post("/sign-in/anew", his.fields("/sign-in/anew"))).headers["Location"] == "/sign-in/code"
+    async with database.transaction() as tx:
+        assert await tx.scalar(select(func.count()).select_from(sessions)) == 0
+        sign_in_id = (await tx.execute(select(sign_ins_table.c.id))).scalar_one()
+        mailed = select(notifications.c.person_id).where(notifications.c.channel == Channel.MAIL)
+        assert await tx.scalar(mailed.where(notifications.c.kind == "sign_in")) == pair.supervisee.id
+    await his.follow()
+    back = await his.post("/sign-in/code", {"code": sign_ins.code(SECRET, sign_in_id)})
+    assert back.headers["Location"] == home
+    await his.follow()
+    assert await press(his, home) == 303
+    async with database.transaction() as tx:
+        assert await exports.pending(tx, pair, pair.supervisee.id, now=clock()) is not None
+
+
+async def test_the_file_is_streamed_to_its_asker_after_a_new_sign_in(
+    database: Database, pair: Pair, open_browser: Open, clock: Clock
+) -> None:
+    pieces = [b"a" * CHUNK, b"b" * CHUNK, b"c" * 10]
+    export = await ready(database, pair, pieces, clock())
+    his, home = await open_browser(pair.supervisee), f"/rooms/{pair.id}/export"
+    path = f"{home}/{export.id}/file"
+    for _ in range(2):  # one that breaks off can be begun again
+        answer = await his.get(path)
+        assert (answer.status, await answer.read()) == (200, b"".join(pieces))
+        assert answer.headers["Content-Disposition"] == 'attachment; filename="visavis-2026-11-23.zip"'
+        assert (answer.headers["Content-Type"], answer.headers["Cache-Control"]) == ("application/zip", "no-store")
+        assert answer.headers["Content-Length"] == str(2 * CHUNK + 10)
+    hers, admin = (
+        await open_browser(pair.supervisor),
+        await open_browser(await add_person(database, "Ada", ["admin"], now=clock())),
+    )
+    assert [(await one.get(path)).status for one in (hers, admin)] == [404, 404]
+    assert (await admin.get(home)).status == 404
+    clock.forward(minutes=11)
+    led = await his.get(path)
+    assert (led.status, led.headers["Location"]) == (303, "/sign-in/anew")
+    fresh = await open_browser(pair.supervisee)
+    clock.forward(days=1)
+    assert (await fresh.get(path)).status in (303, 404)
+    late = await open_browser(pair.supervisee)
+    assert (await late.get(path)).status == 404
+    async with database.transaction() as tx:
+        entries = select(audit_entries.c.user_agent).where(audit_entries.c.action == "export.fetch")
+        assert len(list(await tx.scalars(entries))) == 2
+
+
+async def test_a_file_whose_pieces_were_touched_never_looks_whole(
+    database: Database, pair: Pair, open_browser: Open, clock: Clock
+) -> None:
+    export = await ready(database, pair, [b"a" * CHUNK, b"b" * CHUNK, b"c"], clock())
+    his, path = await open_browser(pair.supervisee), f"/rooms/{pair.id}/export/{export.id}/file"
+    async with database.transaction() as tx:
+        touched = func.overlay(export_chunks.c.content, b"x", 40)
+        await tx.execute(update(export_chunks).where(export_chunks.c.position == 1).values(content=touched))
+    answer = await his.get(path)
+    with pytest.raises((aiohttp.ClientError, ConnectionResetError)):
+        await answer.read()
+    async with database.transaction() as tx:
+        await tx.execute(update(export_chunks).where(export_chunks.c.position == 0).values(content=b"nothing"))
+    assert (await his.get(path)).status == 404
+    async with database.transaction() as tx:
+        assert (await exports.get(tx, export.id)).fetched_at is None
