@@ -248,7 +248,13 @@ class Client:
         body = machine.fresh_keys(count, fallback)
         if with_device:
             body["device_keys"] = machine.device_keys()
-        await self.homeserver.ask("POST", "/keys/upload", body)
+        try:
+            await self.homeserver.ask("POST", "/keys/upload", body)
+        except HomeserverRefused as refused:
+            if refused.code != "M_TOO_LARGE":
+                raise
+            log.warning("keys.enough")  # the homeserver holds 500 whatever it said, and takes no more
+            await self.homeserver.ask("POST", "/keys/upload", body | {"one_time_keys": {}})
         machine.account.shared = True
         machine.mark_keys_as_published()
         machine.save_account()

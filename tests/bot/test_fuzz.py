@@ -153,6 +153,7 @@ async def test_every_field_of_a_hostile_message_may_be_anything(
     await all_ears.next_heard(await ana.send_text(room_id, "first"))
     outer = stranger_to_keys(all_ears, ana.user_id)
     inner: Json = {"algorithm": MEGOLM, "room_id": room_id, "session_id": "x", "session_key": "AgAAAAA"}
+    odd: list[Any] = [None, {}, 2**70, "x" * 5_000, "!other:localhost"]
     hostile = [_with(outer, path, senseless) for path in places(outer) for senseless in SENSELESS]
 
     def add(path: str, answer: Json) -> Json:
@@ -163,7 +164,7 @@ async def test_every_field_of_a_hostile_message_may_be_anything(
 
     proxy.forge = add
     for path in places(inner):
-        for part in (None, {}, 2**70, "x" * 5_000, "!other:localhost"):
+        for part in odd:
             await whisper(ana, bot, device, "m.room_key", _with(inner, path, part))
     for event_type in ("m.forwarded_room_key", "m.dummy", "m.secret.send", "m.room_key_request", ""):
         await whisper(ana, bot, device, event_type, {"session_id": [], "room_id": {}})

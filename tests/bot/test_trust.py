@@ -19,6 +19,7 @@ from bot.signatures import Device, Seeds, canonical, decode, fingerprint, is_sig
 from embedded.synapse import Synapse
 from tests.support.homeserver import Pair, Seat, phone
 from tests.support.human import Human
+from tests.support.proxy import Proxy
 
 Json = dict[str, Any]
 
@@ -106,6 +107,38 @@ async def test_unsigned_phone_is_doubted_and_told_why_and_changes_nothing_for_th
         await old.wait_for(lambda: old.unreadable or None, "the unreadable message")
         (unreadable,) = old.unreadable.values()
         assert old.withheld == {unreadable.session_id: "m.unverified"}
+
+
+async def test_device_that_the_homeserver_adds_gets_no_key(far_seat: Seat, far_pair: Pair, proxy: Proxy) -> None:
+    """It signs itself as a device of Bruno's does, and bears signatures that look like his identity's."""
+    bruno, added = far_pair.bruno.user_id, vodozemac.Account()
+    forged: Json = {
+        "user_id": bruno,
+        "device_id": "ADDED",
+        "algorithms": ["m.olm.v1.curve25519-aes-sha2", "m.megolm.v1.aes-sha2"],
+        "keys": {
+            "ed25519:ADDED": added.ed25519_key.to_base64(),
+            "curve25519:ADDED": added.curve25519_key.to_base64(),
+        },
+    }
+
+    def add(path: str, answer: Json) -> Json:
+        if path == "/keys/query" and bruno in answer.get("device_keys", {}):
+            real = answer["device_keys"][bruno][far_pair.bruno.device_id]
+            signatures = real["signatures"][bruno] | {"ed25519:ADDED": added.sign(canonical(forged)).to_base64()}
+            answer["device_keys"][bruno]["ADDED"] = forged | {"signatures": {bruno: signatures}}
+        return answer
+
+    proxy.forge = add
+    far_seat.client.reconsider(bruno)
+    said = await far_seat.say(far_pair, "for the two alone")
+    trust = far_seat.client.trust(bruno)
+    assert trust is not None
+    assert [device.device_id for device in trust.refused] == ["ADDED"]
+    shared = far_seat.client._keys_now()._shared[far_pair.room_id]  # noqa: SLF001  # whom it gave the key
+    assert {device.device_id for device in shared.holders} == {far_pair.ana.device_id, far_pair.bruno.device_id}
+    assert {device.device_id for device in shared.refused} == {"ADDED"}
+    assert (await far_pair.bruno.next_message(far_seat.account.user_id)).event_id == said
 
 
 async def test_clear_text_is_doubted(seat: Seat, pair: Pair) -> None:
