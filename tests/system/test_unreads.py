@@ -16,6 +16,7 @@ from supervision import preferences
 from supervision.models import Channel, State, journal, notifications, unreads
 from supervision.pairs import Pair
 from supervision.preferences import Preferences
+from supervision.unreads import counts
 from tests.support.human import Human
 from tests.support.practice import Practice
 from tests.support.sample import acts
@@ -98,6 +99,16 @@ class Room:
         waiting = (notifications.c.kind == "room.unread") & (notifications.c.state == State.PENDING)
         async with self.practice.database.transaction() as tx:
             return await tx.scalar(select(notifications.c.next_try_at).where(waiting))
+
+    async def counted(self) -> int:
+        """How many messages Ana has not read, half a minute later."""
+        machine = self.practice.machine
+        assert machine is not None
+        machine.reads.clock = lambda: datetime.now(UTC) + timedelta(minutes=1)
+        await machine.reads.write_counts()
+        machine.reads.clock = lambda: datetime.now(UTC)
+        async with self.practice.database.transaction() as tx:
+            return (await counts(tx, self.pair.supervisor.id)).get(self.pair.id, 0)
 
     async def no_mail_comes(self, sent: int = 0) -> None:
         """Nothing waits, and no more than these were sent."""
@@ -333,15 +344,37 @@ async def test_the_bridge_off_while_the_wait_ends(room: Room) -> None:
     await room.no_mail_comes(sent=1)
 
 
-async def test_zero_minutes_switch_it_off(room: Room) -> None:
+async def test_zero_minutes_switch_the_mail_off(room: Room) -> None:
+    """What is unread is known all the same."""
     practice = room.practice
-    said = await room.write(room.bruno)
-    await room.wait_until_unread({"Ana": said})
+    first = await room.write(room.bruno)
+    await room.wait_until_unread({"Ana": first})
     await practice.stop_bot()
     matrix = practice.config.matrix.model_copy(update={"unread_minutes": 0})
     practice.config = practice.config.model_copy(update={"matrix": matrix})
     await practice.start_bot()
-    await room.wait_until_unread({})
     await room.write(room.bruno)
     await room.settle()
     assert await room.states() == []
+    assert await room.unread() == {"Ana": first}
+
+
+async def test_how_many_are_unread_is_counted(room: Room) -> None:
+    said = [await room.write(room.bruno) for _ in range(3)]
+    await room.settle()
+    assert await room.counted() == 3
+    await room.read(room.ana, said[1])
+    await room.wait_until_unread({"Ana": said[2]})
+    assert await room.counted() == 1
+    fourth = await room.write(room.bruno)
+    await room.settle()
+    assert await room.counted() == 2
+    await room.practice.stop_bot()
+    await room.practice.start_bot()
+    await room.write(room.bruno)
+    await room.settle()
+    assert await room.counted() == 3
+    await room.bruno.redact(room.id, fourth)
+    await room.read(room.ana, await room.write(room.bruno))
+    await room.wait_until_unread({})
+    assert await room.counted() == 0
