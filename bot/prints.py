@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import bleach
 from babel.numbers import format_decimal
 from bleach.sanitizer import Cleaner
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -32,6 +31,7 @@ TAGS = frozenset(
 MOST_HTML, MOST_TAGS = 100_000, 2_000  # characters, and opened tags, of one message
 QUOTED = 160  # characters
 SPOKEN = re.compile(r"(?is)<(script|style|mx-reply|svg|math|template)\b.*?(?:</\1\s*>|\Z)")
+ANY_TAG = re.compile(r"<[^>]*>")
 DOUBTS = {
     "not_encrypted": "export.doubt.not_encrypted",
     "wrong_sender": "export.doubt.wrong_sender",
@@ -155,7 +155,7 @@ class Views:
             clean = self._cleaner.clean(SPOKEN.sub("", html))
         except RecursionError:
             return None
-        return Markup(clean) if bleach.clean(clean, tags=set(), strip=True).strip() else None  # noqa: S704 - cleaned
+        return Markup(clean) if ANY_TAG.sub("", clean).strip() else None  # noqa: S704 - cleaned
 
     def _edited(self, record: Json) -> str | None:
         if not record["edits"]:

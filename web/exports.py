@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import structlog
 from aiohttp import web
+from babel.numbers import format_decimal
 
 from supervision import audit, exports, pairs
 from supervision.db import Transaction
@@ -73,7 +74,7 @@ async def page(request: web.Request, refused: Refused | None = None) -> web.Resp
         now=at,
         base=f"/rooms/{standing.pair.id}/export",
         name_of=lambda person_id: standing.pair.member(person_id).name,
-        megabytes=lambda size: f"{max(0.1, size / 1_000_000):.1f}",
+        megabytes=lambda size: format_decimal(size / 1_000_000, "0.0", locale=visitor(request).reader.locale),
     )
     if standing.making and not refused:
         response.headers["Refresh"] = str(REFRESH_SECONDS)

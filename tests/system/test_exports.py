@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 import nio
+import pytest
 from sqlalchemy import func, select, update
 
 from supervision import exports, sign_ins
@@ -297,7 +298,10 @@ async def keeps_nothing_readable(practice: Practice, pair: Pair) -> None:
         assert answer.status == 404
 
 
-async def test_a_bot_that_is_stopped_in_the_middle_begins_anew(practice: Practice) -> None:
+async def test_a_bot_that_is_stopped_in_the_middle_begins_anew(
+    practice: Practice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.exports.LONG_EVENTS", 1)  # any room is a long one
     pair = await practice.add_pair()
     room = pair.room_id or ""
     async with practice.phones(pair) as (ana, _):
@@ -309,6 +313,7 @@ async def test_a_bot_that_is_stopped_in_the_middle_begins_anew(practice: Practic
             begun = await exports.begin(tx, export.id)  # as a process would have that died with one piece written
             await exports.put(tx, export.id, 0, b"half", size=4)
         await practice.start_bot()
+        await ana.next_message(practice.bot, lambda message: "demora um pouco" in message.body)
         await ana.next_message(practice.bot, lambda message: "cópia desta sala está pronta" in message.body)
     async with practice.database.transaction() as tx:
         made = await exports.get(tx, export.id)
