@@ -261,11 +261,11 @@ class Handlers:
             if heard is None:
                 return
             reply = await self.files.note(tx, event, heard.pair, heard.actor, judged)
-            if reply.lines and self._may_complain(event, judged.outcome, COMPLAINT_A_MINUTE):
+            if reply.lines and self._may_complain(event, reply.lines[0].key, COMPLAINT_A_MINUTE):
                 notification = await self._enqueue(tx, heard, reply)
         await self.files.take_down(event.room_id, event.event_id)
         if notification is not None:
-            self._complained(event, judged.outcome)
+            self._complained(event, reply.lines[0].key)
             await self._deliver(notification, heard.pair)
 
     async def _find_question(self, heard: Heard, tx: Transaction) -> Asked | None:
