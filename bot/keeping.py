@@ -33,9 +33,10 @@ CHECKED = Counter("visavis_rooms_checked_total", "Rooms compared with what they 
 
 LOOK_EVERY = 60.0  # seconds between looks at what is to be, when nothing says so at once
 CHECK_EVERY = timedelta(hours=1)
-SIDE_BY_SIDE = 3
-BREATH = 0.05  # seconds after each room
+SIDE_BY_SIDE = 2
+BREATH = 0.1  # seconds after each check
 AFTER_FAILURE = 2.0  # seconds
+A_WHILE = timedelta(seconds=5)  # that a room which failed lets the others go first
 FOR_EVER = timedelta(days=36_500)
 
 
@@ -81,6 +82,7 @@ class Keeping:
         self.ready = asyncio.Event()
         self._wake = asyncio.Event()
         self._checked: dict[uuid.UUID, tuple[Wanted, datetime]] = {}
+        self._not_before: dict[uuid.UUID, datetime] = {}
         self._account_checked_at: datetime | None = None
 
     async def run(self) -> None:
@@ -97,24 +99,31 @@ class Keeping:
                     await asyncio.sleep(max(AFTER_FAILURE, pause or 0.0))
                     continue
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_EVERY):
+                    async with asyncio.timeout(self._pause()):
                         await self._wake.wait()
+
+    def _pause(self) -> float:
+        """Seconds until the next look, where nothing asks for one: soon, if something that failed waits."""
+        return min(LOOK_EVERY, A_WHILE.total_seconds()) if self._not_before else LOOK_EVERY
 
     async def look(self) -> None:
         """Make what is missing, then check what is due, and the account itself with the last room."""
         wanted = await self._read()
-        await self._side_by_side(self._make, [one for one in wanted if one.is_missing])
-        self.ready.set()
+        await self._side_by_side(self._make, [one for one in wanted if one.is_missing and self._may(one)])
+        if not any(one.is_missing and not self._may(one) for one in wanted):
+            self.ready.set()
         await self.client.wait_until_synced()
         kept = {one.pair.id for one in wanted}
+        self._not_before = {pair_id: at for pair_id, at in self._not_before.items() if pair_id in kept}
         self._checked = {pair_id: known for pair_id, known in self._checked.items() if pair_id in kept}
-        await self._side_by_side(self._check, [one for one in wanted if self._is_due(one)])
+        await self._side_by_side(self._check, [one for one in wanted if self._is_due(one) and self._may(one)])
         if self._account_checked_at is None or self._account_checked_at + CHECK_EVERY <= self.clock():
             await self._check_account()
 
     def ask(self, pair_id: uuid.UUID) -> None:
         """Have a pair's room looked at now."""
         self._checked.pop(pair_id, None)
+        self._not_before.pop(pair_id, None)
         self._wake.set()
 
     async def _read(self) -> list[Wanted]:
@@ -140,7 +149,10 @@ class Keeping:
         return Wanted(pair, plan, frozenset(able[one] for one in unknown if one in able))
 
     async def _side_by_side(self, work: Callable[[Wanted], Awaitable[None]], several: Sequence[Wanted]) -> None:
-        """A few at a time; where the homeserver or the database is away the others are not begun."""
+        """A few at a time. Where the homeserver or the database is away the others are not begun.
+
+        What failed comes after the others, so that one room cannot keep them all waiting. Raises what it failed with.
+        """
         left = iter(several)
         away: list[Exception] = []
 
@@ -148,17 +160,22 @@ class Keeping:
             for one in left:
                 try:
                     await work(one)
+                    self._not_before.pop(one.pair.id, None)
                 except (Transient, *DATABASE_AWAY) as error:
+                    self._not_before[one.pair.id] = self.clock() + A_WHILE
                     away.append(error)
                 if away:
                     return
-                await asyncio.sleep(BREATH)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(SIDE_BY_SIDE):
                 group.create_task(take_turns())
         if away:
             raise away[0]
+
+    def _may(self, wanted: Wanted) -> bool:
+        not_before = self._not_before.get(wanted.pair.id)
+        return not_before is None or not_before <= self.clock()
 
     # Making
 
@@ -196,6 +213,7 @@ class Keeping:
             await self._go_on(pair, mended)
             await self._invite(wanted)
         self._checked[pair.id] = (wanted, self.clock())
+        await asyncio.sleep(BREATH)
 
     async def _stop(self, pair: Pair, fault: Fault) -> None:
         CHECKED.labels("stopped").inc()

@@ -62,6 +62,7 @@ METRICS = {
     "visavis_process_resident_memory_bytes",
     "visavis_process_start_time_seconds",
     "visavis_process_virtual_memory_bytes",
+    "visavis_rooms_checked_total",
 }
 SECRET = "not a secret at all, but long enough to be one"
 
