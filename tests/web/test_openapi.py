@@ -25,6 +25,8 @@ CONTRACT = {
     "/api/supervisors/{id}/availability/exceptions/{exception_id}": {"delete"},
     "/api/supervisors/{id}/away": {"get", "post"},
     "/api/pairs/{id}/settings": {"get", "patch"},
+    "/api/pairs/{id}/room": {"get", "patch"},
+    "/api/pairs/{id}/attachments": {"get"},
     "/api/appointments": {"post"},
     "/api/appointments/{id}": {"get"},
     **{
