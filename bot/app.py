@@ -22,6 +22,7 @@ from bot.reads import Reads
 from bot.retention import Retention
 from bot.standings import Standings
 from bot.tasks import Tasks
+from bot.together import Together
 from bot.trust import Trust
 from supervision import audit, bots, identities, notifications
 from supervision.audit import SYSTEM
@@ -54,6 +55,7 @@ class Bot:
             matrix.as_token.get_secret_value() if matrix.as_token else None,
             matrix.password.get_secret_value() if matrix.password else None,
         )
+        self._pins = Together(self._read_pins)
         self.client = Client(account, pin=self._pin)
         token = matrix.admin_token
         self.administrator = Administrator(matrix.homeserver, token.get_secret_value()) if token else None
@@ -157,8 +159,14 @@ class Bot:
             await bots.save_token(tx, self.client.user_id, token)
 
     async def _pin(self, matrix_id: str, master_key: str) -> str | None:
+        if (await self._pins.ask(matrix_id)).get(matrix_id) == master_key:
+            return master_key
         async with self.database.transaction() as tx:
             return await identities.pin(tx, matrix_id, master_key, now=self.clock())
+
+    async def _read_pins(self, matrix_ids: set[str]) -> dict[str, str]:
+        async with self.database.transaction() as tx:
+            return await identities.pinned(tx, matrix_ids)
 
     def _reconsider(self, matrix_id: str) -> None:
         """Somebody's new identity was confirmed; without a name, anybody's may have been while we did not listen."""

@@ -150,11 +150,12 @@ class Directory:
             raise Transient("homeserver_incomprehensible")  # nobody has lost his identity by that
         now = time.monotonic()
         failed = answer.get("failures", {})
+        reached = [user for user in users if user.partition(":")[2] not in failed]
+        await asyncio.gather(*(self._learn(read_keys(answer, user)) for user in reached))
         for user in users:
-            if user.partition(":")[2] in failed:
+            if user not in reached:
                 self._unreachable_until[user] = now + _RETRY_SECONDS
                 continue
-            await self._learn(read_keys(answer, user))
             self._asked_at[user] = now
             if self._stale.get(user) is marks[user]:
                 self._stale.pop(user, None)

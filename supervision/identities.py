@@ -1,6 +1,7 @@
 """Whose Matrix identity is whose: the master cross-signing key of each account, pinned when it is first seen."""
 
 import uuid
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from sqlalchemy import func, select, update
@@ -42,6 +43,16 @@ async def pin(tx: Transaction, matrix_id: str, master_key: str, *, now: datetime
             await audit.record(tx, SYSTEM, "identity.change_seen", "person", person_id, now=now, success=False)
             await _tell_both(tx, person_id, "identity.changed", now=now)
     return str(row.master_key)
+
+
+async def pinned(tx: Transaction, matrix_ids: Collection[str]) -> dict[str, str]:
+    """The pinned keys of those whose homeserver offers no other one: `pin` would change nothing for them."""
+    query = (
+        select(identities.c.matrix_id, identities.c.master_key)
+        .join(people, (people.c.matrix_id == identities.c.matrix_id) & people.c.disabled_at.is_(None))
+        .where(identities.c.matrix_id.in_(matrix_ids), identities.c.offered_key.is_(None))
+    )
+    return {matrix_id: master_key for matrix_id, master_key in await tx.execute(query)}
 
 
 async def confirm(tx: Transaction, actor: Actor, matrix_id: str, *, master_key: str, now: datetime) -> None:
