@@ -93,8 +93,11 @@ class Exports:
             due = await exports.next_due(tx, self.client.user_id, now=self.clock())
             if due is None:
                 return False
-            export = await exports.begin(tx, due.id)
             pair = await pairs.get(tx, due.pair_id)
+            if due.attempts and self.clock() - due.created_at >= exports.PATIENCE:
+                await exports.fail(tx, due, pair, due.error or "interrupted", permanent=True, now=self.clock())
+                return True
+            export = await exports.begin(tx, due, now=self.clock())
         try:
             await self._make(export, pair)
         except HomeserverRefused as refused:

@@ -9,7 +9,7 @@ from datetime import datetime
 import structlog
 
 from bot.administration import Administrator
-from supervision import audit, homeserver_tasks, invitations, pairs, people, seals
+from supervision import audit, exports, homeserver_tasks, invitations, pairs, people, seals
 from supervision.audit import SYSTEM
 from supervision.db import DATABASE_AWAY, Database, Transaction, listen
 from supervision.errors import Permanent, Refused, Transient
@@ -176,6 +176,7 @@ class Tasks:
         await administrator.remove_room(task.details["room"])
 
         async def note(tx: Transaction) -> None:
+            await exports.forget_room(tx, pair_id, now=self.clock())
             await pairs.forget_room(tx, pair_id, now=self.clock())
 
         return note

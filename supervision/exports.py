@@ -40,7 +40,7 @@ ANSWER_TIME = timedelta(days=3)
 KEPT = timedelta(days=1)
 MOST_A_DAY = 3
 CHUNK = 1 << 20  # bytes of the file in one row
-TRIES = 8
+PATIENCE = timedelta(days=1)  # with a homeserver that is away, or a process that dies of it
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=15), timedelta(minutes=10)
 
 
@@ -313,15 +313,30 @@ async def next_try_at(tx: Transaction, bot: str) -> datetime | None:
     return at
 
 
-async def begin(tx: Transaction, export_id: uuid.UUID) -> Export:
-    """Begin anew, with nothing of an earlier try; a new salt, so that no nonce comes twice with the same key."""
-    await tx.execute(delete(export_chunks).where(export_chunks.c.export_id == export_id))
+async def begin(tx: Transaction, due: Export, *, now: datetime) -> Export:
+    """Begin anew, with nothing of an earlier try; a new salt, so that no nonce comes twice with the same key.
+
+    The next try is planned already, ever later: it may be this very export that a process dies of.
+    """
+    pause = timedelta(0) if due.attempts == 0 else _pause(due.attempts)
+    await tx.execute(delete(export_chunks).where(export_chunks.c.export_id == due.id))
     await tx.execute(
         update(exports)
-        .where(exports.c.id == export_id, exports.c.state == ExportState.AGREED)
-        .values(salt=secrets.token_bytes(32), events=0, bytes=0, attempts=exports.c.attempts + 1)
+        .where(exports.c.id == due.id, exports.c.state == ExportState.AGREED)
+        .values(
+            salt=secrets.token_bytes(32),
+            events=0,
+            bytes=0,
+            attempts=exports.c.attempts + 1,
+            next_try_at=now + pause,
+        )
     )
-    return await get(tx, export_id)
+    return await get(tx, due.id)
+
+
+def _pause(attempts: int) -> timedelta:
+    """How long to wait after so many tries."""
+    return min(LONGEST_PAUSE, FIRST_PAUSE * float(2 ** min(attempts - 1, 20)))
 
 
 async def note(tx: Transaction, export_id: uuid.UUID, *, events: int) -> None:
@@ -366,9 +381,8 @@ async def finish(tx: Transaction, export: Export, pair: Pair, *, events: int, no
 
 async def fail(tx: Transaction, export: Export, pair: Pair, code: str, *, permanent: bool, now: datetime) -> None:
     """A try failed: it is made anew after a pause, or given up, which is told. `code` is a short static word."""
-    given_up = permanent or export.attempts >= TRIES
-    pause = min(LONGEST_PAUSE, FIRST_PAUSE * float(2 ** max(0, export.attempts - 1)))
-    values: dict[str, object] = {"error": code, "next_try_at": now + pause}
+    given_up = permanent or now - export.created_at >= PATIENCE
+    values: dict[str, object] = {"error": code, "next_try_at": now + _pause(max(1, export.attempts))}
     if given_up:
         values |= {"state": ExportState.FAILED, "salt": None, "bytes": 0}
     await tx.execute(delete(export_chunks).where(export_chunks.c.export_id == export.id))

@@ -10,11 +10,12 @@ from supervision import exports, pairs, people, questions
 from supervision.audit import SYSTEM, Actor
 from supervision.db import Database, Transaction
 from supervision.errors import AlreadyAnswered, NotAllowed, NotFound, TooMany
-from supervision.exports import CHUNK, TRIES, Export, Seal
+from supervision.exports import CHUNK, PATIENCE, Export, Seal
 from supervision.models import Consent, ExportState, Question, audit_entries, bots, export_chunks, notifications
 from supervision.models import pairs as pairs_table
 from supervision.pairs import Pair
 from tests.support.sample import acts, add_pair, add_person
+from tests.support.talking import Room
 
 SECRET = "a secret of the tests, and of them alone"
 
@@ -96,6 +97,41 @@ async def test_a_no_and_silence_are_told_to_whoever_asked(database: Database, pa
         assert list(actions) == ["export.ask", "export.refuse", "export.ask", "export.lapse"]
 
 
+async def test_the_words_ask_agree_refuse_and_take_back(database: Database, pair: Pair, now: datetime) -> None:
+    room = Room(database, pair, now)
+
+    async def open_code(who: uuid.UUID) -> str | None:
+        async with database.transaction() as tx:
+            asked = await exports.asked(tx, pair.id, who, now=now)
+            return asked.code if asked else None
+
+    async def ask() -> list[str]:
+        await room.hear("!export")
+        return await room.hear(f"!export {room.code}")
+
+    assert await room.hear("!export no") == ["Nobody asks for an export just now. Nothing was changed."]
+    assert await ask() == [
+        "Ana is asked to agree, until Thu 26 Nov, 12:00 (Lisbon)."
+        " I tell you what becomes of it. !export no takes it back."
+    ]
+    assert await room.hear("!export") == ["An export of this room is under way already. Nothing was changed."]
+    assert await room.ana("!exportar não") == ["Você disse não: nenhuma cópia é feita. Aviso Bruno."]
+    await ask()
+    assert await room.hear("!export no") == ["Taken back: no copy is made, and Ana need not answer."]
+    await ask()
+    code = await open_code(pair.supervisor.id) or ""
+    wrong = f"{(int(code) + 1) % 10_000:04}"
+    for _ in range(2):
+        await room.hear(f"!export {code}")  # the asker cannot answer for the other
+        await room.ana(f"!exportar {wrong}")
+    assert await open_code(pair.supervisor.id) == code
+    await room.ana(f"!exportar {wrong}")
+    assert await open_code(pair.supervisor.id) is None
+    async with database.transaction() as tx:
+        assert [kind for kind, _, _ in await told(tx)].count("export.refused") == 2
+        assert await exports.list_of(tx, pair.id, pair.supervisee.id, since=now - timedelta(days=1)) == []
+
+
 async def test_only_the_two_may_ask_and_not_too_often(database: Database, pair: Pair, now: datetime) -> None:
     admin = await add_person(database, "Ada", ["admin"], now=now)
     both, ana = Consent.BOTH, acts(pair.supervisor)
@@ -133,7 +169,7 @@ async def begun(database: Database, pair: Pair, now: datetime) -> Export:
     async with database.transaction() as tx:
         agreed = await exports.ask(tx, acts(pair.supervisor), pair.id, default=Consent.ONE, now=now)
         assert agreed is not None
-        export = await exports.begin(tx, agreed.id)
+        export = await exports.begin(tx, agreed, now=now)
     return export
 
 
@@ -174,12 +210,14 @@ async def test_pieces_come_back_whole_or_not_at_all(database: Database, begun: E
     assert await read(database, begun) == b"".join(pieces)
 
 
-async def test_a_try_that_broke_off_leaves_nothing_to_the_next(database: Database, pair: Pair, begun: Export) -> None:
+async def test_a_try_that_broke_off_leaves_nothing_to_the_next(
+    database: Database, begun: Export, now: datetime
+) -> None:
     await put_all(database, begun, [b"half"], last=False)
     with pytest.raises(NotFound):
         await read(database, begun)
     async with database.transaction() as tx:
-        again = await exports.begin(tx, begun.id)
+        again = await exports.begin(tx, begun, now=now)
         assert await tx.scalar(select(func.count()).select_from(export_chunks)) == 0
     assert (again.attempts, again.bytes) == (2, 0)
     assert again.salt != begun.salt
@@ -194,9 +232,13 @@ async def test_what_cannot_be_made_is_tried_later_and_then_given_up(
         await exports.fail(tx, begun, pair, "http_502", permanent=False, now=now)
         assert await exports.next_due(tx, "@visavis:example.org", now=now) is None
         assert await exports.next_due(tx, "@visavis:example.org", now=now + timedelta(seconds=15)) is not None
-        for _ in range(TRIES - 1):
-            begun = await exports.begin(tx, begun.id)
+        waited = []
+        for _ in range(7):
+            begun = await exports.begin(tx, begun, now=now)
             await exports.fail(tx, begun, pair, "http_502", permanent=False, now=now)
+            waited.append((await exports.next_try_at(tx, "@visavis:example.org") or now) - now)
+        assert waited == [timedelta(seconds=one) for one in (30, 60, 120, 240, 480, 600, 600)]
+        await exports.fail(tx, begun, pair, "http_502", permanent=False, now=now + PATIENCE)
         failed = await exports.get(tx, begun.id)
         assert (failed.state, failed.error, failed.salt) == (ExportState.FAILED, "http_502", None)
         assert await told(tx) == [

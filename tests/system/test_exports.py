@@ -310,7 +310,9 @@ async def test_a_bot_that_is_stopped_in_the_middle_begins_anew(
         async with practice.database.transaction() as tx:
             export = await exports.ask(tx, acts(pair.supervisor), pair.id, default=Consent.ONE, now=datetime.now(UTC))
             assert export is not None
-            begun = await exports.begin(tx, export.id)  # as a process would have that died with one piece written
+            begun = await exports.begin(
+                tx, export, now=datetime.now(UTC)
+            )  # as a process would have that died with one piece written
             await exports.put(tx, export.id, 0, b"half", size=4)
         await practice.start_bot()
         await ana.next_message(practice.bot, lambda message: "demora um pouco" in message.body)

@@ -31,7 +31,7 @@ async def ready(database: Database, pair: Pair, pieces: list[bytes], now: dateti
     async with database.transaction() as tx:
         agreed = await exports.ask(tx, acts(pair.supervisee), pair.id, default=Consent.ONE, now=now)
         assert agreed is not None
-        export = await exports.begin(tx, agreed.id)
+        export = await exports.begin(tx, agreed, now=now)
         seal = Seal(SECRET, export.id, export.salt or b"")
         for position, piece in enumerate(pieces):
             last = position == len(pieces) - 1
