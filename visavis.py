@@ -168,6 +168,12 @@ def init(config_path: Path) -> None:
     click.echo("under app_service_config_files, restart it, and run: visavis check")
 
 
+WITHOUT_ADMIN_TOKEN = (
+    "Without matrix.admin_token the homeserver's own retention removes old messages, where it is on, and files stay there;"
+    " new accounts and lost passwords are its operator's."
+)
+
+
 @cli.command()
 @click.pass_obj
 def check(config_path: Path) -> None:
@@ -175,6 +181,8 @@ def check(config_path: Path) -> None:
     config = load(config_path)
     asyncio.run(migrations.check(config.database.url.get_secret_value()))
     click.echo("The configuration is right and the database is ready.")
+    if config.matrix.admin_token is None:
+        click.echo(WITHOUT_ADMIN_TOKEN)
 
 
 @cli.command()
