@@ -168,8 +168,8 @@ def init(config_path: Path) -> None:
     click.echo("under app_service_config_files, restart it, and run: visavis check")
 
 
-WITHOUT_ADMIN_TOKEN = (
-    "Without matrix.admin_token the homeserver's own retention removes old messages, where it is on, and files stay there;"
+NO_ADMINISTRATOR = (
+    "Without matrix.admin_token the homeserver's own retention removes old messages, where it is on, and files stay;"
     " new accounts and lost passwords are its operator's."
 )
 
@@ -182,7 +182,7 @@ def check(config_path: Path) -> None:
     asyncio.run(migrations.check(config.database.url.get_secret_value()))
     click.echo("The configuration is right and the database is ready.")
     if config.matrix.admin_token is None:
-        click.echo(WITHOUT_ADMIN_TOKEN)
+        click.echo(NO_ADMINISTRATOR)
 
 
 @cli.command()

@@ -620,7 +620,7 @@ async def test_a_database_is_migrated_and_checked(postgresql: PostgreSQL, bare_n
     for _ in range(2):
         assert (await shell.do("migrate")).out == f"The database is at revision {migrations.head()}.\n"
     checked = (await shell.do("check")).out.splitlines()
-    assert checked == ["The configuration is right and the database is ready.", visavis.WITHOUT_ADMIN_TOKEN]
+    assert checked == ["The configuration is right and the database is ready.", visavis.NO_ADMINISTRATOR]
 
     connection = await asyncpg.connect(owner)
     await connection.execute("UPDATE alembic_version SET version_num = '9999'")

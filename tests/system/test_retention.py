@@ -289,7 +289,8 @@ async def test_what_was_removed_is_nowhere_and_what_is_younger_stays(practice: P
         before = (datetime.now(UTC) - timedelta(days=10)).replace(minute=0, second=0, microsecond=0)
         async with practice.database.transaction() as tx:
             await tx.execute(update(attachments).values(sent_at=attachments.c.sent_at - AGE))
-        await bot.retention.remove(room.pair, before)
+        for _ in range(2):  # what a crash cut short is done again
+            await bot.retention.remove(room.pair, before)
 
         await room.tasks_done()
         assert not synapse.media() & {*said.media}
