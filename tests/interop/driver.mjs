@@ -9,16 +9,16 @@ globalThis.console = new Console({ stdout: process.stderr, stderr: process.stder
 const { ClientEvent, MatrixEventEvent, RoomEvent, createClient } = await import("matrix-js-sdk");
 const { OnlySignedDevicesIsolationMode } = await import("matrix-js-sdk/lib/crypto-api/index.js");
 
-let client;
+let client, password, storageKey;
 
 const tell = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
 const commands = {
-    async login({ homeserver, user_id, password }) {
-        const identifier = { type: "m.id.user", user: user_id };
+    async login({ homeserver, user_id, password: given, signed }) {
+        password = given;
         const made = await createClient({ baseUrl: homeserver }).loginRequest({
             type: "m.login.password",
-            identifier,
+            identifier: { type: "m.id.user", user: user_id },
             password,
             initial_device_display_name: "Element engine",
         });
@@ -27,19 +27,49 @@ const commands = {
             userId: made.user_id,
             deviceId: made.device_id,
             accessToken: made.access_token,
+            cryptoCallbacks: {
+                getSecretStorageKey: async ({ keys }) => [Object.keys(keys)[0], storageKey],
+                cacheSecretStorageKey: (id, info, key) => (storageKey = key),
+            },
         });
         await client.initRustCrypto({ useIndexedDB: false });
         const crypto = client.getCrypto();
         crypto.setDeviceIsolationMode(new OnlySignedDevicesIsolationMode());
-        await crypto.bootstrapCrossSigning({
-            setupNewCrossSigning: true,
-            authUploadDeviceSigningKeys: (upload) => upload({ type: "m.login.password", identifier, password }),
-        });
+        if (signed) await commands.cross_sign();
         client.on(RoomEvent.Timeline, (event) => event.isEncrypted() || tellEvent(event));
         client.on(MatrixEventEvent.Decrypted, tellEvent);
         await client.startClient({ initialSyncLimit: 100 });
         await until(() => client.getSyncState() === "PREPARED" || client.getSyncState() === "SYNCING");
         return { user_id: made.user_id, device_id: made.device_id, master_key: await crypto.getCrossSigningKeyId() };
+    },
+
+    async cross_sign() {
+        await client.getCrypto().bootstrapCrossSigning({
+            setupNewCrossSigning: true,
+            authUploadDeviceSigningKeys: prove,
+        });
+        return {};
+    },
+
+    async reset() {
+        await client.getCrypto().resetEncryption(prove);
+        return {};
+    },
+
+    async keep_keys() {
+        const made = await client.getCrypto().createRecoveryKeyFromPassphrase();
+        await client.getCrypto().bootstrapSecretStorage({
+            createSecretStorageKey: async () => made,
+            setupNewSecretStorage: true,
+        });
+        return { recovery_key: Buffer.from(made.privateKey).toString("base64") };
+    },
+
+    async recover({ recovery_key }) {
+        storageKey = new Uint8Array(Buffer.from(recovery_key, "base64"));
+        await until(() => client.getAccountData("m.secret_storage.default_key"));
+        await client.getCrypto().bootstrapCrossSigning({});
+        return {};
     },
 
     async join({ room_id }) {
@@ -64,6 +94,11 @@ const commands = {
         return {};
     },
 };
+
+/** Let a change of the identity through by the password. */
+function prove(upload) {
+    return upload({ type: "m.login.password", identifier: { type: "m.id.user", user: client.getUserId() }, password });
+}
 
 /** Wait until `holds()` is true, looking at once and after each sync. */
 function until(holds) {

@@ -67,8 +67,13 @@ class Engine:
 
     @classmethod
     @asynccontextmanager
-    async def log_in(cls, homeserver: str, user_id: str, password: str, *, log: Path) -> AsyncIterator[Self]:
-        """Log in with a fresh device and a fresh identity that signs it; it logs to the file `log`."""
+    async def log_in(
+        cls, homeserver: str, user_id: str, password: str, *, log: Path, signed: bool = True
+    ) -> AsyncIterator[Self]:
+        """Log in with a fresh device and a fresh identity that signs it; it logs to the file `log`.
+
+        Without `signed` no identity is made, and nobody has signed the device until `cross_sign` or `recover`.
+        """
         with log.open("ab") as stderr:
             process = await asyncio.create_subprocess_exec(
                 node_path(),
@@ -80,11 +85,33 @@ class Engine:
             )
         engine = cls(process)
         try:
-            made = await engine.command("login", homeserver=homeserver, user_id=user_id, password=password)
+            account: dict[str, Any] = {"homeserver": homeserver, "user_id": user_id, "password": password}
+            made = await engine.command("login", **account, signed=signed)
             engine.user_id, engine.device_id = made["user_id"], made["device_id"]
             yield engine
         finally:
             await engine._end()
+
+    async def cross_sign(self) -> None:
+        """Make a fresh identity that signs this device, as a first login does."""
+        await self.command("cross_sign")
+
+    async def reset(self) -> None:
+        """Give up the identity that there is, and what was kept of it, for a fresh one that signs this device."""
+        await self.command("reset")
+
+    async def keep_keys(self) -> str:
+        """Put the identity's secrets where another device finds them (Matrix 1.18, "Secrets"); the recovery key."""
+        return str((await self.command("keep_keys"))["recovery_key"])
+
+    async def recover(self, recovery_key: str) -> None:
+        """Sign this device with the identity whose secrets another one kept."""
+        await self.command("recover", recovery_key=recovery_key)
+
+    def failures(self, sender: str) -> set[str]:
+        """Why the sender's events could not be shown, those that still cannot."""
+        last = {event.event_id: event.failure for event in self.events if event.sender == sender}
+        return {failure for failure in last.values() if failure is not None}
 
     async def join(self, room_id: str, timeout: float = 30) -> None:
         """Wait for the invitation, accept it, and return when the room is known to be encrypted."""
