@@ -19,6 +19,7 @@ from supervision.errors import Permanent, Transient
 
 PIECE = 64 * 1024  # bytes
 SECONDS = 120.0  # for all of one file
+SILENCE = 45.0  # seconds that nothing may come; more than the homeserver waits itself
 WAITS_MS = "20000"  # that the homeserver waits for a file which is still being uploaded
 MXC = re.compile(r"mxc://(?P<server>[A-Za-z0-9.:\[\]-]{1,255})/(?P<id>[A-Za-z0-9_-]{1,255})")
 INLINE = re.compile(r"<img\s[^>]*?src\s*=\s*[\"']?(mxc://[^\s\"'>]+)", re.IGNORECASE)
@@ -134,7 +135,7 @@ class Media:
         place = path("/_matrix/client/v1/media/download/{server}/{id}", server=server, id=media_id)
         url = URL(self._url + place, encoded=True).with_query({**self._homeserver.identity, "timeout_ms": WAITS_MS})
         headers = {"Authorization": f"Bearer {self._homeserver.token}"} if self._homeserver.token else {}
-        timeout = aiohttp.ClientTimeout(total=SECONDS, sock_connect=10)
+        timeout = aiohttp.ClientTimeout(total=SECONDS, sock_connect=10, sock_read=SILENCE)
         ours = server == self._server_name
         try:
             async with (

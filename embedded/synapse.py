@@ -255,6 +255,7 @@ def configuration(starting: Starting, postgresql: PostgreSQL) -> dict[str, Any]:
         "database": {"name": "psycopg2", "args": database(postgresql)},
         "log_config": str(folder / "log.yaml"),
         "media_store_path": str(folder / "media"),
+        "max_upload_size": "100M",  # whatever a room allows; the bot's own limits are per room
         "signing_key_path": str(folder / "signing.key"),
         "app_service_config_files": [str(folder / "visavis.yaml")],
         "report_stats": False,
