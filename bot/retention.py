@@ -101,7 +101,7 @@ class Retention:
         known, nothing_until = self._nothing_until.get(pair.id, (standing, now))
         if (known.days, known.unannounced_since) == (standing.days, standing.unannounced_since) and now < nothing_until:
             return
-        oldest = await self._oldest(pair, standing.unannounced_since)
+        oldest = await self.oldest(pair, standing.unannounced_since)
         announcement = retention.wanting(standing, oldest, now)
         if announcement is None:
             self._nothing_until[pair.id] = standing, retention.look_again(standing, oldest, now)
@@ -112,7 +112,7 @@ class Retention:
             await retention.announce(tx, pair, announcement, together=together, now=now)
         log.info("retention.announced", pair=str(pair.id))
 
-    async def _oldest(self, pair: Pair, since: datetime) -> datetime | None:
+    async def oldest(self, pair: Pair, since: datetime) -> datetime | None:
         """When the first message in the room from `since` on was written, our words about retention left out."""
         async with self.database.transaction() as tx:
             ours = await retention.own_words(tx, pair)

@@ -34,6 +34,7 @@ from supervision.models import attachments, audit_entries, homeserver_tasks, not
 from supervision.models import pairs as pairs_table
 from supervision.pairs import Pair
 from supervision.people import Person
+from supervision.retention import BEGINNING
 from supervision.texts import Minutes, Moments, reader
 from tests.support.human import Human, Message
 from tests.support.practice import Practice
@@ -308,6 +309,8 @@ async def test_what_was_removed_is_nowhere_and_what_is_younger_stays(practice: P
         assert [now.take(letter) for letter in letters] == [None, None]
         assert not any(opened(now, room.id, earlier.values()))
         kept = await synapse.events(room.id)
+        first = datetime.fromtimestamp(kept[young[0]]["origin_server_ts"] / 1000, UTC)
+        assert [await bot.retention.oldest(room.pair, since) for since in (BEGINNING, before)] == [first, first]
         assert opened(now, room.id, [kept[one] for one in young]) == [True, True]
         now.close()
         once = machine_on(tmp_path / "before", bot.client)
