@@ -532,6 +532,21 @@ async def test_a_pair_gets_lengths_and_approval_of_its_own(shell: Shell, databas
     ):
         assert await shell.fail("pair", "set", pair, "--lengths", wrong) == sentence
     assert await settled() == ((60,), None)
+    shown = (await shell.do("pair", "settings", pair)).out.splitlines()
+    assert shown[1:4] == [
+        "kinds\timage,audio,pdf,document,text\tconfiguration",
+        "megabytes\t25\tconfiguration",
+        "retention_days\t0\tconfiguration",
+    ]
+    words = ("--attachments", "no", "--kinds", "pdf,image", "--retention-days", "90", "--expires-on", "2099-12-31")
+    changed = (await shell.do("pair", "settings", pair, *words)).out.splitlines()
+    assert changed[:2] == ["attachments\tfalse\town", "kinds\timage,pdf\town"]
+    assert changed[6] == "expires_on\t2099-12-31\town"
+    assert re.fullmatch(r"From \S+Z on, what was written before \S+Z will be removed\.", changed[7])
+    assert (await shell.do("pair", "settings", pair, "--attachments", "none")).out.startswith("attachments\ttrue\tconf")
+    assert await shell.fail("pair", "settings", pair, "--megabytes", "0") == (
+        "A file can have 1 to 1000 MB. Nothing was changed."
+    )
 
 
 @pytest.mark.parametrize(
