@@ -489,7 +489,7 @@ async def test_an_archived_pair_is_not_told_of(database: Database, door: Door, p
     before = await tables(database)
     said = says(one, pair.supervisor, now)
     await door.hand(said.organizer, mail(said, google(said)))
-    assert (await tables(database), await failures(database)) == (before, ["refused.pair_archived"])
+    assert (await tables(database), await failures(database)) == (before, ["attendance.outdated"])
 
 
 async def test_what_a_calendar_says_of_what_is_over_is_not_told(
