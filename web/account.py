@@ -21,6 +21,7 @@ from web.state import database, now, parts, person, visitor
 from web.tasks import HalfDone
 
 LANGUAGE_NAMES = {"pt-BR": "Português", "en": "English"}
+HALF_PASSWORD = "web.refused.half_password"  # noqa: S105  # a sentence
 PASSWORD, PHONE, IDENTITY = "/account/password", "/account/phone", "/account/identity"  # paths
 
 
@@ -165,16 +166,19 @@ async def _set_password(request: web.Request, me: Person, password: str, *, sign
     async with database(request).transaction() as tx:
         ours = welcome.server_name(config)
         task_id = await accounts.reset_password(tx, actor, me, server_name=ours, now=now(request))
-    await tasks.finish(request, task_id)
+    try:
+        await tasks.finish(request, task_id)
+    except HalfDone as error:
+        raise HalfDone(HALF_PASSWORD) from error
     async with database(request).transaction() as tx:
         locked = await homeserver_tasks.take_answer(tx, task_id)
     passing = locked and seals.unlock(parts(request).secret, locked)
     if not passing or me.matrix_id is None:
-        raise HalfDone
+        raise HalfDone(HALF_PASSWORD)
     try:
         await homeserver.set_password(str(config.matrix.homeserver), me.matrix_id, passing, password, sign_out=sign_out)
     except (HomeserverAway, TooMany) as error:
-        raise HalfDone from error  # the old password is gone already
+        raise HalfDone(HALF_PASSWORD) from error  # the old one is gone already
 
 
 async def show_phone(request: web.Request) -> web.Response:

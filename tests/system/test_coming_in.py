@@ -309,3 +309,28 @@ async def test_without_the_administrator_s_token_it_is_said_in_one_sentence(prac
         ("homeserver.reset_password", False, "no_admin_token"),
         ("account.set_password", False, "refused.no_admin_token"),
     ]
+
+
+async def test_another_address_is_proved_by_its_own_mail_and_the_old_one_is_told(practice: Practice) -> None:
+    bruno = await practice.add_person("Bruno", ["supervisee"], language="en", time_zone="Europe/Lisbon")
+    address = f"{secrets.token_hex(6)}@elsewhere.example"
+    async with browse(practice, bruno) as browser:
+        await browser.get("/account")
+        await browser.post("/account/address", {"email": address})
+        await browser.follow()
+        [mail] = await practice.mails(address, at_least=1)
+        found = re.search(r"\b\d{4} \d{4}\b", text(mail))
+        assert found is not None
+        await browser.post("/account/address/code", {"code": found[0]})
+        await browser.follow()
+        assert results(browser) == ["Your messages go to the new address now."]
+    [warning] = await practice.mails(bruno.email, at_least=1)
+    assert str(warning["Subject"]) == "Your messages go to another address now"
+    assert address not in text(warning)
+    query = select(notifications_table.c.details).where(notifications_table.c.kind.like("address.%"))
+    async with asyncio.timeout(20):
+        while True:
+            async with practice.database.transaction() as tx:
+                if not any("address" in details for details in await tx.scalars(query)):
+                    return
+            await asyncio.sleep(0.05)
