@@ -45,6 +45,7 @@ from tests.support.practice import Practice
 
 Tried = list[tuple[str, str | None]]
 REFUSED = "command"
+STRANGER = ("room.stranger", None)
 
 
 @dataclass
@@ -194,7 +195,7 @@ async def say_very_much(scene: Scene) -> Tried:
     """A word that is no command, a command with too much behind it, and a message that is none."""
     for head in ("!", "!book ", "!appointments ", "good morning "):
         await scene.bruno.send_text(scene.room, head + "x" * 45_000)
-    return [(REFUSED, "refused.unknown_command")] * 0
+    return []
 
 
 async def nest_html(scene: Scene) -> Tried:
@@ -221,7 +222,11 @@ async def post_odd_ciphertext(scene: Scene) -> Tried:
     for content in odd:
         await scene.bruno.send_raw(scene.room, "m.room.encrypted", content, encrypted=False)
     told = await scene.bruno.next_message(scene.bot, lambda one: "could not read" in one.body, since=mark)
-    assert "write it again" in told.body
+    assert told.thread_root == scene.booking
+    assert told.body == (
+        "I could not read your message; nothing was changed. If it was a command, please write it again. "
+        "If I still cannot read it, send /discardsession in Element on a computer first, or write from another device."
+    )
     return [(REFUSED, "doubt.undecryptable")] * len(odd)
 
 
@@ -254,7 +259,7 @@ async def bring_a_stranger(scene: Scene) -> Tried:
         gone = f"/rooms/{scene.room}/joined_members"
         while stranger.user_id in (await scene.bruno.request("GET", gone))["joined"]:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
-    return [("room.stranger", None), ("room.speak", None), ("room.speak", None)]
+    return [STRANGER, ("room.speak", None), ("room.speak", None)]
 
 
 async def tap_too_late(scene: Scene) -> Tried:
@@ -298,6 +303,7 @@ ATTACKS: list[Attack] = [
 ]
 
 
+@pytest.mark.timeout(240)  # some twenty attacks, and four restarts
 async def test_nothing_hostile_takes_effect(practice: Practice) -> None:
     pair = await practice.add_pair()
     async with practice.phones(pair) as (ana, bruno):
@@ -339,6 +345,8 @@ async def audited(practice: Practice, after: int, at_least: int) -> Tried:
         if len(found) >= at_least:
             break
         await asyncio.sleep(0.1)
+    while found.count(STRANGER) > 1:
+        found.remove(STRANGER)  # two of the bot's loops may see him at once
     return sorted(found, key=str)
 
 
