@@ -188,7 +188,7 @@ SUPERSEDE_OLDER = Ready(
     .values(
         state=literal_column("'superseded'"),
         settled_at=bindparam("now"),
-        details=literal_column("details - ARRAY['lines', 'reason']"),
+        details=literal_column("details - ARRAY['lines', 'reason', 'address']"),
     )
 )
 
@@ -239,7 +239,7 @@ CLAIM = Ready(
             state = judged.state,
             claimed_until = CASE WHEN judged.state = 'pending' THEN CAST(:until AS timestamptz) END,
             details = CASE WHEN judged.state = 'pending' THEN n.details
-                ELSE n.details - ARRAY['lines', 'reason'] END,
+                ELSE n.details - ARRAY['lines', 'reason', 'address'] END,
             settled_at = CASE WHEN judged.state <> 'pending' THEN CAST(:now AS timestamptz) END
         FROM judged WHERE n.id = judged.id
         RETURNING n.id, n.person_id, n.pair_id, n.appointment_id, n.revision, n.channel, n.kind, n.details,
@@ -334,7 +334,8 @@ def _own(notification: Notification) -> tuple[ColumnElement[bool], ...]:
 SETTLE_SENT = Ready(
     text(
         "UPDATE notifications SET state = 'sent', settled_at = :now, claimed_until = NULL, error = NULL,"
-        " details = details - ARRAY['lines', 'reason'] WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'pending'"
+        " details = details - ARRAY['lines', 'reason', 'address']"
+        " WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'pending'"
     )
 )
 

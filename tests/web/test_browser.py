@@ -9,13 +9,14 @@ from aiohttp.test_utils import TestServer
 from playwright.async_api import Browser, Page, expect
 from sqlalchemy import select
 
-from supervision import appointments, bots, feeds, moves, pairs, policies, series, sign_ins, waits
+from supervision import appointments, bots, feeds, invitations, moves, pairs, policies, seals, series, sign_ins, waits
+from supervision.audit import SYSTEM
 from supervision.db import Database
 from supervision.models import Status, notifications
 from supervision.models import appointments as table
 from supervision.pairs import Pair
 from supervision.people import Person
-from tests.support.sample import acts, add_pair
+from tests.support.sample import acts, add_pair, add_person
 from tests.web.conftest import SECRET, Clock
 
 TEN = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)  # 10:00 in São Paulo, 13:00 in Lisbon
@@ -360,6 +361,22 @@ async def fill(database: Database, pair: Pair, now: datetime) -> tuple[uuid.UUID
     return several.booked[0].id, several.series_id
 
 
+async def welcome_paths(database: Database, now: datetime) -> list[str]:
+    """The page that leads in, of somebody who has to make an account, and of somebody who has one."""
+    paths: list[str] = []
+    async with database.transaction() as tx:
+        for account, matrix_id in (("eva.de.albuquerque", None), (None, "@eva:example.org")):
+            person = await invitations.add(
+                tx, SYSTEM, name="Eva de Albuquerque", email=f"{len(paths)}@example.org", language="pt-BR",
+                time_zone="America/Sao_Paulo", roles=["supervisee"], account=account, matrix_id=matrix_id,
+                server_name="example.org", now=now,
+            )  # fmt: skip
+            known = await invitations.of(tx, person.id)
+            assert known is not None
+            paths.append(f"/welcome/{seals.welcome_token(SECRET, person.id, known.nonce)}")
+    return paths
+
+
 @pytest.mark.parametrize("width", [360, 800, 1024])
 async def test_two_ranges_of_a_weekday_stand_in_full_in_their_field(
     database: Database, now: datetime, look: Look, width: int
@@ -386,8 +403,9 @@ async def test_every_page_fits_and_can_be_read(
         await pairs.set_room(tx, pair.id, "!averylongroomidentifierwithoutanybreak:example.org")
         await tx.execute(table.update().where(table.c.id == appointment).values(place="x" * 120))
         await feeds.open(tx, acts(pair.supervisor), pair.supervisor.id, now=now)
+    rita = await add_person(database, "Rita", ["admin"], now=now)
     pages = {
-        None: ("/sign-in", "/sign-in/code"),
+        None: ("/sign-in", "/sign-in/code", *await welcome_paths(database, now)),
         pair.supervisee: (
             "/appointments?done=requested",
             *(f"/appointments/{appointment}{page}" for page in ("", "/cancel", "/reschedule")),
@@ -397,7 +415,12 @@ async def test_every_page_fits_and_can_be_read(
             f"/series/{several}",
             f"/pairs/{pair.id}/settings",
             "/calendar",
+            "/account",
+            "/account/password",
+            "/account/phone",
+            "/account/identity",
         ),
+        rita: ("/admin", f"/admin/people/{pair.supervisee.id}", f"/admin/pairs/{pair.id}"),
         pair.supervisor: (
             "/supervisor",
             f"/appointments/{asked}",
