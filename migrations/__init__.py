@@ -1,21 +1,27 @@
 """Bringing the database to the shape that supervision/models.py declares, by Alembic."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from migrations.revisions import head, known
 from supervision.errors import DatabaseTooNew, DatabaseTooOld
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+__all__ = ["check", "configuration", "grant", "head", "upgrade"]
 
 LOCK = 7_310_553_211  # one migration at a time, whoever starts it
 
 
-def configuration(connection: Connection | None = None, app_role: str | None = None) -> Config:
+def configuration(connection: Connection | None = None, app_role: str | None = None) -> "Config":
+    """What Alembic is told. It is loaded here: every command starts by `check`, and only `migrate` needs it."""
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
     config.set_main_option("path_separator", "os")
@@ -24,24 +30,19 @@ def configuration(connection: Connection | None = None, app_role: str | None = N
     return config
 
 
-def head() -> str:
-    revision = ScriptDirectory.from_config(configuration()).get_current_head()
-    if revision is None:
-        raise RuntimeError("there are no migrations")
-    return revision
-
-
 async def upgrade(owner_url: str, app_url: str) -> None:
     """Migrate to the newest revision as the owner, and grant the application's role what it may do.
 
     Raises DatabaseTooNew, and changes nothing, where a newer Visavis was here before.
     """
+    from alembic import command
+
     app_role = make_url(app_url).username
     engine = create_async_engine(owner_url)
     try:
         async with engine.begin() as connection:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
-            await connection.run_sync(_refuse_newer)
+            _refuse_newer(await _current(connection))
             await connection.run_sync(lambda sync: command.upgrade(configuration(sync, app_role), "head"))
             if app_role is not None and app_role != make_url(owner_url).username:
                 await grant(connection, app_role)
@@ -67,22 +68,24 @@ async def check(url: str) -> None:
     engine = create_async_engine(url, connect_args={"timeout": 10})
     try:
         async with engine.connect() as connection:
-            await connection.run_sync(_refuse_newer)
-            current = await connection.run_sync(_current)
+            current = await _current(connection)
     finally:
         await engine.dispose()
+    _refuse_newer(current)
     if current != head():
         raise DatabaseTooOld("The database needs migrating first: run visavis migrate.")
 
 
-def _current(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+async def _current(connection: AsyncConnection) -> str | None:
+    """The revision that Alembic noted in the database, if it was there."""
+    if await connection.scalar(text("SELECT to_regclass('alembic_version')")) is None:
+        return None
+    revision: str | None = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision
 
 
-def _refuse_newer(connection: Connection) -> None:
-    current = _current(connection)
-    known = {script.revision for script in ScriptDirectory.from_config(configuration()).walk_revisions()}
-    if current is not None and current not in known:
+def _refuse_newer(current: str | None) -> None:
+    if current is not None and current not in known():
         raise DatabaseTooNew(
             f"The database is at revision {current}, which this version of Visavis does not know."
             " Nothing was changed; start the newer version."
