@@ -34,6 +34,7 @@ CHECKED = Counter("visavis_rooms_checked_total", "Rooms compared with what they 
 LOOK_EVERY = 60.0  # seconds between looks at what is to be, when nothing says so at once
 CHECK_EVERY = timedelta(hours=1)
 SIDE_BY_SIDE = 2
+A_FEW = 4  # of the rooms that are looked at as every hour, between two looks at what is more urgent
 BREATH = 0.1  # seconds after each check
 AFTER_FAILURE = 2.0  # seconds
 A_WHILE = timedelta(seconds=5)  # that a room which failed lets the others go first
@@ -83,6 +84,8 @@ class Keeping:
         self._wake = asyncio.Event()
         self._checked: dict[uuid.UUID, tuple[Wanted, datetime]] = {}
         self._not_before: dict[uuid.UUID, datetime] = {}
+        self._asked: set[uuid.UUID] = set()
+        self.is_behind = False  # more rooms are due, and nobody asked for them
         self._account_checked_at: datetime | None = None
 
     async def run(self) -> None:
@@ -104,10 +107,15 @@ class Keeping:
 
     def _pause(self) -> float:
         """Seconds until the next look, where nothing asks for one: soon, if something that failed waits."""
+        if self.is_behind:
+            return 0.0
         return min(LOOK_EVERY, A_WHILE.total_seconds()) if self._not_before else LOOK_EVERY
 
     async def look(self) -> None:
-        """Make what is missing, then check what is due, and the account itself with the last room."""
+        """Make what is missing, check what changed or was asked for, then a few of those whose hour has come.
+
+        The account itself is checked with the last room.
+        """
         wanted = await self._read()
         await self._side_by_side(self._make, [one for one in wanted if one.is_missing and self._may(one)])
         if not any(one.is_missing and not self._may(one) for one in wanted):
@@ -116,13 +124,19 @@ class Keeping:
         kept = {one.pair.id for one in wanted}
         self._not_before = {pair_id: at for pair_id, at in self._not_before.items() if pair_id in kept}
         self._checked = {pair_id: known for pair_id, known in self._checked.items() if pair_id in kept}
-        await self._side_by_side(self._check, [one for one in wanted if self._is_due(one) and self._may(one)])
+        self._asked &= kept
+        due = [one for one in wanted if self._is_due(one) and self._may(one)]
+        usual = [one for one in due if not self._is_urgent(one)]
+        self.is_behind = len(usual) > A_FEW
+        await self._side_by_side(self._check, [one for one in due if self._is_urgent(one)] + usual[:A_FEW])
+        if self.is_behind:
+            return
         if self._account_checked_at is None or self._account_checked_at + CHECK_EVERY <= self.clock():
             await self._check_account()
 
     def ask(self, pair_id: uuid.UUID) -> None:
         """Have a pair's room looked at now."""
-        self._checked.pop(pair_id, None)
+        self._asked.add(pair_id)
         self._not_before.pop(pair_id, None)
         self._wake.set()
 
@@ -162,6 +176,7 @@ class Keeping:
                     await work(one)
                     self._not_before.pop(one.pair.id, None)
                 except (Transient, *DATABASE_AWAY) as error:
+                    self._asked.add(one.pair.id)
                     self._not_before[one.pair.id] = self.clock() + A_WHILE
                     away.append(error)
                 if away:
@@ -200,11 +215,16 @@ class Keeping:
         if wanted.pair.room_id is None:
             return False
         known, checked_at = self._checked.get(wanted.pair.id, (None, self.clock()))
-        return known is None or known.differs(wanted) or checked_at + CHECK_EVERY <= self.clock()
+        return known is None or checked_at + CHECK_EVERY <= self.clock() or self._is_urgent(wanted)
+
+    def _is_urgent(self, wanted: Wanted) -> bool:
+        known, _ = self._checked.get(wanted.pair.id, (None, None))
+        return wanted.pair.id in self._asked or (known is not None and known.differs(wanted))
 
     async def _check(self, wanted: Wanted) -> None:
         """Compare one room with its plan, mend it, and note what came of it."""
         pair, room_id = wanted.pair, wanted.pair.room_id or ""
+        self._asked.discard(pair.id)  # who asks meanwhile is heard
         try:
             mended = await mend_room(self.client, room_id, wanted.plan)
         except Unmendable as found:

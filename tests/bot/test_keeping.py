@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from bot.keeping import Keeping
+from bot.keeping import A_FEW, Keeping
 from bot.notices import Notices
 from bot.requests import path
 from bot.signatures import Seeds, read_keys
@@ -314,6 +314,30 @@ async def test_a_room_that_fails_keeps_the_others_waiting_for_a_moment_only(far:
     assert proxy.count(f"/rooms/{other.room_id}/state") == 1
     proxy.refuse = lambda *_: None
     assert (await far.look()).fault is None
+
+
+async def test_what_was_asked_for_waits_for_no_hourly_round(far: Kept, proxy: Proxy) -> None:
+    """The pair here was added first, and the others' hour has come, too."""
+    account = await make_account(far.synapse)
+    everybody = [far.pair]
+    for name in ["Bruna", "Caio", "Davi", "Elis", "Fábio"]:
+        supervisee = await add_person(far.database, name, ["supervisee"], now=far.clock(), matrix_id=account)
+        account = await make_account(far.synapse)
+        everybody.append(
+            await add_pair(far.database, now=far.clock(), supervisor=far.pair.supervisor, supervisee=supervisee)
+        )
+    await far.keeping.look()
+    while far.keeping.is_behind:
+        await far.keeping.look()
+    far.hours, before = 1.1, len(proxy.asked)
+    far.keeping.ask(everybody[-1].id)
+    await far.keeping.look()
+    looked = {place.split("/")[2] for _, place in proxy.asked[before:] if place.endswith("/state")}
+    async with far.database.transaction() as tx:
+        rooms = [(await pairs.get(tx, pair.id)).room_id for pair in everybody]
+    assert looked == {*rooms[:A_FEW], rooms[-1]}
+    await far.keeping.look()
+    assert not far.keeping.is_behind
 
 
 async def test_another_identity_of_the_bot_s_is_replaced(kept: Kept) -> None:
