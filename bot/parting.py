@@ -2,7 +2,7 @@
 
 from bot import codes
 from bot.commands import Archive
-from bot.replies import Line, Reply
+from bot.replies import Line, Reply, say
 from bot.talks import Talk
 from supervision import pairs, queries
 from supervision.errors import NotAllowed
@@ -10,7 +10,7 @@ from supervision.models import Question
 
 
 async def part(talk: Talk, command: Archive) -> Reply:
-    """Say what an archive does and ask for a code; or, with that, archive the pair: the news of it tells both."""
+    """Say what an archive does and ask for a code; or, with that, archive the pair, of which news tells the other."""
     if not talk.supervises:
         raise NotAllowed("refused.supervisor_archives")
     if command.code is None:
@@ -19,7 +19,7 @@ async def part(talk: Talk, command: Archive) -> Reply:
     if isinstance(asked, Reply):
         return asked
     await pairs.archive(talk.tx, talk.actor, talk.pair.id, now=talk.now)
-    return Reply(())
+    return say("archive.done")
 
 
 async def _ask(talk: Talk) -> Reply:

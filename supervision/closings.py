@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from supervision import appointments, audit, groups, notifications, series, waits
+from supervision import appointments, audit, groups, notifications, series, unreads, waits
 from supervision.appointments import OPEN, Appointment
 from supervision.audit import Actor
 from supervision.db import Transaction
@@ -24,9 +24,11 @@ ARCHIVED = {"archived": True}
 async def call_off(tx: Transaction, actor: Actor, pair: Pair, *, now: datetime) -> int:
     """Cancel all that the pair has before it, those of a series together, and end its waiting. Both people are locked.
 
-    Both are told of each, since both hear why. What has begun stays. Returns how many appointments were cancelled.
+    Nor is anything unread there any more. Both are told of each appointment, since both hear why. What has begun stays.
+    Returns how many appointments were cancelled.
     """
     await waits.end_of_pair(tx, actor, pair.id, now=now)
+    await unreads.end_of_pair(tx, pair.id, now=now)
     coming = (table.c.pair_id == pair.id) & table.c.status.in_(OPEN) & (table.c.starts_at > now)
     query = select(*appointments.COLUMNS).where(coming).order_by(table.c.series_id, table.c.starts_at)
     found = [appointments.from_row(row) for row in await tx.execute(query.with_for_update())]

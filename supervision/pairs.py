@@ -234,8 +234,14 @@ async def reopen(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: date
 
 
 async def hold(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: datetime) -> None:
-    """Keep everything of a pair's room, whatever its days are: a legal hold, by an admin or the operator."""
+    """Keep everything of a pair's room, whatever its days are: a legal hold, by an admin or the operator.
+
+    A removal of the room that the homeserver has not begun is withdrawn.
+    """
     await _set_hold(tx, actor, pair_id, now, "pair.hold", now=now)
+    open_ones = select(OPEN_REMOVALS.c.id).where(OPEN_REMOVALS.c.pair_id == pair_id)
+    for task_id in list(await tx.scalars(open_ones)):
+        await homeserver_tasks.withdraw(tx, task_id, now=now)
 
 
 async def release(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: datetime) -> None:
@@ -306,6 +312,8 @@ async def hand_over(
     """
     await require_admin(tx, actor)
     pair = await get(tx, pair_id)
+    await lock_people(tx, [pair.supervisor.id, pair.supervisee.id, new_supervisor.id])
+    pair, new_supervisor = await get(tx, pair_id), await people.get(tx, new_supervisor.id)
     if pair.status is PairStatus.ACTIVE:
         await archive(tx, actor, pair_id, now=now)
     made = await add(tx, actor, new_supervisor, pair.supervisee, now=now)
@@ -349,8 +357,10 @@ async def expire(tx: Transaction, *, now: datetime) -> int:
     """Archive the pairs whose last day is over, and tell those whose last day comes within a week. Returns how many."""
     soon = (now + FARTHEST_EAST + WARNED).date()
     query = SELECT.where(pairs.c.status == PairStatus.ACTIVE, pairs.c.expires_on <= soon).order_by(pairs.c.id)
+    found = [from_row(row) for row in await tx.execute(query)]
+    await lock_people(tx, [person.id for pair in found for person in pair.people])  # of all at once, so ascending
     changed = 0
-    for pair in map(from_row, list(await tx.execute(query))):
+    for pair in map(from_row, list(await tx.execute(query.where(pairs.c.id.in_([one.id for one in found]))))):
         if is_over(pair, now=now):
             await archive(tx, SYSTEM, pair.id, now=now)
             changed += 1
@@ -401,12 +411,14 @@ async def _locked(tx: Transaction, pair_id: uuid.UUID) -> Pair:
 async def _tell_both(
     tx: Transaction, actor: Actor, pair: Pair, kind: str, details: dict[str, Any], *, now: datetime
 ) -> None:
+    """By mail and in the room, but for whoever asked for it there: they are answered."""
     by = {"by": str(actor.person_id) if pair.is_member(actor.person_id) else None}
     notices = [
         Notice(person.id, channel, kind, by | details, pair_id=pair.id, priority=NORMAL)
         for person in pair.people
         if person.disabled_at is None
         for channel in (Channel.MATRIX, Channel.MAIL)
+        if (channel, actor.via, actor.person_id) != (Channel.MATRIX, "matrix", person.id)
     ]
     await notifications.enqueue(tx, notices, now=now)
 

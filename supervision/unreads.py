@@ -128,6 +128,13 @@ async def note_read(tx: Transaction, pair_id: uuid.UUID, person_id: uuid.UUID, *
     return True
 
 
+async def end_of_pair(tx: Transaction, pair_id: uuid.UUID, *, now: datetime) -> None:
+    """The pair is archived: nothing of its room waits to be read any more, and no mail says so."""
+    gone = await tx.scalars(delete(unreads).where(unreads.c.pair_id == pair_id).returning(unreads.c.notification_id))
+    for mail_id in list(gone):
+        await _take_back(tx, mail_id, now)
+
+
 async def send_no_mail(tx: Transaction, pair_id: uuid.UUID, person_id: uuid.UUID, *, now: datetime) -> None:
     """What this person has not read stays unread, and no mail will say so."""
     theirs = (unreads.c.pair_id == pair_id) & (unreads.c.person_id == person_id)

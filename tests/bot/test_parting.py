@@ -41,14 +41,16 @@ async def test_the_supervisor_archives_with_a_code(talk: Conversation) -> None:
     wrong = f"{(int(code) + 1) % 10_000:04}"
     assert code not in " ".join(await talk.say(talk.ana, f"!arquivar {wrong}"))
     assert await status(talk) is PairStatus.ACTIVE
-    assert await talk.say(talk.ana, f"!arquivar {code}") == []
+    assert await talk.say(talk.ana, f"!arquivar {code}") == [
+        "Esta sala agora está arquivada. Vocês dois ainda podem ler o que está aqui; escrever, não mais."
+    ]
     assert await status(talk) is PairStatus.ARCHIVED
     cancelled, archived = await talk.told(talk.bruno)
     assert cancelled == "Tue 24 Nov, 10:00–10:50 (Sao Paulo) was cancelled, since this room was archived."
     assert archived == ("Ana archived this room. You can both still read what is here; nobody can write any more.")
-    assert (await talk.told(talk.ana))[-1] == (
-        "Ana arquivou esta sala. Vocês dois ainda podem ler o que está aqui; escrever, não mais."
-    )
+    assert await talk.told(talk.ana) == [
+        "ter., 24/11, 10:00–10:50 (São Paulo) foi cancelada, porque esta sala foi arquivada."
+    ]
 
 
 async def test_what_is_told_of_a_room_by_the_clock_and_the_operator(talk: Conversation) -> None:

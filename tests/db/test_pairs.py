@@ -1,19 +1,22 @@
 """Pairs from beginning to end: archived, reopened, held, removed, handed over; and who is in their rooms."""
 
+import uuid
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 import pytest
 from sqlalchemy import func, select, update
 
-from supervision import appointments, bots, jobs, memberships, pairs, people, series, waits
+from supervision import appointments, bots, homeserver_tasks, jobs, memberships, pairs, people, series, unreads, waits
 from supervision.audit import SYSTEM, Actor
-from supervision.db import Database
+from supervision.db import Database, Transaction, lock_people
 from supervision.errors import NotAllowed, NotFound, NotUnderstood
 from supervision.memberships import Membership
-from supervision.models import Fault, PairStatus, Status, audit_entries, homeserver_tasks, sessions
+from supervision.models import Fault, PairStatus, Status, audit_entries, sessions
 from supervision.models import appointments as appointments_table
 from supervision.models import holds as holds_table
+from supervision.models import homeserver_tasks as tasks_table
 from supervision.models import memberships as memberships_table
 from supervision.models import notifications as outbox
 from supervision.models import pairs as pairs_table
@@ -176,7 +179,7 @@ async def test_a_room_is_removed_when_archived_and_not_held(database: Database, 
         assert await pairs.list_for_bot(tx, BOT) == []  # the bot does not take its going for a fault
     await remove()
     async with database.transaction() as tx:
-        [task] = await tx.execute(select(homeserver_tasks.c.kind, homeserver_tasks.c.details))
+        [task] = await tx.execute(select(tasks_table.c.kind, tasks_table.c.details))
         await pairs.forget_room(tx, pair.id, now=now)
         await pairs.forget_room(tx, pair.id, now=now + timedelta(days=1))
         with pytest.raises(NotUnderstood, match=r"refused\.pair_removed"):
@@ -187,6 +190,49 @@ async def test_a_room_is_removed_when_archived_and_not_held(database: Database, 
     assert refusals == ["refused.pair_active", "refused.pair_held", "refused.pair_removed"]
     removed = await read(database, pair)
     assert (removed.room_id, removed.removed_at) == (None, now)
+
+
+async def test_a_hold_withdraws_a_removal_that_waits(database: Database, now: datetime) -> None:
+    pair = await give_room(database, await add_pair(database, now=now))
+    async with database.transaction() as tx:
+        await pairs.archive(tx, OPERATOR, pair.id, now=now)
+        await pairs.remove_room(tx, OPERATOR, pair.id, now=now)
+        await pairs.hold(tx, OPERATOR, pair.id, now=now)
+        assert not await pairs.is_being_removed(tx, pair.id)
+        assert await homeserver_tasks.claim(tx, now=now) is None
+        with pytest.raises(NotUnderstood, match=r"refused\.pair_held"):
+            await pairs.remove_room(tx, OPERATOR, pair.id, now=now)
+        assert [one.id for one in await pairs.list_for_bot(tx, BOT)] == [pair.id]
+
+
+async def test_nothing_waits_to_be_read_in_an_archived_room(database: Database, now: datetime) -> None:
+    pair = await give_room(database, await add_pair(database, now=now))
+    async with database.transaction() as tx:
+        await unreads.note_message(tx, pair, pair.supervisor.id, "$one", wait=timedelta(minutes=5), now=now)
+        await pairs.archive(tx, OPERATOR, pair.id, now=now)
+        await pairs.reopen(tx, OPERATOR, pair.id, now=now)
+        assert await unreads.counts(tx, pair.supervisee.id) == {}
+    assert "room.unread" not in [kind for kind, *_ in await told(database)]
+
+
+async def test_pairs_that_end_on_one_day_are_locked_in_the_order_of_all(
+    database: Database, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another transaction that locks people of two such pairs, ascending, must not wait in a ring with the job."""
+    made = [await add_pair(database, now=now) for _ in range(3)]
+    asked: list[list[uuid.UUID]] = []
+
+    async def lock(tx: Transaction, several: Iterable[uuid.UUID]) -> None:
+        asked.append(list(several))
+        await lock_people(tx, asked[-1])
+
+    monkeypatch.setattr(pairs, "lock_people", lock)
+    async with database.transaction() as tx:
+        await tx.execute(update(pairs_table).values(expires_on=date(2026, 11, 1)))
+        assert await pairs.expire(tx, now=now) == 3
+    everybody = {person.id for pair in made for person in pair.people}
+    assert set(asked[0]) == everybody
+    assert all(set(later) <= everybody for later in asked)
 
 
 async def test_another_supervisor_takes_over_in_a_new_room(database: Database, now: datetime) -> None:
