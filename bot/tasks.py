@@ -9,7 +9,7 @@ from datetime import datetime
 import structlog
 
 from bot.administration import Administrator
-from supervision import audit, exports, homeserver_tasks, invitations, pairs, people, seals
+from supervision import attachments, audit, exports, homeserver_tasks, invitations, pairs, people, seals
 from supervision.audit import SYSTEM
 from supervision.db import DATABASE_AWAY, Database, Transaction, listen
 from supervision.errors import Permanent, Refused, Transient
@@ -84,6 +84,9 @@ class Tasks:
             await self._settle(task)
         except DATABASE_AWAY as error:  # its lease runs out, and it is done again
             log.warning("homeserver_task.not_settled", task=str(task.id), error=type(error).__name__)
+        except Exception as error:  # which must not stop the bot, now and whenever it is claimed again
+            log.exception("homeserver_task.failed", task=str(task.id), kind=task.kind, error=type(error).__name__)
+            await self._give_up(task, "failed")
         finally:
             self._places.release()
             self._wake.set()
@@ -100,9 +103,7 @@ class Tasks:
             log.warning("homeserver_task.put_off", task=str(task.id), kind=task.kind, code=failure.code)
         except (Permanent, Refused) as failure:
             error = failure.code if isinstance(failure, Permanent) else failure.key
-            async with self.database.transaction() as tx:
-                await homeserver_tasks.give_up(tx, task.id, error, now=self.clock())
-                await self._record(tx, task, error)
+            await self._give_up(task, error)
             log.error("homeserver_task.given_up", task=str(task.id), kind=task.kind, code=error)
         else:
             async with self.database.transaction() as tx:
@@ -110,6 +111,12 @@ class Tasks:
                 await homeserver_tasks.settle(tx, task.id, answer=answer, now=self.clock())
                 await self._record(tx, task)
             log.info("homeserver_task.done", task=str(task.id), kind=task.kind)
+
+    async def _give_up(self, task: HomeserverTask, error: str) -> None:
+        with contextlib.suppress(*DATABASE_AWAY):  # then it is done again
+            async with self.database.transaction() as tx:
+                await homeserver_tasks.give_up(tx, task.id, error, now=self.clock())
+                await self._record(tx, task, error)
 
     async def _record(self, tx: Transaction, task: HomeserverTask, error: str | None = None) -> None:
         resource, resource_id = ("person", task.person_id) if task.person_id else ("pair", task.pair_id)
@@ -169,13 +176,25 @@ class Tasks:
         return note
 
     async def _remove_room(self, administrator: Administrator, task: HomeserverTask) -> Note:
-        """The room that the task was put for; what was kept of it here goes with its settling."""
+        """The room that the task was put for, unless it is on hold by now.
+
+        What was kept of it here goes with its settling, and its files are to be deleted: Synapse lists none that are
+        encrypted, so that they would stay.
+        """
         pair_id = task.pair_id
         if pair_id is None:
             raise Permanent("no_pair")
+        async with self.database.transaction() as tx:
+            if (await pairs.get(tx, pair_id)).held_at is not None:
+                raise Permanent("pair_held")
         await administrator.remove_room(task.details["room"])
 
         async def note(tx: Transaction) -> None:
+            ours = f"mxc://{self.server_name}/"
+            media = [one for one in await attachments.remove_all(tx, pair_id) if one.startswith(ours)]
+            if media:
+                details = {"media": media}
+                await homeserver_tasks.put(tx, Task.REMOVE_MEDIA, pair_id=pair_id, details=details, now=self.clock())
             await exports.forget_room(tx, pair_id, now=self.clock())
             await pairs.forget_room(tx, pair_id, now=self.clock())
 

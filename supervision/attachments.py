@@ -122,6 +122,13 @@ async def remove_before(tx: Transaction, pair_id: uuid.UUID, before: datetime) -
     return await unused(tx, list(media))
 
 
+async def remove_all(tx: Transaction, pair_id: uuid.UUID) -> list[str]:
+    """Forget all files of a pair's room, those that are not listed any more too. Returns as `remove_before`."""
+    gone = delete(table).where(table.c.pair_id == pair_id).returning(table.c.media)
+    media = dict.fromkeys(one for several in await tx.scalars(gone) for one in several)
+    return await unused(tx, list(media))
+
+
 async def unused(tx: Transaction, media: Sequence[str]) -> list[str]:
     """Those of these mxc:// addresses that no file shows which is still in a room, each once."""
     if not media:

@@ -1,0 +1,127 @@
+"""The loop that does the homeserver's tasks, on a real Synapse: what goes with a room, and what cannot be done."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from bot.administration import Administrator
+from bot.requests import Homeserver
+from bot.tasks import Tasks
+from embedded.synapse import Synapse
+from supervision import attachments, homeserver_tasks, pairs
+from supervision.audit import SYSTEM
+from supervision.db import Database
+from supervision.models import Task
+from supervision.models import homeserver_tasks as tasks_table
+from supervision.models import pairs as pairs_table
+from supervision.pairs import Pair
+from tests.bot.test_administration import log_in
+from tests.support.homeserver import make_account
+from tests.support.sample import add_pair
+
+SECRET = "a secret of the tests that is long enough"
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@pytest.fixture
+async def owner(synapse: Synapse) -> AsyncIterator[Homeserver]:
+    """Somebody on the homeserver who has made a room."""
+    homeserver = Homeserver(synapse.base_url)
+    homeserver.token = await log_in(homeserver, await make_account(synapse))
+    yield homeserver
+    await homeserver.close()
+
+
+@asynccontextmanager
+async def doing(database: Database, synapse: Synapse) -> AsyncIterator[None]:
+    administrator = Administrator(synapse.base_url, synapse.admin_token)
+    tasks = Tasks(database, administrator, server_name=synapse.server_name, secret=SECRET, clock=utc_now)
+    running = asyncio.create_task(tasks.run())
+    try:
+        yield
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await administrator.close()
+
+
+async def all_done(database: Database) -> list[tuple[str, str | None]]:
+    """Kind and error of every task, the oldest first, when none is open any more."""
+    async with asyncio.timeout(20):
+        while True:
+            async with database.transaction() as tx:
+                rows = list(await tx.execute(tasks_table.select().order_by(tasks_table.c.created_at)))
+            if all(row.done_at for row in rows):
+                return [(row.kind, row.error) for row in rows]
+            await asyncio.sleep(0.05)
+
+
+async def upload(synapse: Synapse, owner: Homeserver) -> str:
+    headers = {"Authorization": f"Bearer {owner.token}", "Content-Type": "application/octet-stream"}
+    url = f"{synapse.base_url}/_matrix/media/v3/upload"
+    async with synapse.http.post(url, data=b"ciphertext", headers=headers) as answer:
+        return str((await answer.json())["content_uri"])
+
+
+async def is_stored(synapse: Synapse, owner: Homeserver, mxc: str) -> bool:
+    url = f"{synapse.base_url}/_matrix/client/v1/media/download/{mxc.removeprefix('mxc://')}"
+    async with synapse.http.get(url, headers={"Authorization": f"Bearer {owner.token}"}) as answer:
+        return answer.status == 200
+
+
+async def archived_pair(database: Database, owner: Homeserver) -> Pair:
+    """A pair in a room of the owner's, archived."""
+    pair = await add_pair(database, now=utc_now())
+    answer: dict[str, Any] = await owner.ask("POST", "/createRoom", {"preset": "private_chat"})
+    async with database.transaction() as tx:
+        await tx.execute(update(pairs_table).where(pairs_table.c.id == pair.id).values(room_id=answer["room_id"]))
+        await pairs.archive(tx, SYSTEM, pair.id, now=utc_now())
+        return await pairs.get(tx, pair.id)
+
+
+async def test_a_room_goes_with_its_files(database: Database, synapse: Synapse, owner: Homeserver) -> None:
+    pair = await archived_pair(database, owner)
+    mxc, foreign = await upload(synapse, owner), "mxc://elsewhere.example/file"
+    assert await is_stored(synapse, owner, mxc)
+    about = {"locked_name": None, "type": None, "size": None, "sent_at": utc_now()}
+    async with database.transaction() as tx:
+        await attachments.note(tx, "$file", pair.id, pair.supervisor.id, media=[mxc, foreign], **about)  # type: ignore[arg-type]
+        await pairs.remove_room(tx, SYSTEM, pair.id, now=utc_now())
+    async with doing(database, synapse):
+        assert await all_done(database) == [("remove_room", None), ("remove_media", None)]
+    assert not await is_stored(synapse, owner, mxc)
+    assert await owner.ask("GET", "/joined_rooms") == {"joined_rooms": []}
+    async with database.transaction() as tx:
+        assert (await pairs.get(tx, pair.id)).room_id is None
+
+
+async def test_a_hold_that_came_before_the_removal_keeps_the_room(
+    database: Database, synapse: Synapse, owner: Homeserver
+) -> None:
+    pair = await archived_pair(database, owner)
+    async with database.transaction() as tx:
+        await pairs.remove_room(tx, SYSTEM, pair.id, now=utc_now())
+        # As where the task was claimed already when the hold withdrew what is not begun.
+        await tx.execute(update(pairs_table).values(held_at=utc_now()))
+    async with doing(database, synapse):
+        assert await all_done(database) == [("remove_room", "pair_held")]
+    assert await owner.ask("GET", "/joined_rooms") == {"joined_rooms": [pair.room_id]}
+
+
+async def test_a_task_that_nobody_can_do_holds_up_no_other(database: Database, synapse: Synapse) -> None:
+    pair = await add_pair(database, now=utc_now())
+    async with database.transaction() as tx:
+        await homeserver_tasks.put(tx, Task.REMOVE_ROOM, pair_id=pair.id, now=utc_now())  # which room is not said
+    async with doing(database, synapse):
+        assert await all_done(database) == [("remove_room", "failed")]
+        async with database.transaction() as tx:
+            await homeserver_tasks.put(tx, Task.REMOVE_MEDIA, details={"media": []}, now=utc_now())
+        assert await all_done(database) == [("remove_room", "failed"), ("remove_media", None)]
