@@ -17,7 +17,7 @@ from supervision.models import FileKind
 
 HEAD, TAIL = 64 * 1024, 1024 * 1024  # bytes; the directory of a zip stands at its end
 LONGEST_NAME = 255  # characters, as most file systems have it
-UNSAFE_NAME = re.compile(r"[/\\\x00-\x1f\x7f\u202a-\u202e\u2066-\u2069]|^\.|[. ]$|^$")
+UNSAFE_NAME = re.compile(r"[/\\\x00-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]|^\.|[. ]$|^$")
 
 # What a double-click runs, or what runs scripts when it is opened.
 PROGRAMS = frozenset(

@@ -28,7 +28,7 @@ NOT_READ = {
     Doubt.malformed: "malformed",
     Doubt.wrong_room: "wrong_room",
 }
-_OUTER_QUOTE = re.compile(r"(?is)<mx-reply>.*?</mx-reply>")
+_OUTER_QUOTE = re.compile(r"(?is)<mx-reply>.*?(?:</mx-reply>|\Z)")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Where an event says that its files are."""
 
+import time
 from typing import Any
 
 import pytest
@@ -68,6 +69,27 @@ def test_galleries_stickers_and_pictures_within_text() -> None:
         Named(Source(MXC + "emote"), is_preview=True),
         Named(Source(MXC + "other"), is_preview=True),
     ]
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        f'<img alt="<b>a > b</b>" src="{MXC}one">',
+        f"<img\nSRC = ' {MXC}one'>",
+        '<img src="mxc&#58;&#x2f;&#0000047;example.org/one">',
+        "<img src=mxc&colon;&sol;&SOL;example.org/one>",
+    ],
+)
+def test_a_picture_within_text_is_found_however_it_is_written(html: str) -> None:
+    assert find({"formatted_body": html}) == [Named(Source(MXC + "one"), is_preview=True)]
+
+
+@pytest.mark.parametrize("begun", ["<img ", "<img src", '<img a="mxc://', "<img src= ", "&#0", "src=&#x", " ", "0"])
+def test_no_text_takes_long_to_look_through(begun: str) -> None:
+    html = f"<img src={begun * (60_000 // len(begun))}"
+    began = time.process_time()
+    assert find({"formatted_body": html}) == []
+    assert time.process_time() - began < 0.2
 
 
 @pytest.mark.parametrize(
