@@ -58,10 +58,13 @@ class Administrator:
 
     async def delete_media(self, mxc: str) -> None:
         """Delete a file of this homeserver's by its `mxc://server/id` (Matrix 1.18, "Matrix Content URIs")."""
-        server, _, media = mxc.removeprefix("mxc://").partition("/")
-        if not mxc.startswith("mxc://") or not server or not media or "/" in media:
-            raise Permanent("no_media_address")
-        await self._unless_gone("DELETE", path("/media/{server}/{media}", server=server, media=media), version="v1")
+        await self._unless_gone("DELETE", _media_path(mxc), version="v1")
+
+    async def uploader_of(self, mxc: str) -> str | None:
+        """The Matrix ID of whoever uploaded a file of this homeserver's; None where it is gone, or another's."""
+        found = await self._unless_gone("GET", _media_path(mxc), version="v1")
+        uploader = _object(found, "media_info").get("user_id")
+        return uploader if isinstance(uploader, str) else None
 
     async def purge_history(self, room_id: str, before: datetime) -> None:
         """Remove a room's messages of before that time, ours too, and wait until it is done.
@@ -129,6 +132,18 @@ class Administrator:
             if refused.status == 404:
                 raise Transient("homeserver_restarted") from refused
             raise
+
+
+def _media_path(mxc: str) -> str:
+    server, _, media = mxc.removeprefix("mxc://").partition("/")
+    if not mxc.startswith("mxc://") or not server or not media or "/" in media:
+        raise Permanent("no_media_address")
+    return path("/media/{server}/{media}", server=server, media=media)
+
+
+def _object(value: Json | None, name: str) -> Json:
+    part = (value or {}).get(name)
+    return part if isinstance(part, dict) else {}
 
 
 def _milliseconds(at: datetime) -> int:

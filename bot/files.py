@@ -22,12 +22,12 @@ from bot.events import Doubt, Incoming
 from bot.kinds import Found, Look
 from bot.media import Media, Named, Source, Unreadable
 from bot.replies import Line, Reply
-from supervision import attachments, audit, homeserver_tasks, pairs, rooms, seals
+from supervision import attachments, audit, pairs, rooms, seals
 from supervision.audit import Actor
 from supervision.config import RoomsConfig
 from supervision.db import Database, Transaction
 from supervision.errors import NotFound, Permanent, Transient
-from supervision.models import FileKind, Task
+from supervision.models import FileKind
 from supervision.pairs import Pair
 from supervision.rooms import RoomSettings
 from supervision.texts import reader
@@ -117,7 +117,7 @@ class Files:
 
     async def _judge(self, event: Incoming, found: Sequence[Named], settings: RoomSettings) -> Judged:
         rules = _Rules(settings)
-        addresses = tuple(dict.fromkeys(one.source.mxc for one in found))
+        addresses = tuple(dict.fromkeys(one.source.mxc for one in found if one.source.server))
         refused = told = None
         try:
             _require_allowed(event, found, settings)
@@ -199,7 +199,8 @@ class Files:
             await audit.record(
                 tx, actor, "file.share", "pair", pair.id, now=self.clock(), success=False, reason=judged.outcome
             )
-            await self._give_away(tx, pair, event.sender, judged.media)
+            free = await attachments.unused(tx, judged.media)
+            await attachments.give_away(tx, pair.id, free, self.server_name, now=self.clock())
         if judged.told is None:
             return Reply(())
         shown = name_kinds(reader(person.language, person.time_zone), judged.allowed)
@@ -219,15 +220,8 @@ class Files:
             if gone is not None:
                 actor = Actor(person.id, "matrix", device=event.device_id)
                 await audit.record(tx, actor, "file.take_back", "pair", pair.id, now=self.clock())
-                await self._give_away(tx, pair, event.sender, gone)
+                await attachments.give_away(tx, pair.id, gone, self.server_name, now=self.clock())
             return gone is not None
-
-    async def _give_away(self, tx: Transaction, pair: Pair, sender: str, addresses: Sequence[str]) -> None:
-        """Have the homeserver's administrator delete what lies on ours and nothing else shows."""
-        ours = [one for one in await attachments.unused(tx, addresses) if Source(one).server == self.server_name]
-        if ours:
-            details = {"media": ours, "uploader": sender}
-            await homeserver_tasks.put(tx, Task.REMOVE_MEDIA, pair_id=pair.id, details=details, now=self.clock())
 
     # After it
 

@@ -17,11 +17,10 @@ import structlog
 from bot.administration import Administrator
 from bot.client import Client
 from bot.requests import HomeserverRefused, path
-from supervision import attachments, homeserver_tasks, retention
+from supervision import attachments, retention
 from supervision.config import RoomsConfig
 from supervision.db import DATABASE_AWAY, Database, Transaction
 from supervision.errors import DeliveryFailed
-from supervision.models import Task
 from supervision.pairs import Pair
 from supervision.retention import BEGINNING, Standing
 
@@ -172,12 +171,11 @@ class Retention:
         await self.client.homeserver.ask("PUT", place, {"before": int(before.timestamp() * 1000)})
 
     async def _give_away_media(self, tx: Transaction, pair: Pair, before: datetime) -> None:
-        """Have the room's old files deleted at our homeserver; others' are theirs to delete."""
-        ours = f"mxc://{self.client.user_id.partition(':')[2]}/"
-        media = [one for one in await attachments.remove_before(tx, pair.id, before) if one.startswith(ours)]
-        if media and self.administrator is not None:
-            details = {"media": media}
-            await homeserver_tasks.put(tx, Task.REMOVE_MEDIA, pair_id=pair.id, details=details, now=self.clock())
+        """Have the room's old files deleted at our homeserver."""
+        free = await attachments.remove_before(tx, pair.id, before, now=self.clock())
+        if self.administrator is not None:
+            server_name = self.client.user_id.partition(":")[2]
+            await attachments.give_away(tx, pair.id, free, server_name, now=self.clock())
 
     async def _renew_keys(self) -> None:
         """Once a day: what was encrypted for a fallback key that was in use two days ago opens no more."""

@@ -141,8 +141,7 @@ class Tasks:
             case Task.DEACTIVATE:
                 await self.administrator.deactivate(await self._account(task))
             case Task.REMOVE_MEDIA:
-                for mxc in task.details["media"]:
-                    await self.administrator.delete_media(mxc)
+                await self._remove_media(self.administrator, task)
             case Task.REMOVE_ROOM:
                 return await self._remove_room(self.administrator, task)
         return nothing
@@ -175,6 +174,19 @@ class Tasks:
 
         return note
 
+    async def _remove_media(self, administrator: Administrator, task: HomeserverTask) -> None:
+        """Those of the files that one of those uploaded who showed them; none while the pair's room is on hold."""
+        if task.pair_id is not None:
+            async with self.database.transaction() as tx:
+                if (await pairs.get(tx, task.pair_id)).held_at is not None:
+                    raise Transient("pair_held")
+        for mxc, showers in task.details["media"].items():
+            uploader = await administrator.uploader_of(mxc)
+            if uploader in showers:
+                await administrator.delete_media(mxc)
+            elif uploader is not None:
+                log.warning("media.not_theirs", task=str(task.id))
+
     async def _remove_room(self, administrator: Administrator, task: HomeserverTask) -> Note:
         """The room that the task was put for, unless it is on hold by now.
 
@@ -190,11 +202,8 @@ class Tasks:
         await administrator.remove_room(task.details["room"])
 
         async def note(tx: Transaction) -> None:
-            ours = f"mxc://{self.server_name}/"
-            media = [one for one in await attachments.remove_all(tx, pair_id) if one.startswith(ours)]
-            if media:
-                details = {"media": media}
-                await homeserver_tasks.put(tx, Task.REMOVE_MEDIA, pair_id=pair_id, details=details, now=self.clock())
+            free = await attachments.remove_all(tx, pair_id, now=self.clock())
+            await attachments.give_away(tx, pair_id, free, self.server_name, now=self.clock())
             await exports.forget_room(tx, pair_id, now=self.clock())
             await pairs.forget_room(tx, pair_id, now=self.clock())
 

@@ -1,8 +1,8 @@
 """Files in rooms: which there are, by name, type, size, time and sender alone; and what has to leave the homeserver.
 
 What is in a file is never kept here. Its name is locked with the configured secret (seals.py). Media that something
-else in a room still shows is not given away for removal: whoever sees a file could otherwise have it deleted by
-sending it again in a way that breaks the rules.
+else in a room still shows is not given away for removal, and what is given away goes with who showed it, as only they
+may have uploaded it: whoever knows somebody's file or portrait could otherwise have it deleted by showing it, too.
 """
 
 import uuid
@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from supervision import seals
+from supervision import homeserver_tasks, seals
 from supervision.db import Transaction
+from supervision.models import Task, people
 from supervision.models import attachments as table
 
 SHOWN = 200  # files of a room on its page
+Showers = dict[str, list[str]]  # an mxc:// address -> the Matrix IDs of those who showed it
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,8 @@ async def note_removed(tx: Transaction, event_id: str, *, now: datetime) -> None
     )
 
 
-async def take_back(tx: Transaction, event_id: str, person_id: uuid.UUID, *, now: datetime) -> list[str] | None:
-    """Somebody took their own file back: it is listed no more. Returns the media that nothing else shows.
+async def take_back(tx: Transaction, event_id: str, person_id: uuid.UUID, *, now: datetime) -> Showers | None:
+    """Somebody took their own file back: it is listed no more. Returns as `unused`.
 
     None for an event that is no file of theirs, and for one that is gone already.
     """
@@ -111,32 +113,62 @@ async def take_back(tx: Transaction, event_id: str, person_id: uuid.UUID, *, now
         table.c.refused.is_(None),
         table.c.removed_at.is_(None),
     )
-    media = await tx.scalar(theirs.values(removed_at=now).returning(table.c.media))
+    media = await tx.scalar(theirs.values(removed_at=now, name=None).returning(table.c.media))
     return None if media is None else await unused(tx, media)
 
 
-async def remove_before(tx: Transaction, pair_id: uuid.UUID, before: datetime) -> list[str]:
-    """Forget the files that were sent to a pair's room before that time. Returns the media that nothing else shows."""
-    gone = delete(table).where(table.c.pair_id == pair_id, table.c.sent_at < before).returning(table.c.media)
-    media = dict.fromkeys(one for several in await tx.scalars(gone) for one in several)
-    return await unused(tx, list(media))
+async def remove_before(tx: Transaction, pair_id: uuid.UUID, before: datetime, *, now: datetime) -> Showers:
+    """Forget the files that were sent to a pair's room before that time. Returns as `unused`.
+
+    Of a file that a later message still shows its sender alone is remembered, until that one goes, too.
+    """
+    theirs = table.c.pair_id == pair_id, table.c.sent_at < before
+    await tx.execute(update(table).where(*theirs, table.c.removed_at.is_(None)).values(removed_at=now, name=None))
+    free = await unused(tx, await _media(tx, *theirs))
+    await tx.execute(delete(table).where(*theirs, table.c.media.op("<@")(list(free))))
+    return free
 
 
-async def remove_all(tx: Transaction, pair_id: uuid.UUID) -> list[str]:
-    """Forget all files of a pair's room, those that are not listed any more too. Returns as `remove_before`."""
-    gone = delete(table).where(table.c.pair_id == pair_id).returning(table.c.media)
-    media = dict.fromkeys(one for several in await tx.scalars(gone) for one in several)
-    return await unused(tx, list(media))
+async def remove_all(tx: Transaction, pair_id: uuid.UUID, *, now: datetime) -> Showers:
+    """Forget all files of a pair's room, those that are not listed any more too. Returns as `unused`."""
+    theirs = table.c.pair_id == pair_id
+    await tx.execute(update(table).where(theirs, table.c.removed_at.is_(None)).values(removed_at=now))
+    free = await unused(tx, await _media(tx, theirs))
+    await tx.execute(delete(table).where(theirs))
+    return free
 
 
-async def unused(tx: Transaction, media: Sequence[str]) -> list[str]:
-    """Those of these mxc:// addresses that no file shows which is still in a room, each once."""
+async def _media(tx: Transaction, *which: ColumnElement[bool]) -> list[str]:
+    rows = await tx.scalars(select(table.c.media).where(*which))
+    return list(dict.fromkeys(one for media in rows for one in media))
+
+
+async def unused(tx: Transaction, media: Sequence[str]) -> Showers:
+    """Those of these mxc:// addresses that no file shows which is still in a room: each with who showed it there."""
     if not media:
-        return []
-    shown = (
-        select(func.unnest(table.c.media).label("mxc"))
-        .where(table.c.media.op("&&")(list(media)), table.c.refused.is_(None), table.c.removed_at.is_(None))
-        .subquery()
+        return {}
+    rows = await tx.execute(
+        select(
+            table.c.media,
+            people.c.matrix_id,
+            (table.c.refused.is_(None) & table.c.removed_at.is_(None)).label("is_shown"),
+        )
+        .join(people, people.c.id == table.c.person_id)
+        .where(table.c.media.op("&&")(list(media)), people.c.matrix_id.is_not(None))
+        .order_by(table.c.sent_at, table.c.event_id)
     )
-    used = set(await tx.scalars(select(shown.c.mxc)))
-    return [one for one in dict.fromkeys(media) if one not in used]
+    by_media: dict[str, list[str]] = {one: [] for one in media}
+    for row in rows:
+        for one in by_media.keys() & set(row.media):
+            if row.is_shown:
+                del by_media[one]
+            elif row.matrix_id not in by_media[one]:
+                by_media[one].append(row.matrix_id)
+    return by_media
+
+
+async def give_away(tx: Transaction, pair_id: uuid.UUID, media: Showers, server_name: str, *, now: datetime) -> None:
+    """Have the homeserver's administrator delete what lies on ours; other homeservers' is theirs to delete."""
+    ours = {one: who for one, who in media.items() if one.startswith(f"mxc://{server_name}/")}
+    if ours:
+        await homeserver_tasks.put(tx, Task.REMOVE_MEDIA, pair_id=pair_id, details={"media": ours}, now=now)

@@ -116,6 +116,8 @@ async def test_nobody_is_served_without_the_right_token(synapse: Synapse) -> Non
 
 async def test_media_that_are_gone_count_as_deleted(administrator: Administrator, synapse: Synapse) -> None:
     await administrator.delete_media(f"mxc://{synapse.server_name}/nothinghere")
+    assert await administrator.uploader_of(f"mxc://{synapse.server_name}/nothinghere") is None
+    assert await administrator.uploader_of("mxc://elsewhere.example/nothinghere") is None
     with pytest.raises(Permanent):
         await administrator.delete_media("https://example.org/nothing")
 

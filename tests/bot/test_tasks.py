@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import func, select, update
 
 from bot.administration import Administrator
 from bot.requests import Homeserver
@@ -19,6 +19,7 @@ from supervision.db import Database
 from supervision.models import Task
 from supervision.models import homeserver_tasks as tasks_table
 from supervision.models import pairs as pairs_table
+from supervision.models import people as people_table
 from supervision.pairs import Pair
 from tests.bot.test_administration import log_in
 from tests.support.homeserver import make_account
@@ -87,8 +88,18 @@ async def archived_pair(database: Database, owner: Homeserver) -> Pair:
         return await pairs.get(tx, pair.id)
 
 
+async def be(database: Database, owner: Homeserver, pair: Pair) -> str:
+    """Let the owner of the room be the pair's supervisor."""
+    user_id = str((await owner.ask("GET", "/account/whoami"))["user_id"])
+    async with database.transaction() as tx:
+        change = update(people_table).where(people_table.c.id == pair.supervisor.id)
+        await tx.execute(change.values(matrix_id=user_id))
+    return user_id
+
+
 async def test_a_room_goes_with_its_files(database: Database, synapse: Synapse, owner: Homeserver) -> None:
     pair = await archived_pair(database, owner)
+    await be(database, owner, pair)
     mxc, foreign = await upload(synapse, owner), "mxc://elsewhere.example/file"
     assert await is_stored(synapse, owner, mxc)
     about = {"locked_name": None, "type": None, "size": None, "sent_at": utc_now()}
@@ -123,5 +134,48 @@ async def test_a_task_that_nobody_can_do_holds_up_no_other(database: Database, s
     async with doing(database, synapse):
         assert await all_done(database) == [("remove_room", "failed")]
         async with database.transaction() as tx:
-            await homeserver_tasks.put(tx, Task.REMOVE_MEDIA, details={"media": []}, now=utc_now())
+            await homeserver_tasks.put(tx, Task.REMOVE_MEDIA, details={"media": {}}, now=utc_now())
         assert await all_done(database) == [("remove_room", "failed"), ("remove_media", None)]
+
+
+async def test_nobody_has_another_s_file_deleted(database: Database, synapse: Synapse, owner: Homeserver) -> None:
+    """Bruno shows Ana's portrait, which lies on the homeserver for all to see, in a way that breaks the rules."""
+    pair = await add_pair(database, now=utc_now())
+    ana = await be(database, owner, pair)
+    portrait, file = [await upload(synapse, owner) for _ in range(2)]
+    gone = f"mxc://{synapse.server_name}/nothinghere"
+    async with database.transaction() as tx:
+        for media in ({portrait: [pair.supervisee.matrix_id]}, {gone: [ana], file: [pair.supervisee.matrix_id, ana]}):
+            await attachments.give_away(tx, pair.id, media, synapse.server_name, now=utc_now())  # type: ignore[arg-type]
+    async with doing(database, synapse):
+        assert await all_done(database) == [("remove_media", None)] * 2
+    assert [await is_stored(synapse, owner, mxc) for mxc in (portrait, file)] == [True, False]
+
+
+async def test_a_hold_keeps_files_that_wait_to_be_deleted(
+    database: Database, synapse: Synapse, owner: Homeserver
+) -> None:
+    pair = await add_pair(database, now=utc_now())
+    ana = await be(database, owner, pair)
+    file = await upload(synapse, owner)
+    async with database.transaction() as tx:
+        await attachments.give_away(tx, pair.id, {file: [ana]}, synapse.server_name, now=utc_now())
+        await pairs.hold(tx, SYSTEM, pair.id, now=utc_now())
+    async with doing(database, synapse):
+        await until_put_off(database, "pair_held")
+        assert await is_stored(synapse, owner, file)
+        async with database.transaction() as tx:
+            await pairs.release(tx, SYSTEM, pair.id, now=utc_now())
+            await tx.execute(update(tasks_table).values(next_try_at=utc_now()))
+            await tx.execute(select(func.pg_notify(homeserver_tasks.CHANNEL, "")))
+        assert await all_done(database) == [("remove_media", None)]
+    assert not await is_stored(synapse, owner, file)
+
+
+async def until_put_off(database: Database, reason: str) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            async with database.transaction() as tx:
+                if list(await tx.scalars(select(tasks_table.c.error))) == [reason]:
+                    return
+            await asyncio.sleep(0.05)
