@@ -25,7 +25,7 @@ from bot.talks import Talk
 from supervision import audit, journal, notifications, pairs, questions
 from supervision.audit import Actor
 from supervision.db import DATABASE_AWAY, Database, Transaction
-from supervision.errors import DeliveryFailed, Refused, TooMany, Transient
+from supervision.errors import DeliveryFailed, NotAllowed, Refused, TooMany, Transient
 from supervision.models import Channel
 from supervision.notifications import HIGH, Notice, Notification
 from supervision.pairs import Pair
@@ -51,6 +51,7 @@ DOUBTS = {
     Doubt.redacted: "event.redacted",
 }
 CALLS = frozenset({"m.call.member", "org.matrix.msc3401.call.member", "m.rtc.member"})
+ROOM_STOPPED = "refused.room_stopped"
 NAME_TOLD_EVERY = timedelta(days=1)
 VERIFICATION = "m.key.verification.request"
 
@@ -188,6 +189,8 @@ class Handlers:
                     notification = None
                 else:
                     repeated = False
+                    if heard.pair.fault is not None:
+                        raise NotAllowed(ROOM_STOPPED)  # nobody could be told there what was done
                     reply = await change(heard, tx)
                     notification = await self._enqueue(tx, heard, reply) if reply.lines else None
         except _NothingAsked as nothing:
@@ -364,6 +367,8 @@ class Handlers:
         """Journal, audit and answer an event that changed nothing."""
         key, params = refusal_line(refused)
         every = COMPLAINT_A_MINUTE if isinstance(refused, TooMany) else None
+        if refused.key == ROOM_STOPPED:
+            every = COMPLAINT_EVERY  # it is told when the room is well again, and by mail before
         await self._note(event, Reply((Line(key, dict(params)),)), refused.key, every)
 
     async def _refuse(self, event: Incoming, key: str) -> None:

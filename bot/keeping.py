@@ -254,6 +254,8 @@ class Keeping:
                 await pairs.alarm_stranger(tx, pair, now=self.clock())
                 await notifications.hurry(tx, pair.id, "stranger_in_room", now=self.clock())
             well_again = await pairs.clear_fault(tx, pair.id, now=self.clock())
+            if well_again:
+                await notifications.hurry(tx, pair.id, "room_stopped", now=self.clock())
         if well_again:
             log.info("room.well_again", pair=str(pair.id))
             await greet(self.database, self.client, pair.room_id or "", self.clock)

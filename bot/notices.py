@@ -34,6 +34,7 @@ DELIVERED = Counter("visavis_matrix_notices_total", "Notifications of the channe
 
 REPLIES_FIRST = 0.5  # seconds that news waits for answers at most
 REMEMBERED = timedelta(hours=23)  # Synapse keeps transaction IDs for a day
+STOPPED_FOR = 600.0  # seconds between tries of an answer in a room that is stopped; what mends it says so at once
 SAFETY_NET = 30.0  # seconds between polls when nothing wakes the loop
 TAGS = frozenset({"p", "ol", "ul", "li"})
 # Marks that turn the direction of writing (Unicode 16, Bidi_Control), and controls that are no space.
@@ -46,7 +47,7 @@ class RoomStopped(Transient):
     """Nothing is said in a room that is not as it has to be (see keeping.py), or that waits for somebody's account."""
 
     def __init__(self) -> None:
-        super().__init__("room_stopped")
+        super().__init__("room_stopped", retry_after=STOPPED_FOR)
 
 
 class Notices:
@@ -110,7 +111,10 @@ class Notices:
         """Send one claimed notification and settle it; a failure is planned anew, never raised."""
         try:
             await self._send(notification, pair)
-        except RoomStopped:
+        except RoomStopped as stopped:
+            if notification.kind == "reply":
+                await self._fail(notification, stopped)  # an answer waits until the room is well again, or for a day
+                return
             await self._keep_for_later(notification, pair)
             DELIVERED.labels("waiting").inc()
             await greet(self.database, self.client, pair.room_id or "", self.clock)  # it may be well again by now

@@ -493,16 +493,17 @@ async def alarm_stranger(tx: Transaction, pair: Pair, *, now: datetime) -> bool:
     if await _was_audited(tx, pair.id, "room.stranger", now - timedelta(days=1)):
         return False
     await audit.record(tx, audit.SYSTEM, "room.stranger", "pair", pair.id, now=now, success=False)
-    readers = dict.fromkeys([*(person.id for person in pair.people), *await admins(tx)])
-    mails = [Notice(one, Channel.MAIL, "room.stranger", {"pair": str(pair.id)}, priority=HIGH) for one in readers]
+    details = {"pair": str(pair.id)}
+    mails = [Notice(one, Channel.MAIL, "room.stranger", details, priority=HIGH) for one in await _watchers(tx, pair)]
     await notifications.enqueue(tx, mails, now=now)
     return True
 
 
 async def set_fault(tx: Transaction, pair: Pair, fault: Fault, *, now: datetime) -> bool:
-    """Nothing is said in the pair's room from now on, for that reason; every admin is told by mail, once a day at most.
+    """Nothing is said in the pair's room from now on, for that reason, and no command of it takes effect.
 
-    Returns whether it was told now. May be called again for as long as it lasts.
+    Both and every admin are told by mail, once a day at most. Returns whether they were told now. May be called again
+    for as long as it lasts.
     """
     another = pairs.c.fault.is_distinct_from(fault)
     await tx.execute(update(pairs).where(pairs.c.id == pair.id, another).values(fault=fault, fault_at=now))
@@ -510,9 +511,14 @@ async def set_fault(tx: Transaction, pair: Pair, fault: Fault, *, now: datetime)
         return False
     await audit.record(tx, SYSTEM, "room.fault", "pair", pair.id, now=now, success=False, reason=fault)
     details = {"pair": str(pair.id), "fault": fault}
-    mails = [Notice(one, Channel.MAIL, "room.fault", details, priority=HIGH) for one in await admins(tx)]
+    mails = [Notice(one, Channel.MAIL, "room.fault", details, priority=HIGH) for one in await _watchers(tx, pair)]
     await notifications.enqueue(tx, mails, now=now)
     return True
+
+
+async def _watchers(tx: Transaction, pair: Pair) -> list[uuid.UUID]:
+    """Whom a room's safety concerns: its two, and every admin."""
+    return list(dict.fromkeys([*(one.id for one in pair.people if one.disabled_at is None), *await admins(tx)]))
 
 
 async def clear_fault(tx: Transaction, pair_id: uuid.UUID, *, now: datetime) -> bool:

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import func, select
 
 from bot.replies import Reply
-from supervision import journal
-from supervision.models import appointments, audit_entries
+from supervision import journal, notifications, pairs
+from supervision.models import Fault, appointments, audit_entries
 from supervision.pairs import Pair
 from tests.support.human import Human
 from tests.support.practice import Practice
@@ -194,6 +194,33 @@ async def test_a_bug_of_ours_is_owned_up_to(practice: Practice, monkeypatch: pyt
         monkeypatch.undo()
         await bruno.ask(room, "!slots", practice.bot, lambda message: message.body.startswith("Free with Ana"))
     assert await refusals(practice) == ["failed"]
+
+
+async def test_in_a_room_that_is_stopped_nothing_is_done_and_that_is_told_when_it_is_well(practice: Practice) -> None:
+    pair = await practice.add_pair()
+    room = pair.room_id or ""
+    async with practice.phones(pair) as (_, bruno):
+        await bruno.ask(room, "!slots", practice.bot)
+        async with practice.database.transaction() as tx:
+            await pairs.set_fault(tx, pair, Fault.REFUSED, now=datetime.now(UTC))
+        mark = bruno.mark()
+        for command in ("!book 1", "!appointments"):
+            await bruno.send_text(room, command)
+        async with asyncio.timeout(10):
+            while (found := await refusals(practice)) != ["refused", *["refused.room_stopped"] * 2]:
+                assert len(found) < 3
+                await asyncio.sleep(0.05)
+        assert bruno.heard(practice.bot, since=mark) == []
+        async with practice.database.transaction() as tx:
+            await pairs.clear_fault(tx, pair.id, now=datetime.now(UTC))
+            await notifications.hurry(tx, pair.id, "room_stopped", now=datetime.now(UTC))
+        answer = await bruno.next_message(practice.bot, since=mark)
+        assert answer.body == (
+            "The room was not as it has to be when you wrote that, so nothing was done. Please write it again."
+        )
+        await bruno.ask(room, "!appointments", practice.bot)
+        assert len(bruno.heard(practice.bot, since=mark)) == 2
+    assert await count(practice) == 0
 
 
 async def test_an_extra_member_is_put_out_and_alarms(practice: Practice) -> None:

@@ -91,7 +91,7 @@ def bodies(ids: dict[str, str], wanted: dict[str, str]) -> dict[str, Any]:
         "add_pair": {"supervisor_id": ids["supervisor"], "supervisee_id": ids["any"]},
         "hand_over_pair": {"supervisor_id": ids["supervisor"]},
         "invite_into_room": {"person_id": ids["any"]},
-        **dict.fromkeys(("archive_pair", "reopen_pair", "hold_pair", "release_pair", "remove_room"), {}),
+        **{name: {} for name in ("archive_pair", "reopen_pair", "hold_pair", "release_pair", "remove_room")},
     }
 
 
