@@ -99,9 +99,9 @@ class Bot:
         lock = AccountLock(self.database, self.client.user_id)
         try:
             await lock.acquire()
-            await self._connect()
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._stop_without(lock))
+                group.create_task(self._stop_without(lock))  # from now on: to connect may take as long as an outage
+                await self._connect()
                 group.create_task(self.notices.run())
                 group.create_task(self.reads.run())
                 group.create_task(self.presences.run() if self.config.matrix.presence else self.presences.forget())

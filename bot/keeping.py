@@ -38,6 +38,7 @@ A_FEW = 4  # of the rooms that are looked at as every hour, between two looks at
 BREATH = 0.1  # seconds after each check
 AFTER_FAILURE = 2.0  # seconds
 A_WHILE = timedelta(seconds=5)  # that a room which failed lets the others go first
+A_LONG_WHILE = timedelta(minutes=10)  # that a room which we cannot cope with is left alone
 FOR_EVER = timedelta(days=36_500)
 
 
@@ -109,7 +110,8 @@ class Keeping:
         """Seconds until the next look, where nothing asks for one: soon, if something that failed waits."""
         if self.is_behind:
             return 0.0
-        return min(LOOK_EVERY, A_WHILE.total_seconds()) if self._not_before else LOOK_EVERY
+        soonest = min((at - self.clock() for at in self._not_before.values()), default=A_LONG_WHILE)
+        return min(LOOK_EVERY, max(soonest, A_WHILE).total_seconds())
 
     async def look(self) -> None:
         """Make what is missing, check what changed or was asked for, then a few of those whose hour has come.
@@ -179,6 +181,9 @@ class Keeping:
                     self._asked.add(one.pair.id)
                     self._not_before[one.pair.id] = self.clock() + A_WHILE
                     away.append(error)
+                except Exception as error:  # one room that we cannot cope with must not stop the bot in all others
+                    log.exception("room.not_looked_at", pair=str(one.pair.id), error=type(error).__name__)
+                    self._not_before[one.pair.id] = self.clock() + A_LONG_WHILE
                 if away:
                     return
 

@@ -311,6 +311,10 @@ async def test_a_room_that_fails_keeps_the_others_waiting_for_a_moment_only(far:
     assert proxy.count(f"/rooms/{other.room_id}/state") == 1
     proxy.refuse = lambda *_: None
     assert (await far.look()).fault is None
+    nonsense: Json = []  # type: ignore[assignment]  # a room without a single event of state
+    proxy.refuse = lambda _, place: (200, nonsense) if far.room_id in place else None
+    assert (await far.look()).fault is None  # and nothing is raised
+    proxy.refuse = lambda *_: None
 
 
 async def test_what_was_asked_for_waits_for_no_hourly_round(far: Kept, proxy: Proxy) -> None:
