@@ -17,10 +17,10 @@ import structlog
 from bot.administration import Administrator
 from bot.client import Client
 from bot.requests import HomeserverRefused, path
-from supervision import attachments, retention
+from supervision import attachments, pairs, retention
 from supervision.config import RoomsConfig
 from supervision.db import DATABASE_AWAY, Database, Transaction
-from supervision.errors import DeliveryFailed
+from supervision.errors import DeliveryFailed, Transient
 from supervision.pairs import Pair
 from supervision.retention import BEGINNING, Standing
 
@@ -73,6 +73,10 @@ class Retention:
                 await self.look_after(pair)
             except DeliveryFailed as failure:
                 log.warning("retention.delayed", pair=str(pair.id), code=failure.code)
+            except DATABASE_AWAY:
+                raise
+            except Exception as error:
+                log.exception("retention.failed", pair=str(pair.id), error=type(error).__name__)
         try:
             await self._renew_keys()
         except DeliveryFailed as failure:
@@ -83,8 +87,6 @@ class Retention:
         now = self.clock()
         async with self.database.transaction() as tx:
             standing = await retention.standing_of(tx, pair, self.defaults, now=now)
-            if standing.held and standing.announced is not None:
-                await retention.make_void(tx, pair)
         if standing.stopped:
             return
         before = retention.due(standing, now)
@@ -150,6 +152,7 @@ class Retention:
     async def remove(self, pair: Pair, before: datetime) -> None:
         """Remove what was written in a pair's room before that instant. Raises DeliveryFailed; then it is to be redone.
 
+        A legal hold that comes meanwhile stops what is not done yet.
         The homeserver's copies go first: whoever took one before could not read it with what the bot then still knows.
         """
         room_id = pair.room_id or ""
@@ -157,8 +160,11 @@ class Retention:
         if self.administrator is not None:
             if silent:
                 await self._mark(room_id, before)
+            async with self.database.transaction() as tx:
+                await _require_no_hold(tx, pair)
             await self.administrator.purge_history(room_id, before)
         async with self.database.transaction() as tx:
+            await _require_no_hold(tx, pair)
             await self._give_away_media(tx, pair, before)
         readable = self.client.forget_before(room_id, before)
         async with self.database.transaction() as tx:
@@ -183,6 +189,11 @@ class Retention:
         if self._keys_at is None or now - self._keys_at >= KEYS_EVERY:
             await self.client.renew_fallback_key()
             self._keys_at = now
+
+
+async def _require_no_hold(tx: Transaction, pair: Pair) -> None:
+    if (await pairs.get(tx, pair.id)).held_at is not None:
+        raise Transient("pair_held")
 
 
 def _written_at(event: object, ours: Collection[str]) -> datetime | None:

@@ -265,11 +265,8 @@ pairs = Table(
     Column("unread_minutes", Integer),
     Column("export_consent", Text),
     Column("expires_on", Date),  # the last day, in the supervisor's zone
-    # Retention: what was written before `retained_since` is gone; what was written before `retention_announced_until`
-    # may go from `retention_announced_from` on. A legal hold stops it.
+    # Retention: what was written before `retained_since` is gone. A legal hold stops it.
     at("retained_since", nullable=True),
-    at("retention_announced_from", nullable=True),
-    at("retention_announced_until", nullable=True),
     at("held_at", nullable=True),
     # The room itself: why nothing is said in it, and when it was removed with everything.
     Column("fault", Text),

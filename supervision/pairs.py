@@ -30,6 +30,7 @@ from supervision.models import (
     unreads,
 )
 from supervision.models import homeserver_tasks as tasks_table
+from supervision.models import notifications as outbox
 from supervision.models import people as people_table
 from supervision.notifications import HIGH, NORMAL, Notice
 from supervision.people import Person
@@ -257,8 +258,18 @@ async def _set_hold(
     if (pair.held_at is None) == (held_at is None):
         return
     await tx.execute(update(pairs).where(pairs.c.id == pair_id).values(held_at=held_at))
+    await _void_announcements(tx, pair_id)
     await audit.record(tx, actor, action, "pair", pair_id, now=now)
     await wake_keepers(tx)
+
+
+async def _void_announcements(tx: Transaction, pair_id: uuid.UUID) -> None:
+    """What was announced to be removed is not: after the hold it has to be announced anew (see retention.py)."""
+    await tx.execute(
+        update(outbox)
+        .where(outbox.c.pair_id == pair_id, outbox.c.kind == "retention.announced", outbox.c.details.has_key("until"))
+        .values(details=outbox.c.details.op("-")("until"))
+    )
 
 
 async def remove_room(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: datetime) -> uuid.UUID | None:

@@ -21,7 +21,6 @@ from supervision.audit import SYSTEM
 from supervision.config import RoomsConfig
 from supervision.db import Transaction
 from supervision.models import Channel
-from supervision.models import notifications as outbox
 from supervision.models import pairs as table
 from supervision.notifications import Notice
 from supervision.pairs import Pair
@@ -186,20 +185,7 @@ async def announce(
     since, until = announcement.since, announcement.until
     details = {"since": since.isoformat(), "until": until.isoformat(), "days": announcement.days}
     await notifications.enqueue(tx, _notices(pair, ANNOUNCED, details, together), now=now)
-    values = {"retention_announced_from": since, "retention_announced_until": until}
-    await tx.execute(update(table).where(table.c.id == pair.id).values(**values))
     await audit.record(tx, SYSTEM, "retention.announce", "pair", pair.id, now=now)
-
-
-async def make_void(tx: Transaction, pair: Pair) -> None:
-    """What was announced holds no more: whatever is to go has to be announced anew."""
-    await tx.execute(
-        update(outbox)
-        .where(outbox.c.pair_id == pair.id, outbox.c.kind == ANNOUNCED, outbox.c.details.has_key("until"))
-        .values(details=outbox.c.details.op("-")("until"))
-    )
-    values = {"retention_announced_from": None, "retention_announced_until": None}
-    await tx.execute(update(table).where(table.c.id == pair.id).values(**values))
 
 
 async def finish(

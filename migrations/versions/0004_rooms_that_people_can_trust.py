@@ -160,8 +160,6 @@ def upgrade() -> None:
     op.add_column("pairs", sa.Column("export_consent", sa.Text(), nullable=True))
     op.add_column("pairs", sa.Column("expires_on", sa.Date(), nullable=True))
     op.add_column("pairs", sa.Column("retained_since", sa.DateTime(timezone=True), nullable=True))
-    op.add_column("pairs", sa.Column("retention_announced_from", sa.DateTime(timezone=True), nullable=True))
-    op.add_column("pairs", sa.Column("retention_announced_until", sa.DateTime(timezone=True), nullable=True))
     op.add_column("pairs", sa.Column("held_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("pairs", sa.Column("fault", sa.Text(), nullable=True))
     op.add_column("pairs", sa.Column("fault_at", sa.DateTime(timezone=True), nullable=True))

@@ -261,7 +261,17 @@ async def test_what_was_announced_before_a_hold_is_void_after_it(database: Datab
         await pairs.hold(tx, SYSTEM, pair.id, now=now)
     assert (await stand(database, pair, now)).held
     async with database.transaction() as tx:
-        await retention.make_void(tx, pair)
+        await pairs.release(tx, SYSTEM, pair.id, now=now)
+    assert await stand(database, pair, now + 20 * DAY) == Standing(30, False, pair.supervisor.zone)
+
+
+async def test_what_was_announced_as_a_hold_came_is_void_after_it_too(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    async with database.transaction() as tx:
+        await pairs.hold(tx, SYSTEM, pair.id, now=now)
+    await announce(database, pair, now)
+    await settle(database, now=now)
+    async with database.transaction() as tx:
         await pairs.release(tx, SYSTEM, pair.id, now=now)
     assert await stand(database, pair, now + 20 * DAY) == Standing(30, False, pair.supervisor.zone)
 
