@@ -49,7 +49,8 @@ async def supervisee_page(request: web.Request, refused: Refused | None = None) 
         past = await queries.history(tx, me.id, Role.SUPERVISEE, now=at, most=HISTORY_MOST)
         coming, history = (views.rows(me, known, items, at) for items in (found, past))
         talk = await views.talk_of(tx, me, known, now=at)
-        members = [m for m in views.members(me, known, coming, await queries.bot_master_keys(tx), talk) if m.active]
+        everybody = views.members(me, known, coming, await queries.bot_master_keys(tx), talk)
+        members = [member for member in everybody if member.active]
         chosen = _chosen(request, members)
         first = views.read_day(request.query.get("from", ""))
         length = fields.read_length(request.query.get("length", ""))
@@ -72,6 +73,7 @@ async def supervisee_page(request: web.Request, refused: Refused | None = None) 
         next_when=pages.days_until(visitor(request).reader, coming[0].appointment.starts_at, at) if coming else "",
         coming=coming[1:],
         members=members,
+        closed=[member for member in everybody if member.closed],
         seen=_seen(request, members, at),
         rooms=_rooms(members),
         chosen=chosen,
@@ -109,7 +111,8 @@ async def supervisor_page(request: web.Request, refused: Refused | None = None) 
             most=COMING_MOST,
         )
         talk = await views.talk_of(tx, me, known, now=at)
-        members = [m for m in views.members(me, known, coming, await queries.bot_master_keys(tx), talk) if m.active]
+        everybody = views.members(me, known, coming, await queries.bot_master_keys(tx), talk)
+        members = [member for member in everybody if member.active]
         offered = await _offered_identity(tx, me)
         refused_commands = await queries.refused_commands(tx, me.id, at - REFUSED_FOR, REFUSED_MOST)
     confirmed = [row for row in coming if not row.answerable]
@@ -132,6 +135,7 @@ async def supervisor_page(request: web.Request, refused: Refused | None = None) 
         before=monday - timedelta(days=7),
         after=monday + timedelta(days=7),
         members=members,
+        closed=[member for member in everybody if member.closed],
         seen=_seen(request, members, at),
         rooms=_rooms(members),
         offered=offered,

@@ -1,6 +1,6 @@
 """A pair's room: what holds in it, settled by the supervisor or an admin; and for its two, which files are there."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -53,7 +53,8 @@ async def page(
         is_member = me.id in {one.id for one in pair.people}
         found = await attachments.list_of(tx, pair.id) if is_member else []
     reader = visitor(request).reader
-    typed = fields.typed_of(request) if refused or removal else None
+    said = fields.typed_of(request)
+    typed = said if (refused or removal) and "agreed" in said else None
     return pages.render(
         request,
         "room.html",
@@ -99,6 +100,32 @@ async def settle(request: web.Request) -> web.Response:
         answer = await carry_out(request, change, lambda _: pages.see(f"/rooms/{pair_id}", "saved"))
     except Refused as refused:
         return await page(request, None, removal[0]) if removal else await page(request, refused)
+    return pages.respond(answer)
+
+
+async def archive(request: web.Request) -> web.Response:
+    """The supervisor closes the room: what is booked is cancelled, and nobody writes there any more."""
+    return await _change(request, "archive", pairs.archive, "pair_archived")
+
+
+async def reopen(request: web.Request) -> web.Response:
+    return await _change(request, "reopen", pairs.reopen, "pair_reopened")
+
+
+async def _change(request: web.Request, action: str, act: Callable[..., Awaitable[None]], done: str) -> web.Response:
+    me, at, actor, pair_id = person(request), now(request), visitor(request).actor, path_id(request)
+
+    async def do(tx: Transaction) -> None:
+        require_reader(me, await pairs.get(tx, pair_id))
+        await act(tx, actor, pair_id, now=at)
+
+    change = Change(f"pair.{action}", "pair", pair_id, do)
+    try:
+        answer = await carry_out(
+            request, change, lambda _: pages.see(f"/rooms/{pair_id}", done), fields.repeat_of(request)
+        )
+    except Refused as refused:
+        return await page(request, refused)
     return pages.respond(answer)
 
 
@@ -193,4 +220,9 @@ def _home(pair: Pair, me: Person) -> str:
     return pages.HOMES[Role.SUPERVISEE if me.id == pair.supervisee.id else Role.ADMIN]
 
 
-ROUTES = [web.get(PATH, show), web.post(PATH, settle)]
+ROUTES = [
+    web.get(PATH, show),
+    web.post(PATH, settle),
+    web.post(f"{PATH}/archive", archive),
+    web.post(f"{PATH}/reopen", reopen),
+]

@@ -196,6 +196,11 @@ class Member:
     def active(self) -> bool:
         return self.pair.status is PairStatus.ACTIVE
 
+    @property
+    def closed(self) -> bool:
+        """Whether it is archived, and its room is still there to be read."""
+        return self.pair.status is PairStatus.ARCHIVED and self.pair.room_id is not None
+
 
 def rows(me: Person, pairs: Iterable[Pair], found: Iterable[Appointment], now: datetime) -> list[Row]:
     others = {pair.id: pair.other(me.id) for pair in pairs}

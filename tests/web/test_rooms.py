@@ -4,12 +4,13 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from supervision import attachments, rooms, seals
 from supervision.config import RoomsConfig
 from supervision.db import Database
 from supervision.models import Consent, FileKind, audit_entries
+from supervision.models import pairs as pairs_table
 from supervision.pairs import Pair
 from supervision.people import Person
 from supervision.rooms import RoomSettings
@@ -197,3 +198,28 @@ async def test_the_api_lists_files(database: Database, pair: Pair, now: datetime
 )
 def test_a_size_is_said_shortly(size: int, shown: str) -> None:
     assert name_size(reader("en", "UTC"), size) == shown
+
+
+async def test_an_archived_room_is_found_from_both_dashboards_and_reopened_by_its_supervisor(
+    database: Database, pair: Pair, open_browser: Open
+) -> None:
+    ana, bruno = await open_browser(pair.supervisor), await open_browser(pair.supervisee)
+    here = f"/rooms/{pair.id}"
+    async with database.transaction() as tx:
+        await tx.execute(update(pairs_table).values(room_id="!room:example.org"))
+    homes = ((ana, "/supervisor"), (bruno, "/appointments"))
+
+    async def change(act: str) -> list[int]:
+        """What is answered to him and to her; afterwards each has seen their dashboard."""
+        await bruno.get(here)
+        await ana.get(here)
+        refused = await bruno.post(f"{here}/{act}")
+        done = await ana.post(f"{here}/{act}", ana.fields(f"{here}/{act}"))
+        for browser, home in homes:
+            await browser.get(home)
+        return [refused.status, done.status]
+
+    assert await change("archive") == [403, 303]
+    assert [browser.page.count(f'<li><a href="{here}">') for browser, _ in homes] == [1, 1]
+    assert await change("reopen") == [403, 303]
+    assert [browser.page.count(f'<li><a href="{here}">') for browser, _ in homes] == [0, 0]

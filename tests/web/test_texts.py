@@ -8,7 +8,7 @@ import pytest
 import web
 from supervision import errors, outside, texts
 from supervision.errors import Refused
-from supervision.models import Attendance, Fault, PairStatus, Role
+from supervision.models import Attendance, Consent, Fault, PairStatus, Role
 from supervision.people import LANGUAGES
 from web import demo, pages, problems
 
@@ -25,6 +25,7 @@ VARYING = {
     "web.demo.answer_": list(demo.ANSWERS),
     "web.welcome.room_": ["waiting", "invited", "joined", "ready"],
     "web.fault.": [str(one) for one in Fault],
+    "web.room_export_": [str(one) for one in Consent],
     "web.attendance_own_": [str(one) for one in Attendance],
     "web.attendance_other_": [str(one) for one in Attendance],
     "web.": ["confirm", "decline"],
