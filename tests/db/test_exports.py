@@ -109,12 +109,12 @@ async def test_the_words_ask_agree_refuse_and_take_back(database: Database, pair
         await room.hear("!export")
         return await room.hear(f"!export {room.code}")
 
-    assert await room.hear("!export no") == ["Nobody asks for an export just now. Nothing was changed."]
+    assert await room.hear("!export no") == ["Nobody asks for a copy just now. Nothing was changed."]
     assert await ask() == [
         "Ana is asked to agree, until Thu 26 Nov, 12:00 (Lisbon)."
         " I tell you what becomes of it. !export no takes it back."
     ]
-    assert await room.hear("!export") == ["An export of this room is under way already. Nothing was changed."]
+    assert await room.hear("!export") == ["A copy of this room is under way already. Nothing was changed."]
     assert await room.ana("!exportar não") == ["Você disse não: nenhuma cópia é feita. Aviso Bruno."]
     await ask()
     assert await room.hear("!export no") == ["Taken back: no copy is made, and Ana need not answer."]
