@@ -23,11 +23,13 @@ from supervision import (
     policies,
     public_holidays,
     repetitions,
+    rooms,
     series,
     waits,
 )
 from supervision.appointments import Appointment
 from supervision.audit import SYSTEM, Actor
+from supervision.config import RoomsConfig
 from supervision.db import Database, Transaction
 from supervision.errors import NotFound
 from supervision.groups import Scope
@@ -144,6 +146,7 @@ async def add_bookings(tx: Transaction, found: dict[str, Person], now: datetime)
     await take_a_day_off(tx, found["ana"], now)
     confirmed = await add_appointment_and_request(tx, second, now)
     await add_series_and_proposal(tx, third, now)
+    await rooms.settle(tx, acts(third.supervisor), third.id, {"retention_days": 180}, RoomsConfig(), now=now)
     await waits.join(
         tx, acts(third.supervisee), third, [(confirmed.starts_at, confirmed.starts_at + timedelta(minutes=1))], now=now
     )
