@@ -71,8 +71,7 @@ def due(standing: Standing, now: datetime) -> datetime | None:
     """What was written before this instant is to be removed now; None where nothing new is."""
     if standing.stopped or standing.allowed is None:
         return None
-    old = midnight(now - timedelta(days=standing.days), standing.zone)
-    before = min(old, standing.allowed).replace(minute=0, second=0, microsecond=0)
+    before = min(_cut(now - timedelta(days=standing.days), standing.zone), standing.allowed)
     return before if standing.retained_since is None or before > standing.retained_since else None
 
 
@@ -86,7 +85,7 @@ def wanting(standing: Standing, oldest: datetime | None, now: datetime) -> Annou
     if standing.stopped or oldest is None or oldest + days > now + AHEAD + EARLY:
         return None
     since = midnight(now + AHEAD + timedelta(days=1), standing.zone)
-    return Announcement(since, midnight(since + COVERED - days, standing.zone), standing.days)
+    return Announcement(since, _cut(since + COVERED - days, standing.zone), standing.days)
 
 
 def look_again(standing: Standing, oldest: datetime | None, now: datetime) -> datetime:
@@ -111,6 +110,14 @@ def lifetime(standing: Standing, now: datetime) -> timedelta | None:
 def midnight(at: datetime, zone: ZoneInfo) -> datetime:
     """When the day began in which the instant is; where no such midnight was, the first instant of that day."""
     return datetime.combine(at.astimezone(zone).date(), time(), zone).astimezone(UTC)
+
+
+def _cut(at: datetime, zone: ZoneInfo) -> datetime:
+    """When that day began, or up to an hour before where its midnight is no full hour of UTC.
+
+    What is announced and what is removed is cut alike, or what was written between the two would be neither.
+    """
+    return midnight(at, zone).replace(minute=0, second=0, microsecond=0)
 
 
 # An announcement is a row for each of the two, or one for both. `until` is missing in one that a hold made void.
