@@ -11,7 +11,7 @@ from bot.administration import Administrator
 from bot.client import Client
 from bot.events import Incoming
 from bot.exports import Exports
-from bot.files import Files
+from bot.files import FILES, Files
 from bot.greetings import greet
 from bot.handlers import COMMANDS, Handlers
 from bot.keeping import CHECKED, Keeping
@@ -32,7 +32,7 @@ from supervision.errors import Transient
 
 log = structlog.get_logger()
 
-COLLECTORS = (CHECKED, COMMANDS, DELIVERED)
+COLLECTORS = (CHECKED, COMMANDS, DELIVERED, FILES)
 
 
 def utc_now() -> datetime:
