@@ -39,6 +39,8 @@ AT_ONCE = 2  # files that are fetched side by side, so that many rooms do not ta
 MOST_IN_ONE = 50  # files that one event may show
 PATIENCE = timedelta(minutes=1)  # with a file that is still being uploaded, or on a homeserver that is away
 REMEMBERED = 1_000
+MOST_TRIES = 5  # of a file that our homeserver, which answers, is too slow with or fails to give
+FAILING = ("media_slow", "media_failed")
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Files:
         self._media = Media(client.account.homeserver, client.homeserver, self.server_name)
         self._places = asyncio.Semaphore(AT_ONCE)
         self._late: OrderedDict[str, datetime] = OrderedDict()  # what was not there yet -> when it was first asked for
+        self._failures: OrderedDict[str, int] = OrderedDict()  # event -> tries that failed
 
     async def judge(self, event: Incoming) -> Judged | None:
         """Fetch an event's files and say what holds of them; None where that was done, or the room is no pair's.
@@ -112,6 +115,7 @@ class Files:
             settings = await rooms.of(tx, pair.id, self.defaults)
         judged = await self._judge(event, found, settings)
         self._late.pop(event.event_id, None)
+        self._failures.pop(event.event_id, None)
         FILES.labels(judged.refused or ("unread" if judged.told else "kept")).inc()
         return judged
 
@@ -140,6 +144,10 @@ class Files:
         """Fetch one file and hold it against the rules. Raises _Breach, Unreadable, Transient."""
         try:
             look = await self._look(source, rules.settings.most_bytes)
+        except Transient as failure:
+            if failure.code not in FAILING or self._is_worth_another_try(event):
+                raise
+            raise _Breach("late") from failure  # or its room would wait for it for ever
         except Unreadable as unreadable:
             if unreadable.code == "too_large":
                 raise _Breach("too_large", megabytes=rules.settings.megabytes) from unreadable
@@ -175,6 +183,13 @@ class Files:
         while len(self._late) > REMEMBERED:
             self._late.popitem(last=False)
         return now - first < PATIENCE
+
+    def _is_worth_another_try(self, event: Incoming) -> bool:
+        """Whether our homeserver is asked again for a file that it fails to give."""
+        tries = self._failures[event.event_id] = self._failures.get(event.event_id, 0) + 1
+        while len(self._failures) > REMEMBERED:
+            self._failures.popitem(last=False)
+        return tries < MOST_TRIES
 
     # What the caller's transaction writes
 

@@ -128,7 +128,7 @@ class Media:
         """The decrypted content, piece by piece; it is what its sender sent if this ends without an error.
 
         Raises Unreadable where it cannot be had or is longer than `most` bytes, and Transient where the homeserver is
-        away, limits the rate, or fails itself.
+        away or limits the rate, or fails with this very file (`media_slow`, `media_failed`).
         """
         found = MXC.fullmatch(source.mxc)
         if found is None:
@@ -164,7 +164,7 @@ class Media:
                 async for piece in response.content.iter_chunked(PIECE):
                     yield piece
         except TimeoutError as slow:
-            raise (Transient("homeserver_unreachable") if ours else Unreadable("late")) from slow
+            raise (Transient("media_slow") if ours else Unreadable("late")) from slow
         except (aiohttp.ClientError, OSError) as failure:
             raise Transient("homeserver_unreachable") from failure
 
@@ -181,8 +181,10 @@ def _refusal(status: int, answer: Json, *, ours: bool) -> Exception:
         return Unreadable("too_large")
     if status == 401:
         return Transient("logged_out")
+    if status >= 500 and isinstance(code, str):
+        return Transient("media_failed") if ours else Unreadable("late")
     if status >= 500:
-        return Unreadable("late") if isinstance(code, str) and not ours else Transient(f"http_{status}")
+        return Transient(f"http_{status}")
     return Unreadable("missing")
 
 

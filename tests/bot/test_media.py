@@ -112,7 +112,7 @@ async def test_no_more_is_read_than_is_allowed(media: Media) -> None:
     [
         ("often", "rate_limited"),
         ("proxy", "http_502"),
-        ("broken", "http_502"),
+        ("broken", "media_failed"),
         ("unknown-token", "logged_out"),
         ("cut", "homeserver_unreachable"),
     ],

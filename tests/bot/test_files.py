@@ -1,0 +1,97 @@
+"""Files that are meant to get around the rules, or that the homeserver fails to give."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from sqlalchemy import select, update
+
+from bot.client import Account, Client
+from bot.events import Incoming
+from bot.files import MOST_TRIES, Files
+from supervision import attachments
+from supervision.audit import Actor
+from supervision.config import RoomsConfig
+from supervision.db import Database
+from supervision.errors import Transient
+from supervision.models import attachments as table
+from supervision.models import pairs as pairs_table
+from supervision.pairs import Pair
+from tests.support.sample import add_pair
+
+ROOM = "!room:example.org"
+MXC = "mxc://example.org/"
+
+
+async def give(request: web.Request) -> web.Response:
+    if request.match_info["id"] == "broken":
+        return web.json_response({"errcode": "M_UNKNOWN"}, status=500)
+    return web.Response(body=b"notes")
+
+
+@pytest.fixture
+async def files(database: Database, now: datetime, tmp_path: Path) -> AsyncIterator[Files]:
+    app = web.Application()
+    app.router.add_get("/_matrix/client/v1/media/download/{server}/{id}", give)
+    async with TestServer(app) as server:
+        account = Account(str(server.make_url("/")), "@visavis:example.org", tmp_path, "Visavis")
+        yield Files(database, Client(account, pin=pin), lambda: now, RoomsConfig(), "a secret of the tests")
+
+
+async def pin(user_id: str, master_key: str) -> str | None:
+    return None
+
+
+@pytest.fixture
+async def pair(database: Database, now: datetime) -> Pair:
+    pair = await add_pair(database, now=now)
+    async with database.transaction() as tx:
+        await tx.execute(update(pairs_table).where(pairs_table.c.id == pair.id).values(room_id=ROOM))
+    return pair
+
+
+def sent(pair: Pair, now: datetime, content: dict[str, Any]) -> Incoming:
+    sender = pair.supervisee.matrix_id or ""
+    return Incoming(ROOM, "$file", sender, now, "attachment", "m.room.message", content=content)
+
+
+@pytest.mark.parametrize("odd", [f"{MXC}a\x00", f"{MXC}half \ud83d", f"{MXC}../x", "mxc://", "mxc:///x"])
+async def test_an_address_that_is_none_hides_no_breach(
+    database: Database, files: Files, pair: Pair, now: datetime, odd: str
+) -> None:
+    content = {"body": "setup.exe", "url": f"{MXC}program", "info": {"thumbnail_url": odd}}
+    event = sent(pair, now, content)
+    judged = await files.judge(event)
+    assert judged is not None
+    assert (judged.refused, judged.media) == ("program", (f"{MXC}program",))
+    async with database.transaction() as tx:
+        await files.note(tx, event, pair, Actor(pair.supervisee.id, "matrix"), judged)
+        assert await attachments.is_open_breach(tx, "$file")
+
+
+async def test_an_address_that_is_none_keeps_no_other_from_being_deleted(
+    database: Database, files: Files, pair: Pair, now: datetime
+) -> None:
+    content = {"body": "notes.txt", "url": f"{MXC}notes", "m.new_content": {"body": "x", "url": f"{MXC}../x"}}
+    event = sent(pair, now, content)
+    judged = await files.judge(event)
+    assert judged is not None
+    async with database.transaction() as tx:
+        await files.note(tx, event, pair, Actor(pair.supervisee.id, "matrix"), judged)
+        assert list(await tx.scalars(select(table.c.media))) == [[f"{MXC}notes"]]
+
+
+async def test_a_file_that_the_homeserver_fails_to_give_is_not_waited_for_for_ever(
+    files: Files, pair: Pair, now: datetime
+) -> None:
+    event = sent(pair, now, {"body": "notes.txt", "url": f"{MXC}broken"})
+    for _ in range(MOST_TRIES - 1):
+        with pytest.raises(Transient, match="media_failed"):
+            await files.judge(event)
+    judged = await files.judge(event)
+    assert judged is not None
+    assert judged.refused == "late"
