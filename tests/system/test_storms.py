@@ -172,7 +172,8 @@ async def live_through(practice: Practice, home: Home, phones: list[Phone]) -> N
     await asyncio.sleep(10 if LONG else 0.5)  # nothing comes a second time
     for phone in phones:
         assert roots_heard(phone) == roots_of(storm, phone)
-        assert phone.human.unreadable == {}
+        # Only the bot's: the phones are nio's, which can lose the key of what they share while the homeserver dies.
+        assert [event for event in phone.human.unreadable.values() if event.sender == practice.bot] == []
     async with practice.database.transaction() as tx:
         outcomes = {
             row.event_id: row.outcome for row in await tx.execute(select(journal.c.event_id, journal.c.outcome))
