@@ -67,14 +67,6 @@ class Room:
         )
         return found.body
 
-    async def send_refused(self, file: dict[str, Any], name: str, **more: Any) -> str:
-        """Send a file that is taken down, and what is said about it."""
-        mark = self.bruno.mark()
-        event_id = await self.show(file, name, **more)
-        said = await self.told(mark)
-        assert await self.is_redacted(event_id)
-        return said
-
     async def is_redacted(self, event_id: str) -> bool:
         event = await self.bruno.request("GET", f"/rooms/{quote(self.id)}/event/{quote(event_id)}")
         return "redacted_because" in event.get("unsigned", {})
@@ -129,28 +121,28 @@ def zipped(name: str) -> bytes:
 async def test_what_breaks_the_rules_is_taken_down(practice: Practice) -> None:
     async with open_room(practice) as room:
         await room.settle(megabytes=1)
-        program = await room.upload(PROGRAM)
-        assert await room.send_refused(program, "report.pdf") == (
-            "I removed the file: programs, scripts, HTML pages, SVG and documents with macros are not accepted."
-        )
-        large, archive, photo = [await room.upload(one) for one in (b"x" * (MEGABYTE + 1), zipped("notes.txt"), PNG)]
-        assert await room.send_refused(large, "notes.txt") == (
-            "I removed the file: in this room each file can have up to 1 MB."
-        )
-        assert await room.send_refused(archive, "notes.zip") == (
-            "I removed the file: this room accepts images, audio, PDF, documents, and text."
-        )
-        assert await room.send_refused(photo, "report.pdf") == (
-            "I removed the file: by its name it is of one type, by its content of another."
-        )
-        fine, preview = await room.upload(PNG), await room.upload(PDF)
-        assert await room.send_refused(fine, "photo.png", info={"thumbnail_file": preview}) == (
-            "I removed the file: the thumbnail that came with it is not an image."
-        )
-        clear = await room.upload(PNG)
-        assert await room.send_refused(clear, "photo.png", encrypted=False) == (
-            "I removed the file: it came without encryption. Send it again with an app that encrypts, such as Element."
-        )
+        contents = (PROGRAM, b"x" * (MEGABYTE + 1), zipped("notes.txt"), PNG, PNG, PDF, PNG)
+        files = await asyncio.gather(*map(room.upload, contents))
+        program, large, archive, photo, fine, preview, clear = files
+        mark = room.bruno.mark()
+        shown = [
+            await room.show(program, "report.pdf"),
+            await room.show(large, "notes.txt"),
+            await room.show(archive, "notes.zip"),
+            await room.show(photo, "report.pdf"),
+            await room.show(fine, "photo.png", info={"thumbnail_file": preview}),
+            await room.show(clear, "photo.png", encrypted=False),
+        ]
+        for said in (
+            "programs, scripts, HTML pages, SVG and documents with macros are not accepted.",
+            "in this room each file can have up to 1 MB.",
+            "this room accepts images, audio, PDF, documents, and text.",
+            "by its name it is of one type, by its content of another.",
+            "the thumbnail that came with it is not an image.",
+            "it came without encryption. Send it again with an app that encrypts, such as Element.",
+        ):
+            assert await room.told(mark) == f"I removed the file: {said}"
+        assert [await room.is_redacted(one) for one in shown] == [True] * len(shown)
         await room.settle(attachments=False)
         edit = await room.upload(PNG)
         new = {"msgtype": "m.file", "body": "photo.png", "file": edit}
@@ -163,7 +155,7 @@ async def test_what_breaks_the_rules_is_taken_down(practice: Practice) -> None:
         )
         assert await room.told(mark) == "I removed the file: files are not shared in this room."
         assert await room.reasons() == ["program", "too_large", "kind", "contradicts", "preview", "clear", "off"]
-        for file in (program, large, archive, photo, fine, preview, clear, edit):
+        for file in (*files, edit):
             await room.wait_until_gone(file["url"])
         assert await room.wait_for_files(0) == []
         async with practice.database.transaction() as tx:
@@ -175,7 +167,9 @@ async def test_what_breaks_the_rules_is_taken_down(practice: Practice) -> None:
             }
 
 
-async def test_what_is_allowed_is_listed_until_it_is_taken_back(practice: Practice) -> None:
+async def test_what_is_allowed_is_listed_and_what_nobody_can_open_is_told(
+    practice: Practice,
+) -> None:
     async with open_room(practice) as room:
         preview = await room.upload(PNG)
         photo = await room.upload(PNG + b"more")
@@ -188,9 +182,7 @@ async def test_what_is_allowed_is_listed_until_it_is_taken_back(practice: Practi
         await room.wait_until_gone(photo["url"])
         await room.wait_until_gone(preview["url"])
 
-
-async def test_a_file_that_nobody_can_open_is_told(practice: Practice) -> None:
-    async with open_room(practice) as room:
+        # What nobody can open stays, and its sender is told.
         file = await room.upload(PDF)
         mark = room.bruno.mark()
         event_id = await room.show({**file, "hashes": {"sha256": "A" * 43}}, "report.pdf")
