@@ -23,6 +23,8 @@ from supervision.questions import Asked
 from supervision.texts import reader
 from tests.support.sample import OPEN_HOURS, add_pair, add_person
 
+CALLING = {"appointment", "attendance", "move", "series", "wait"}  # kinds of news that call their one reader, always
+
 
 @dataclass
 class Conversation:
@@ -85,6 +87,8 @@ class Conversation:
         await notifications.settle_sent(tx, row.id, now=self.now, matrix_event_id=f"${row.id}")
         if message.asked is not None:
             await questions.put(tx, message.asked, now=self.now)
+        if row.kind.split(".")[0] in CALLING:
+            assert message.mentions == (self.pair.member(row.person_id),)
         if row.kind != "room.introduction":
             text = "\n".join(read(self.pair.member(row.person_id), message.lines))
             self.heard.setdefault(row.person_id, []).append((text, message))

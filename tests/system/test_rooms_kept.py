@@ -1,12 +1,19 @@
 """Rooms from outside: closed and handed over, and kept by a standby when the first bot's process is gone."""
 
 import asyncio
+import json
 from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import quote
 
+from pydantic import SecretStr
+
 from bot.app import Bot
+from embedded.processes import keep_port
 from supervision import pairs
 from supervision.audit import Actor
+from tests.support.bridges import Process
+from tests.support.forks import Nursery
 from tests.support.human import HomeserverRefused, Human
 from tests.support.practice import Practice
 
@@ -69,3 +76,39 @@ async def test_a_standby_takes_over_where_the_first_is_gone(practice: Practice) 
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+
+
+async def configure(practice: Practice, name: str) -> Path:
+    """A file with the practice's configuration, for a process with a metrics port of its own."""
+    folder = practice.state / name
+    folder.mkdir()
+    content = practice.config.model_dump(exclude_none=True)
+    content["web"]["metrics_port"] = await keep_port(folder / "metrics-port", None, "the metrics")
+
+    def show(value: object) -> str:
+        return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+
+    path = folder / "config.yaml"
+    path.write_text(json.dumps(content, default=show))  # JSON is YAML
+    path.chmod(0o600)
+    return path
+
+
+async def test_a_standby_process_takes_over_from_one_that_is_killed(practice: Practice, nursery: Nursery) -> None:
+    pair = await practice.add_pair()
+    room = pair.room_id or ""
+    configs = [await configure(practice, name) for name in ("first", "standby")]
+    async with practice.phones(pair) as (_, bruno):
+        await practice.stop_bot()
+        async with Process.run(configs[0], "bot", nursery=nursery) as first:
+            assert (await bruno.ask(room, "!slots", practice.bot)).body.startswith("Free with Ana")
+            async with Process.run(configs[1], "bot", nursery=nursery) as standby:
+                await standby.metrics()  # it has started, and waits
+                mark = bruno.mark()
+                await first.kill()
+                answer = await bruno.ask(room, "!book 1", practice.bot)
+                assert answer.body.startswith("Request sent:")
+                await bruno.ask(room, "!dashboard", practice.bot)
+                assert [one.body for one in bruno.heard(practice.bot, since=mark)][:1] == [answer.body]
+                assert "bot.connected" in standby.said
+                assert first.said.count("bot.connected") == 1
