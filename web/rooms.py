@@ -1,5 +1,6 @@
 """A pair's room: what holds in it, settled by the supervisor or an admin; and for its two, which files are there."""
 
+import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,8 +8,9 @@ from typing import Any
 
 from aiohttp import web
 
-from supervision import attachments, pairs, rooms
+from supervision import attachments, memberships, pairs, rooms
 from supervision.attachments import Attachment
+from supervision.audit import Actor
 from supervision.db import Transaction
 from supervision.errors import NotFound, NotUnderstood, Refused
 from supervision.models import Consent, FileKind, PairStatus, Role
@@ -18,7 +20,7 @@ from supervision.rooms import RoomSettings
 from supervision.texts import Minutes, Reader
 from web import fields, pages, problems, views
 from web.changes import Change, carry_out
-from web.dashboard import path_id
+from web.dashboard import path_id, read_id
 from web.state import database, now, parts, person, visitor
 
 PATH = "/rooms/{id}"
@@ -52,6 +54,7 @@ async def page(
         settings = await rooms.of(tx, pair.id, parts(request).config.rooms)
         is_member = me.id in {one.id for one in pair.people}
         found = await attachments.list_of(tx, pair.id) if is_member else []
+        away = await _away(tx, pair) if settles else []
     reader = visitor(request).reader
     said = fields.typed_of(request)
     typed = said if (refused or removal) and "agreed" in said else None
@@ -70,6 +73,7 @@ async def page(
         Minutes=Minutes,
         settles=settles,
         closed=pair.status is not PairStatus.ACTIVE,
+        away=away,
         typed=typed if typed is not None else _as_typed(request, settings),
         agreed=typed["retention_days"] if typed is not None and removal else "",
         files=[_file(request, reader, pair, one) for one in found],
@@ -110,6 +114,25 @@ async def archive(request: web.Request) -> web.Response:
 
 async def reopen(request: web.Request) -> web.Response:
     return await _change(request, "reopen", pairs.reopen, "pair_reopened")
+
+
+async def invite(request: web.Request) -> web.Response:
+    """Have one of the two invited again who has left."""
+    chosen = fields.text_of(request, "person")
+
+    async def act(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: datetime) -> None:
+        await pairs.invite_again(tx, actor, pair_id, read_id(chosen), now=now)
+
+    return await _change(request, "invite_again", act, "invited_again")
+
+
+async def _away(tx: Transaction, pair: Pair) -> list[Person]:
+    """Who of the two has left an open room and could be invited again."""
+    seen = await memberships.of(tx, [pair.id])
+    if pair.status is not PairStatus.ACTIVE or pair.room_id is None:
+        return []
+    known = [(one, seen.get((pair.id, one.id))) for one in pair.people if one.disabled_at is None]
+    return [one for one, member in known if member is not None and member.membership not in memberships.PRESENT]
 
 
 async def _change(request: web.Request, action: str, act: Callable[..., Awaitable[None]], done: str) -> web.Response:
@@ -225,4 +248,5 @@ ROUTES = [
     web.post(PATH, settle),
     web.post(f"{PATH}/archive", archive),
     web.post(f"{PATH}/reopen", reopen),
+    web.post(f"{PATH}/invite", invite),
 ]

@@ -10,6 +10,7 @@ from supervision import attachments, rooms, seals
 from supervision.config import RoomsConfig
 from supervision.db import Database
 from supervision.models import Consent, FileKind, audit_entries
+from supervision.models import memberships as memberships_table
 from supervision.models import pairs as pairs_table
 from supervision.pairs import Pair
 from supervision.people import Person
@@ -223,3 +224,22 @@ async def test_an_archived_room_is_found_from_both_dashboards_and_reopened_by_it
     assert [browser.page.count(f'<li><a href="{here}">') for browser, _ in homes] == [1, 1]
     assert await change("reopen") == [403, 303]
     assert [browser.page.count(f'<li><a href="{here}">') for browser, _ in homes] == [0, 0]
+
+
+async def test_who_left_is_invited_again_by_the_supervisor(
+    database: Database, pair: Pair, now: datetime, open_browser: Open
+) -> None:
+    ana, bruno, here = await open_browser(pair.supervisor), await open_browser(pair.supervisee), f"/rooms/{pair.id}"
+    async with database.transaction() as tx:
+        await tx.execute(update(pairs_table).values(room_id="!room:example.org"))
+        seen = {"pair_id": pair.id, "readable": True, "changed_at": now}
+        await tx.execute(memberships_table.insert().values(**seen, person_id=pair.supervisee.id, membership="leave"))
+    await bruno.get(here)
+    fields = {"person": str(pair.supervisee.id)}
+    assert (await bruno.post(f"{here}/invite", fields)).status == 403
+    await ana.get(here)
+    assert (await ana.post(f"{here}/invite", ana.fields(f"{here}/invite"))).status == 303
+    async with database.transaction() as tx:
+        assert list(await tx.execute(select(memberships_table))) == []
+    await ana.get(here)
+    assert f'action="{here}/invite"' not in ana.page
