@@ -18,6 +18,7 @@ from supervision import (
     mailboxes,
     moves,
     pairs,
+    presences,
     questions,
     sign_ins,
     waits,
@@ -46,6 +47,7 @@ async def forget_old(tx: Transaction, now: datetime) -> None:
     await mailboxes.forget_old(tx, now=now)
     await homeserver_tasks.forget_old(tx, now=now)
     await addresses.forget_old(tx, now=now)
+    await presences.forget_old(tx, now=now)
     await tx.execute(delete(journal).where(journal.c.session_id.is_(None), journal.c.handled_at < now - JOURNAL_KEPT))
     await tx.execute(delete(idempotency_keys).where(idempotency_keys.c.created_at < now - IDEMPOTENCY_KEPT))
 

@@ -102,6 +102,11 @@ async def forget(tx: Transaction, person_ids: Collection[uuid.UUID]) -> None:
     await tx.execute(delete(presences).where(presences.c.person_id.in_(person_ids)))
 
 
+async def forget_old(tx: Transaction, *, now: datetime) -> None:
+    """What is shown to nobody any more, as of people whose pairs are all archived, is not kept either."""
+    await tx.execute(delete(presences).where(presences.c.told_at <= now - KNOWN_FOR))
+
+
 def to_minute(at: datetime) -> datetime:
     return at.replace(second=0, microsecond=0)
 
