@@ -87,6 +87,7 @@ class Bot:
             clock,
             defaults=config.rooms,
             spoken=self.notices.wake.set,
+            closed=self.reads.forget,
         )
 
     @property

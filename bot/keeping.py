@@ -64,7 +64,7 @@ class Keeping:
     """Keeps the rooms of `client`'s account.
 
     `defaults` hold for pairs that have settled nothing else. `ready` is set once no room is missing;
-    `spoken` is called when the bot may speak in a room where it could not before.
+    `spoken` is called when the bot may speak where it could not before, `closed` with a room that is archived.
     """
 
     def __init__(
@@ -75,12 +75,14 @@ class Keeping:
         *,
         defaults: RoomsConfig,
         spoken: Callable[[], None],
+        closed: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.database = database
         self.client = client
         self.clock = clock
         self.defaults = defaults
         self.spoken = spoken
+        self.closed = closed
         self.ready = asyncio.Event()
         self._wake = asyncio.Event()
         self._checked: dict[uuid.UUID, tuple[Wanted, datetime]] = {}
@@ -235,6 +237,8 @@ class Keeping:
         except Unmendable as found:
             await self._stop(pair, found.fault)
         else:
+            if wanted.plan.archived:
+                self.closed(room_id)
             await self._go_on(pair, mended)
             await self._invite(wanted)
         self._checked[pair.id] = (wanted, self.clock())

@@ -118,6 +118,12 @@ class Reads:
                 self._readers[kept.room_id, kept.writer] = kept.reader
                 self._open[kept.room_id, kept.reader] = self._opened(unread, kept.writer, [])
 
+    def forget(self, room_id: str) -> None:
+        """The room is archived, and its rows are gone: when it is opened again, what is written is noted anew."""
+        for known in (self._open, self._readers, self._read):
+            for key in [key for key in known if key[0] == room_id]:
+                del known[key]
+
     def _opened(self, unread: Unread, writer: str, heard: Sequence[Written]) -> _Open:
         newest = heard[-1] if heard else Written(unread.event_id, unread.since_at)
         return _Open(

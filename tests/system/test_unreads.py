@@ -12,7 +12,8 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy import select, text, update
 
-from supervision import preferences
+from supervision import pairs, preferences
+from supervision.audit import SYSTEM
 from supervision.models import Channel, State, journal, notifications, unreads
 from supervision.pairs import Pair
 from supervision.preferences import Preferences
@@ -378,3 +379,30 @@ async def test_how_many_are_unread_is_counted(room: Room) -> None:
     await room.read(room.ana, await room.write(room.bruno))
     await room.wait_until_unread({})
     assert await room.counted() == 0
+
+
+async def test_what_is_written_in_a_reopened_room_is_noted_anew(practice: Practice) -> None:
+    async with open_room(practice) as room:
+        first = await room.write(room.bruno)
+        await room.wait_until_unread({"Ana": first})
+        for act, may_write in ((pairs.archive, False), (pairs.reopen, True)):
+            async with practice.database.transaction() as tx:
+                await act(tx, SYSTEM, room.pair.id, now=datetime.now(UTC))
+            await wait_until_writable(room, may_write)
+        assert await room.unread() == {}
+        second = await room.write(room.bruno)
+        await room.wait_until_unread({"Ana": second})
+
+
+async def wait_until_writable(room: Room, expected: bool) -> None:
+    """Until the bot has closed the room, or opened it, and is done with it."""
+    machine = room.practice.machine
+    assert machine is not None
+    place = f"/rooms/{quote(room.id)}/state/m.room.power_levels/"
+    async with asyncio.timeout(20):
+        while True:
+            powers = await machine.client.homeserver.ask("GET", place)
+            if (powers["events_default"] == 0) is expected:
+                break
+            await asyncio.sleep(0.05)
+    await asyncio.sleep(0.5)
