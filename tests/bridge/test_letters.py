@@ -43,6 +43,7 @@ from tests.bridge.servers import moody_server
 from tests.support.sample import acts, add_pair, add_person
 
 NIGHT = Preferences(quiet_from=time(8), quiet_until=time(10))  # in which the tests' now is: it is 9:00 in São Paulo
+A_MINUTE = timedelta(minutes=1)
 
 
 async def claim(database: Database, now: datetime) -> list[Notification]:
@@ -90,7 +91,7 @@ async def test_each_mail_gets_what_it_tells_of(database: Database, now: datetime
         starts_at = now + timedelta(days=9, hours=1)
         rule = "FREQ=WEEKLY;COUNT=3"
         booked = await series.book(tx, acts(bruno), pair, starts_at, rule, skip=False, now=now)
-        await unreads.note_message(tx, pair, ana.id, "$event", wait=timedelta(0), now=now)
+        await unreads.note_message(tx, pair, ana.id, "$event", wait=A_MINUTE, now=now - A_MINUTE)
     await enqueue(
         database,
         now,
@@ -218,7 +219,7 @@ async def test_an_open_offer_is_told_and_a_closed_one_is_not(database: Database,
 async def test_what_is_unread_is_told_while_it_is(database: Database, now: datetime) -> None:
     pair = await add_pair(database, now=now)
     async with database.transaction() as tx:
-        await unreads.note_message(tx, pair, pair.supervisor.id, "$event", wait=timedelta(0), now=now)
+        await unreads.note_message(tx, pair, pair.supervisor.id, "$event", wait=A_MINUTE, now=now - A_MINUTE)
     [claimed] = await claim(database, now)
     async with database.transaction() as tx:
         assert (await letters.load(tx, claimed)).subject == Writing(pair.supervisor)

@@ -166,8 +166,17 @@ async def test_nobody_is_told_of_a_pair_that_has_ended(database: Database, pair:
     assert await rows(database) == await mails(database) == []
 
 
-@ENDS
-async def test_a_mail_is_outdated_when_the_pair_ends(database: Database, pair: Pair, now: datetime, end: End) -> None:
+async def test_an_archive_takes_the_mail_back(database: Database, pair: Pair, now: datetime) -> None:
+    await write(database, pair, pair.supervisee, "$one", now)
+    async with database.transaction() as tx:
+        await archive(tx, pair, now)
+    assert await rows(database) == await mails(database) == []
+
+
+@pytest.mark.parametrize("end", [disable_writer, disable_reader])
+async def test_a_mail_is_outdated_when_one_of_the_two_leaves(
+    database: Database, pair: Pair, now: datetime, end: End
+) -> None:
     await write(database, pair, pair.supervisee, "$one", now)
     async with database.transaction() as tx:
         await end(tx, pair, now)

@@ -543,8 +543,8 @@ async def test_a_pair_gets_lengths_and_approval_of_its_own(shell: Shell, databas
         "megabytes\t25\tconfiguration",
         "retention_days\t0\tconfiguration",
     ]
-    words = ("--attachments", "no", "--kinds", "pdf,image", "--retention-days", "90", "--expires-on", "2099-12-31")
-    changed = (await shell.do("pair", "settings", pair, *words)).out.splitlines()
+    settled_by = ("--attachments", "no", "--kinds", "pdf,image", "--retention-days", "90", "--expires-on", "2099-12-31")
+    changed = (await shell.do("pair", "settings", pair, *settled_by)).out.splitlines()
     assert changed[:2] == ["attachments\tfalse\town", "kinds\timage,pdf\town"]
     assert changed[6] == "expires_on\t2099-12-31\town"
     assert re.fullmatch(r"From \S+Z on, what was written before \S+Z will be removed\.", changed[7])

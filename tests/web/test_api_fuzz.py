@@ -61,6 +61,7 @@ def bodies(ids: dict[str, str], wanted: dict[str, str]) -> dict[str, Any]:
         },
         "go_away": day | {"then": "propose", "expected": [{"id": ids["any"], "revision": 0}]},
         "change_settings": {"lengths": [50, 90], "approval": "ask"},
+        "change_room": {"attachments": True, "attachment_kinds": ["image", "pdf"], "retention_days": 90},
         "set_preferences": {
             "mail_reminders": [1440],
             "room_reminders": [60, 15],
