@@ -59,7 +59,7 @@ from tests.db.booking_model import OPEN, Cast, News, Range, Told, World, both_ma
 from tests.support.sample import acts
 
 LONG = os.environ.get("VISAVIS_LONG") == "1"
-RUNS, STEPS = (2000, 50) if LONG else (25, 30)
+RUNS, STEPS = (2000, 50) if LONG else (12, 30)
 
 pytestmark = pytest.mark.faults
 

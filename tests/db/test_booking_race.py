@@ -23,7 +23,7 @@ from supervision.errors import SlotTaken
 from supervision.pairs import Pair
 from tests.support.sample import OPEN_HOURS, acts, add_pair, add_person
 
-ROUNDS = 1000 if os.environ.get("VISAVIS_LONG") == "1" else 60
+ROUNDS = 1000 if os.environ.get("VISAVIS_LONG") == "1" else 30
 RULES = replace(OPEN_HOURS, grid=30)  # 50 minutes every half hour: neighbours overlap
 TEN = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)
 

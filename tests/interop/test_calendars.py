@@ -43,7 +43,7 @@ from tests.interop.deliveries import Post, configure
 from tests.support.sample import acts, add_pair
 
 LONG = os.environ.get("VISAVIS_LONG") == "1"
-RUNS, STEPS = (1000, 40) if LONG else (9, 20)
+RUNS, STEPS = (1000, 40) if LONG else (5, 20)
 
 DOMAIN = "clinic.example.org"
 OURS = Organizer("Visavis", f"reply+secret@{DOMAIN}", "https://visavis.example.org/appointments", DOMAIN, answers=True)

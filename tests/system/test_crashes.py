@@ -32,7 +32,7 @@ from tests.support.demo import Demo, Phone
 from tests.support.human import Message
 
 LONG = os.environ.get("VISAVIS_LONG") == "1"
-KILLS, BOOKINGS = (20, 200) if LONG else (3, 15)
+KILLS, BOOKINGS = (20, 200) if LONG else (2, 8)
 SEED = int(os.environ.get("VISAVIS_SEED", secrets.randbelow(1_000_000)))
 BOOKERS = ("bruno", "clara", "daniel")
 SUPERVISORS = ("ana", "helena")

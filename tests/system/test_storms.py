@@ -28,7 +28,7 @@ from tests.support.demo import Phone
 from tests.support.practice import Practice, open_practice
 
 LONG = os.environ.get("VISAVIS_LONG") == "1"
-SUPERVISORS, SUPERVISEES, COMMANDS, RESTARTS, AWAY = (2, 10, 2000, 20, 600.0) if LONG else (2, 2, 48, 2, 1.0)
+SUPERVISORS, SUPERVISEES, COMMANDS, RESTARTS, AWAY = (2, 10, 2000, 20, 600.0) if LONG else (2, 2, 24, 2, 1.0)
 SEED = int(os.environ.get("VISAVIS_SEED", secrets.randbelow(1_000_000)))
 AT_ONCE = 18  # commands of a person, before pacing begins; the bot takes 20 in a row, and as many a minute
 BETWEEN = 3.3  # seconds between two commands of a person after that

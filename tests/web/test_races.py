@@ -30,7 +30,7 @@ from tests.web.calls import post, refused, slot
 from tests.web.conftest import Browser, Open
 
 LONG = os.environ.get("VISAVIS_LONG") == "1"
-ROUNDS = 120 if LONG else 12
+ROUNDS = 120 if LONG else 8
 OTHERS = 5
 MONDAY = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
