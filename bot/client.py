@@ -425,6 +425,17 @@ class Client:
         machine.forget_before(room_id, before)
         return machine.readable_from(room_id)
 
+    def readable_rooms(self) -> set[str]:
+        """The rooms in which something can be read, the bot being in them or not. Raises Transient unless connected."""
+        return self._machine_now().rooms()
+
+    def forget_rooms(self, rooms: Collection[str]) -> int:
+        """Make everything in these rooms unreadable for ever; returns how many Megolm sessions are gone.
+
+        Raises Transient unless connected.
+        """
+        return self._machine_now().forget_rooms(rooms)
+
     async def renew_fallback_key(self) -> None:
         """Publish another fallback key, so that the one before the present one opens nothing any more."""
         machine = self._machine_now()

@@ -17,7 +17,7 @@ import structlog
 from bot.administration import Administrator
 from bot.client import Client
 from bot.requests import HomeserverRefused, path
-from supervision import attachments, pairs, retention
+from supervision import attachments, journal, pairs, retention
 from supervision.config import RoomsConfig
 from supervision.db import DATABASE_AWAY, Database, Transaction
 from supervision.errors import DeliveryFailed, Transient
@@ -78,6 +78,7 @@ class Retention:
             except Exception as error:
                 log.exception("retention.failed", pair=str(pair.id), error=type(error).__name__)
         try:
+            await self._forget_removed()
             await self._renew_keys()
         except DeliveryFailed as failure:
             log.warning("retention.keys_delayed", code=failure.code)
@@ -182,6 +183,15 @@ class Retention:
         if self.administrator is not None:
             server_name = self.client.user_id.partition(":")[2]
             await attachments.give_away(tx, pair.id, free, server_name, now=self.clock())
+
+    async def _forget_removed(self) -> None:
+        """Forget the keys of every room that was removed, whoever's process had it removed, and whenever that was."""
+        readable = self.client.readable_rooms()
+        async with self.database.transaction() as tx:
+            gone = await retention.removed_of(tx, readable, joined=self.client.rooms())
+            await journal.forget_rooms(tx, gone)
+        if gone:
+            log.info("retention.rooms_forgotten", rooms=len(gone), sessions=self.client.forget_rooms(gone))
 
     async def _renew_keys(self) -> None:
         """Once a day: what was encrypted for a fallback key that was in use two days ago opens no more."""

@@ -335,6 +335,23 @@ class Machine(Olm):
             self.marks.leave_no_trace()
         return changed
 
+    def forget_rooms(self, rooms: Collection[str]) -> int:
+        """Delete every session of these rooms, in memory and on the disk; return how many.
+
+        What is left of our own outbound ones stands in memory alone, and opens nothing that was written before.
+        """
+        sessions = [session for session in self._known.values() if session.room_id in rooms]
+        with self.store.database.atomic():
+            for session in sessions:
+                self._delete(session)
+        if sessions:
+            self.marks.leave_no_trace()
+        return len(sessions)
+
+    def rooms(self) -> set[str]:
+        """The rooms of which there are sessions."""
+        return {session.room_id for session in self._known.values()}
+
     def readable_from(self, room_id: str) -> dict[str, int]:
         """The room's sessions, and the first message index that each can open."""
         return {session.id: session.first_known_index for session in self._sessions(room_id)}
@@ -348,9 +365,7 @@ class Machine(Olm):
             return False
         kept = noted.first_since(before)
         if kept is None and _is_over(noted, before):
-            del self._known[session.id]
-            del self.inbound_group_store[session.room_id][session.sender_key][session.id]
-            self.marks.drop(session.id)
+            self._delete(session)
             return True
         kept = kept if kept is not None else noted.following or 0
         if kept <= session.first_known_index:
@@ -358,6 +373,11 @@ class Machine(Olm):
         self._ratchet(session, kept)
         self.marks.forget(session.id, before)
         return True
+
+    def _delete(self, session: InboundGroupSession) -> None:
+        del self._known[session.id]
+        del self.inbound_group_store[session.room_id][session.sender_key][session.id]
+        self.marks.drop(session.id)
 
     def _ratchet(self, session: InboundGroupSession, index: int) -> None:
         key = session.export_session(index)

@@ -1,10 +1,10 @@
 """Which Matrix events were acted on, so that a command takes effect once, whatever is redelivered."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import bindparam, func, select, text, update
+from sqlalchemy import bindparam, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from supervision import pairs
@@ -73,6 +73,11 @@ async def handled(tx: Transaction, event_ids: Sequence[str]) -> set[str]:
     """Which of these events stand in the journal."""
     rows = await tx.execute(select(journal.c.event_id).where(journal.c.event_id.in_(event_ids)))
     return {row.event_id for row in rows}
+
+
+async def forget_rooms(tx: Transaction, rooms: Collection[str]) -> None:
+    """Forget all that was acted on in rooms that are no more."""
+    await tx.execute(delete(journal).where(journal.c.room_id.in_(rooms)))
 
 
 async def forget(tx: Transaction, room_id: str, readable: Mapping[str, int], *, before: datetime) -> None:

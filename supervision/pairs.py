@@ -23,6 +23,7 @@ from supervision.models import (
     Task,
     attachments,
     audit_entries,
+    journal,
     memberships,
     pairs,
     questions,
@@ -304,6 +305,8 @@ async def forget_room(tx: Transaction, pair_id: uuid.UUID, *, now: datetime) -> 
     """The homeserver has removed the room: what was kept of it goes too. May be called again."""
     for table in (attachments, memberships, unreads, questions):
         await tx.execute(delete(table).where(table.c.pair_id == pair_id))
+    room_id = select(pairs.c.room_id).where(pairs.c.id == pair_id).scalar_subquery()
+    await tx.execute(delete(journal).where(journal.c.room_id == room_id))
     await tx.execute(
         update(pairs)
         .where(pairs.c.id == pair_id, pairs.c.removed_at.is_(None))

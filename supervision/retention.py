@@ -8,7 +8,7 @@ stops all of it, and what was announced before it has to be announced anew after
 
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
@@ -141,6 +141,15 @@ _STANDING = text(
     WHERE p.id = CAST(:pair AS uuid) OR p.bot = CAST(:bot AS text)
     """
 )
+_REMOVED = text(
+    """
+    SELECT room FROM unnest(CAST(:rooms AS text[])) AS asked(room)
+    WHERE NOT EXISTS (SELECT FROM pairs WHERE room_id = room)
+        AND (room <> ALL (CAST(:joined AS text[])) OR EXISTS (
+            SELECT FROM homeserver_tasks
+            WHERE kind = 'remove_room' AND done_at IS NOT NULL AND error IS NULL AND details ->> 'room' = room))
+    """
+)
 _OWN_WORDS = text(
     """
     SELECT matrix_event_id FROM notifications
@@ -177,6 +186,15 @@ async def kept_by(tx: Transaction, bot: str) -> list[Pair]:
     """The pairs whose rooms one bot account has to look after, the archived ones too."""
     query = pairs.SELECT.where(table.c.bot == bot, table.c.room_id.is_not(None), table.c.removed_at.is_(None))
     return [pairs.from_row(row) for row in await tx.execute(query.order_by(table.c.created_at, table.c.id))]
+
+
+async def removed_of(tx: Transaction, rooms: Collection[str], *, joined: Collection[str]) -> set[str]:
+    """Which of these rooms are no pair's any more: the homeserver removed them, or the bot is not in them either.
+
+    A room that is just being made is no pair's yet, but the bot is in it (`joined`).
+    """
+    rows = await tx.execute(_REMOVED, {"rooms": list(rooms), "joined": list(joined)})
+    return {row.room for row in rows}
 
 
 async def own_words(tx: Transaction, pair: Pair) -> set[str]:

@@ -5,11 +5,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from nio.crypto.sessions import OutboundGroupSession
 from sqlalchemy import update
 from structlog.testing import capture_logs
 
 from bot.client import Account, Client
+from bot.logins import Folder
 from bot.retention import Retention
+from bot.trust import open_machine
 from supervision import attachments, bots, notifications, pairs, retention
 from supervision.audit import SYSTEM
 from supervision.config import RoomsConfig
@@ -52,7 +55,8 @@ async def add_due_pair(database: Database, now: datetime) -> Pair:
 
 
 async def test_a_room_that_fails_oddly_holds_up_no_other(database: Database, now: datetime, looking: Retention) -> None:
-    first, second = [await add_due_pair(database, now) for _ in range(2)]
+    pairs_of_one_age = [await add_due_pair(database, now) for _ in range(2)]
+    first, second = sorted(pairs_of_one_age, key=lambda one: one.id)
     async with database.transaction() as tx:
         odd = update(people_table).where(people_table.c.id == first.supervisor.id)
         await tx.execute(odd.values(time_zone="Nowhere/Gone"))
@@ -80,3 +84,26 @@ async def test_a_hold_that_comes_in_the_middle_stops_the_rest(
         await looking.remove(pair, now - 31 * DAY)
     async with database.transaction() as tx:
         assert await attachments.is_noted(tx, "$file")
+
+
+async def test_the_keys_of_a_removed_room_go_whoever_removed_it(
+    database: Database, now: datetime, looking: Retention, tmp_path: Path
+) -> None:
+    kept, removed = [await add_due_pair(database, now) for _ in range(2)]
+    folder = Folder(tmp_path / "store")
+    folder.open()
+    machine = open_machine(folder, BOT, "DEVICE")
+    looking.client._machine = machine  # noqa: SLF001  # as it stands once it is connected
+    for pair in (kept, removed):
+        session = OutboundGroupSession()
+        machine.create_group_session("sender", "signing", str(pair.room_id), session.id, session.session_key)
+    async with database.transaction() as tx:
+        await pairs.archive(tx, SYSTEM, removed.id, now=now)
+    await looking.look_after_all()
+    assert machine.rooms() == {kept.room_id, removed.room_id}
+    async with database.transaction() as tx:
+        await pairs.forget_room(tx, removed.id, now=now)  # as another bot's process did
+    await looking.look_after_all()
+    assert machine.rooms() == {kept.room_id}
+    machine.close()
+    folder.close()

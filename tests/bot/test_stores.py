@@ -188,6 +188,24 @@ def test_other_rooms_keep_what_they_have(store: Store) -> None:
     assert store.readable(talk) == [0]
 
 
+def test_of_a_room_that_was_removed_nothing_is_left(store: Store) -> None:
+    machine, gone, silent = store.machine, Talk(store.machine), Talk(store.machine)
+    gone.write(machine, NOW)
+    elsewhere = OutboundGroupSession()
+    machine.create_group_session("sender", "signing", "!another", elsewhere.id, elsewhere.session_key)
+    machine.open_outbound(ROOM).shared = True
+    ours = machine.encrypt(ROOM, "m.room.message", {"body": "hello"})
+    pickles = [store.pickle(one)[-120:] for one in (gone.session.id, silent.session.id, ours["session_id"])]
+    assert machine.rooms() == {ROOM, "!another"}
+    assert machine.forget_rooms({ROOM}) == 3
+    assert machine.forget_rooms({ROOM}) == 0
+    assert machine.rooms() == {"!another"}
+    assert store.readable(gone) == []
+    assert [one in store.raw() for one in pickles] == [False, False, False]
+    store.again()
+    assert store.machine.rooms() == {"!another"}
+
+
 def test_a_session_that_has_not_spoken_yet_stays(store: Store) -> None:
     talk = Talk(store.machine)
     assert store.machine.forget_before(ROOM, NOW + timedelta(days=1)) == 0

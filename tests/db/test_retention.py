@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import insert, select, update
 
-from supervision import bots, journal, notifications, pairs, retention
+from supervision import bots, homeserver_tasks, journal, notifications, pairs, retention
 from supervision.audit import SYSTEM
 from supervision.config import RoomsConfig
 from supervision.db import Database
@@ -310,6 +310,29 @@ async def test_the_rooms_own_lifetimes_are_read_for_all_of_a_bot(database: Datab
         lifetimes = await retention.lifetimes(tx, bot, DEFAULTS, now=now + 3 * DAY)
         assert lifetimes == {first.id: 30 * DAY, second.id: None}
         assert await retention.lifetimes(tx, "@another:example.org", DEFAULTS, now=now) == {}
+
+
+async def test_the_rooms_that_are_no_more_are_told_from_those_that_are(database: Database, now: datetime) -> None:
+    kept, removed = [await add_pair(database, now=now) for _ in range(2)]
+    async with database.transaction() as tx:
+        for pair, room in ((kept, "!kept"), (removed, "!removed")):
+            await tx.execute(update(pairs_table).where(pairs_table.c.id == pair.id).values(room_id=room))
+            event = insert(journal_table).values(event_id=f"${room}", room_id=room, outcome="heard", handled_at=now)
+            await tx.execute(event)
+        await pairs.archive(tx, SYSTEM, removed.id, now=now)
+        task_id = await pairs.remove_room(tx, SYSTEM, removed.id, now=now)
+        assert task_id is not None
+        asked = ["!kept", "!removed", "!being_made", "!left"]
+        joined = ["!kept", "!removed", "!being_made"]
+        assert await retention.removed_of(tx, asked, joined=joined) == {"!left"}
+        await pairs.forget_room(tx, removed.id, now=now)
+        assert await retention.removed_of(tx, asked, joined=joined) == {"!left"}
+        await homeserver_tasks.settle(tx, task_id, now=now)
+        assert await retention.removed_of(tx, asked, joined=joined) == {"!left", "!removed"}
+        assert await retention.removed_of(tx, [], joined=joined) == set()
+        assert list(await tx.scalars(select(journal_table.c.room_id))) == ["!kept"]
+        await journal.forget_rooms(tx, {"!kept"})
+        assert list(await tx.scalars(select(journal_table.c.room_id))) == []
 
 
 async def test_the_journal_forgets_what_cannot_be_read_again(database: Database, now: datetime) -> None:
