@@ -12,10 +12,12 @@ from typing import Any
 from bot.events import Json
 from bot.requests import Homeserver, HomeserverRefused, path
 from supervision.errors import Permanent, Transient
+from supervision.homeserver_tasks import ADMIN_TOKEN_REFUSED
 
 ROOT = "/_synapse/admin"
 POLL_SECONDS = 0.25, 5.0  # the first and the longest pause between looks at something long
 LONGEST_SECONDS = 600.0
+TOKEN_AGAIN_SECONDS = 300.0
 
 
 class Administrator:
@@ -28,11 +30,28 @@ class Administrator:
     async def close(self) -> None:
         await self._server.close()
 
+    async def _ask(
+        self,
+        method: str,
+        target: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        params: Mapping[str, str] | None = None,
+        version: str,
+    ) -> Json:
+        """As `Homeserver.ask`; that our token is not an administrator's passes once the operator has put it right."""
+        try:
+            return await self._server.ask(method, target, body, params=params, version=version)
+        except HomeserverRefused as refused:
+            if refused.status == 401 or (refused.status, refused.code) == (403, "M_FORBIDDEN"):
+                raise Transient(ADMIN_TOKEN_REFUSED, TOKEN_AGAIN_SECONDS) from refused
+            raise
+
     async def open_registration(self, expires_at: datetime) -> str:
         """A new one-use registration token, valid until then."""
         token = secrets.token_urlsafe(32)
         body = {"token": token, "uses_allowed": 1, "expiry_time": _milliseconds(expires_at)}
-        await self._server.ask("POST", "/registration_tokens/new", body, version="v1")
+        await self._ask("POST", "/registration_tokens/new", body, version="v1")
         return token
 
     async def close_registration(self, token: str) -> None:
@@ -42,19 +61,19 @@ class Administrator:
     async def reset_password(self, user_id: str, password: str, *, sign_out: bool) -> None:
         """Replace somebody's password; with `sign_out` all of their devices are signed out, too."""
         body = {"new_password": password, "logout_devices": sign_out}
-        await self._server.ask("POST", path("/reset_password/{user}", user=user_id), body, version="v1")
+        await self._ask("POST", path("/reset_password/{user}", user=user_id), body, version="v1")
 
     async def sign_out(self, user_id: str) -> None:
         """Sign all of somebody's devices out."""
-        known = await self._server.ask("GET", path("/users/{user}/devices", user=user_id), version="v2")
+        known = await self._ask("GET", path("/users/{user}/devices", user=user_id), version="v2")
         devices = [str(device["device_id"]) for device in known.get("devices", [])]
         if devices:
             target = path("/users/{user}/delete_devices", user=user_id)
-            await self._server.ask("POST", target, {"devices": devices}, version="v2")
+            await self._ask("POST", target, {"devices": devices}, version="v2")
 
     async def deactivate(self, user_id: str) -> None:
         """End an account for good. What it wrote stays: `erase` would hide it from those who come later alone."""
-        await self._server.ask("POST", path("/deactivate/{user}", user=user_id), {"erase": False}, version="v1")
+        await self._ask("POST", path("/deactivate/{user}", user=user_id), {"erase": False}, version="v1")
 
     async def delete_media(self, mxc: str) -> None:
         """Delete a file of this homeserver's by its `mxc://server/id` (Matrix 1.18, "Matrix Content URIs")."""
@@ -105,7 +124,7 @@ class Administrator:
     ) -> Json | None:
         """The answer, or None where there is no such thing."""
         try:
-            return await self._server.ask(method, target, body, params=params, version=version)
+            return await self._ask(method, target, body, params=params, version=version)
         except HomeserverRefused as refused:
             if refused.status == 404:
                 return None
@@ -119,7 +138,7 @@ class Administrator:
         try:
             async with asyncio.timeout(LONGEST_SECONDS):
                 while True:
-                    found = await self._server.ask("GET", target, version=version)
+                    found = await self._ask("GET", target, version=version)
                     if found.get("status") == "complete":
                         return
                     if found.get("status") == "failed":

@@ -1,7 +1,8 @@
 """What only the homeserver's administrator can do, written down for the bot's process that has the token.
 
 A task is claimed with a lease, done at the homeserver, and settled: at least once, and each kind bears being done
-again. Where nobody has the token, a task is settled at once with the error `no_admin_token`.
+again. Where nobody has the token, a task is settled at once with the error `no_admin_token`; one whose token the
+homeserver does not take stays open with `admin_token_refused`.
 """
 
 import uuid
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, or_, select, update
 
 from supervision.db import Transaction
 from supervision.errors import NotFound
@@ -18,6 +19,7 @@ from supervision.models import Task, homeserver_tasks
 
 CHANNEL = "visavis_tasks"
 NO_ADMIN_TOKEN = "no_admin_token"  # noqa: S105  # the word for its lack
+ADMIN_TOKEN_REFUSED = "admin_token_refused"  # noqa: S105  # it is done once the operator has put the token right
 WITHDRAWN = "withdrawn"
 LEASE = timedelta(minutes=15)  # a large room takes minutes to remove
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=2), timedelta(hours=1)
@@ -114,10 +116,11 @@ async def latest(tx: Transaction, kind: Task, person_id: uuid.UUID) -> Homeserve
 
 
 async def list_failed(tx: Transaction, most: int = 50) -> list[HomeserverTask]:
-    """Those that were given up, newest first, for the admin's page."""
+    """Those that were given up, or wait for a token that the homeserver takes, newest first, for the admin's page."""
+    error = homeserver_tasks.c.error
     query = (
         select(*COLUMNS)
-        .where(homeserver_tasks.c.done_at.is_not(None), homeserver_tasks.c.error.is_not(None))
+        .where(error.is_not(None), or_(homeserver_tasks.c.done_at.is_not(None), error == ADMIN_TOKEN_REFUSED))
         .order_by(homeserver_tasks.c.created_at.desc())
         .limit(most)
     )

@@ -42,8 +42,8 @@ async def owner(synapse: Synapse) -> AsyncIterator[Homeserver]:
 
 
 @asynccontextmanager
-async def doing(database: Database, synapse: Synapse) -> AsyncIterator[None]:
-    administrator = Administrator(synapse.base_url, synapse.admin_token)
+async def doing(database: Database, synapse: Synapse, token: str | None = None) -> AsyncIterator[None]:
+    administrator = Administrator(synapse.base_url, token or synapse.admin_token)
     tasks = Tasks(database, administrator, server_name=synapse.server_name, secret=SECRET, clock=utc_now)
     running = asyncio.create_task(tasks.run())
     try:
@@ -170,6 +170,27 @@ async def test_a_hold_keeps_files_that_wait_to_be_deleted(
             await tx.execute(select(func.pg_notify(homeserver_tasks.CHANNEL, "")))
         assert await all_done(database) == [("remove_media", None)]
     assert not await is_stored(synapse, owner, file)
+
+
+async def test_what_the_token_did_not_allow_is_done_once_it_is_put_right(
+    database: Database, synapse: Synapse, owner: Homeserver
+) -> None:
+    pair = await archived_pair(database, owner)
+    async with database.transaction() as tx:
+        await pairs.remove_room(tx, SYSTEM, pair.id, now=utc_now())
+    for token in ("nobody's", str(owner.token)):
+        async with doing(database, synapse, token):
+            await until_put_off(database, "admin_token_refused")
+        async with database.transaction() as tx:
+            [shown] = await homeserver_tasks.list_failed(tx)
+            assert (shown.kind, shown.done_at) == (Task.REMOVE_ROOM, None)
+            due = await homeserver_tasks.next_due_at(tx)
+            assert due is not None
+            assert 200 < (due - utc_now()).total_seconds() <= 300
+            await tx.execute(update(tasks_table).values(next_try_at=utc_now(), error=None))
+    async with doing(database, synapse):
+        assert await all_done(database) == [("remove_room", None)]
+    assert await owner.ask("GET", "/joined_rooms") == {"joined_rooms": []}
 
 
 async def until_put_off(database: Database, reason: str) -> None:
