@@ -105,5 +105,6 @@ async def test_the_keys_of_a_removed_room_go_whoever_removed_it(
         await pairs.forget_room(tx, removed.id, now=now)  # as another bot's process did
     await looking.look_after_all()
     assert machine.rooms() == {kept.room_id}
+    await looking.client.homeserver.close()
     machine.close()
     folder.close()
