@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from bridge import entries
 from bridge.entries import by, supervises
-from bridge.letters import Booking, Group, Letter, Mailbox, Offering, Writing, read_range
+from bridge.letters import Booking, Group, Letter, Mailbox, Offering, Room, Writing, read_range
 from supervision import calendars, exports, invitations, preferences, repetitions, seals, sign_ins, texts
 from supervision.appointments import Appointment, Proposal
 from supervision.calendars import GONE
@@ -50,6 +50,9 @@ def content(letter: Letter, config: Config, *, now: datetime) -> dict[str, Any]:
             return common | _offering(letter, letter.subject, reader, config)
         case Mailbox():
             return common | _mailbox(letter, letter.subject, reader, config)
+        case Room(names):
+            fault = letter.notification.details.get("fault", "")
+            return common | {"url": config.web.base_url, "pair": " – ".join(names), "fault": fault}
         case Writing(other):
             return common | {"url": config.web.base_url, "other": other.name, **_last_day(letter, reader)}
     if kind == "sign_in":
@@ -58,7 +61,7 @@ def content(letter: Letter, config: Config, *, now: datetime) -> dict[str, Any]:
         return common | _export(letter, reader, config)
     if kind in ACCOUNT:
         return common | _account(letter, reader, config)
-    return common | {"url": config.web.base_url, **_of_room(letter.notification.details)}
+    return common | {"url": config.web.base_url}
 
 
 def _export(letter: Letter, reader: Reader, config: Config) -> dict[str, Any]:
@@ -84,10 +87,6 @@ def _mailbox(letter: Letter, mailbox: Mailbox, reader: Reader, config: Config) -
         "code": letter.notification.details["code"],
         "url": f"{config.web.base_url}/admin",
     }
-
-
-def _of_room(details: dict[str, Any]) -> dict[str, Any]:
-    return {"pair": details.get("pair", ""), "fault": details.get("fault", "")}
 
 
 def _last_day(letter: Letter, reader: Reader) -> dict[str, Any]:

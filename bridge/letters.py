@@ -35,6 +35,7 @@ OF_PAIR = (
     "pair.",
     unreads.KIND,
 )  # the beginnings of kinds that speak of a pair without an appointment
+OF_ROOM = ("room.stranger", "room.fault", "room.left")  # what admins are told too: their details name the pair
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,13 @@ class Writing:
 
 
 @dataclass(frozen=True)
+class Room:
+    """What a mail tells of: that something is amiss in the room of these two; whoever reads it may be neither."""
+
+    names: tuple[str, str]
+
+
+@dataclass(frozen=True)
 class Mailbox:
     """What a mail tells of: that no mail is sent any more to the address of `whose`."""
 
@@ -84,7 +92,7 @@ class Letter:
 
     notification: Notification
     recipient: Person
-    subject: Booking | Group | Offering | Writing | Mailbox | None = None
+    subject: Booking | Group | Offering | Writing | Room | Mailbox | None = None
     wishes: Preferences = USUAL
     stopped_at: datetime | None = None  # since when nothing is mailed to the recipient
 
@@ -110,6 +118,10 @@ Parts = Mapping[str, tuple[Any, ...]]  # of a row, by the name of what they desc
 
 RECIPIENT, OTHER, WHOSE = (people_table.alias(name) for name in ("recipient", "other", "whose"))
 KEYS = ("notification", "person", "pair", "appointment", "series", "wait", "whose")
+SUPERVISOR_NAME, SUPERVISEE_NAME = (
+    select(people_table.c.name).where(people_table.c.id == one).scalar_subquery()
+    for one in (pairs_table.c.supervisor_id, pairs_table.c.supervisee_id)
+)
 TOLD = (
     func.unnest(*(bindparam(key, type_=ARRAY(Uuid)) for key in KEYS))
     .table_valued(*(column(key, Uuid) for key in KEYS), name="told")
@@ -120,6 +132,7 @@ COLUMNS: Mapping[str, Sequence[ColumnElement[Any]]] = {
     "recipient": [RECIPIENT.c[one.name] for one in people.COLUMNS],
     "stopped": [RECIPIENT.c.mail_stopped_at],
     "pair": [pairs_table.c.supervisor_id, pairs_table.c.supervisee_id, pairs_table.c.status],
+    "names": [SUPERVISOR_NAME, SUPERVISEE_NAME],
     "other": [OTHER.c[one.name] for one in people.COLUMNS],
     "appointment": appointments.COLUMNS,
     "series": series.COLUMNS,
@@ -269,7 +282,7 @@ def _ask(notification: Notification) -> tuple[uuid.UUID | None, ...]:
     return (
         notification.id,
         notification.person_id,
-        notification.pair_id,
+        notification.pair_id or named("pair", notification.kind in OF_ROOM),
         notification.appointment_id,
         named("series", notification.appointment_id is None and notification.kind.startswith("series.")),
         named("wait", notification.kind.startswith("wait.")),
@@ -299,10 +312,13 @@ def _subject(
     recipient: Person,
     parts: Parts,
     occurrences: Mapping[uuid.UUID | None, Sequence[Appointment]],
-) -> Booking | Group | Offering | Writing | Mailbox | None:
+) -> Booking | Group | Offering | Writing | Room | Mailbox | None:
     """Raises Outdated, NotFound, NotAllowed."""
     if notification.kind == "mailbox.stopped":
         return Mailbox(people.from_row(_there(parts["whose"])))
+    if notification.kind in OF_ROOM:
+        supervisor, supervisee = _there(parts["names"])
+        return Room((supervisor, supervisee))
     of_pair = notification.appointment_id is not None or notification.kind.startswith(OF_PAIR)
     if notification.pair_id is None or not of_pair:
         return None

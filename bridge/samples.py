@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from bridge.letters import Booking, Group, Letter, Mailbox, Offering, Writing
+from bridge.letters import OF_ROOM, Booking, Group, Letter, Mailbox, Offering, Room, Writing
 from supervision.appointments import Appointment, Proposal
 from supervision.models import Channel, Mode, Role, Status
 from supervision.notifications import NORMAL, Notification
@@ -66,9 +66,9 @@ CASES: Mapping[str, Case] = {
     "pair.archived": Case(),
     "pair.reopened": Case(),
     "pair.expiring": Case(by=None, details={"last": "2027-06-30"}),
-    "room.stranger": Case(ANA, by=None, details={"pair": "Ana – Bruno"}),
-    "room.left": Case(ANA, by=None, details={"pair": "Ana – Bruno"}),
-    "room.fault": Case(ANA, by=None, details={"pair": "Ana – Bruno", "fault": "gone"}),
+    "room.stranger": Case(ANA, by=None),
+    "room.left": Case(ANA, by=None),
+    "room.fault": Case(ANA, by=None, details={"fault": "gone"}),
     "room.unread": Case(),
     "sign_in": Case(by=None),
     "welcome": Case(by=None, details={"nonce": str(uuid.UUID(int=9))}),
@@ -86,7 +86,7 @@ def letter(kind: str, language: str, *, now: datetime) -> Letter:
     recipient, other = people[case.to], people[BRUNO if case.to == ANA else ANA]
     starts_at = _tomorrow_at_ten(now, language)
     details: dict[str, Any] = {"by": case.by and str(people[case.by].id), **case.details}
-    subject: Booking | Group | Offering | Mailbox | Writing | None = None
+    subject: Booking | Group | Offering | Mailbox | Room | Writing | None = None
     topic = kind.partition(".")[0]
     if topic in ("appointment", "move"):
         subject = Booking(_appointment(kind, case, starts_at), other)
@@ -98,6 +98,8 @@ def letter(kind: str, language: str, *, now: datetime) -> Letter:
         subject = Offering(Offer(starts_at, starts_at + LENGTH, starts_at - timedelta(hours=12)), other)
     elif kind == "mailbox.stopped":
         subject = Mailbox(other)
+    elif kind in OF_ROOM:
+        subject = Room((people[ANA].name, people[BRUNO].name))
     elif kind == "room.unread" or topic == "pair":
         subject = Writing(other)
     elif kind == "sign_in":

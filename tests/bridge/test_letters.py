@@ -2,9 +2,10 @@
 
 import asyncio
 import uuid
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, time, timedelta
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfoNotFoundError
 
@@ -12,13 +13,14 @@ import pytest
 from sqlalchemy import Row, delete, insert, select, update
 
 from bridge import letters
-from bridge.letters import Booking, Group, HeldBack, Letter, Mailbox, Offering, Outdated, Unwanted, Writing
+from bridge.letters import Booking, Group, HeldBack, Letter, Mailbox, Offering, Outdated, Room, Unwanted, Writing
 from supervision import (
     appointments,
     groups,
     mailboxes,
     moves,
     notifications,
+    pairs,
     preferences,
     series,
     shifts,
@@ -30,7 +32,7 @@ from supervision.audit import Actor
 from supervision.db import Database
 from supervision.errors import NotAllowed, NotFound
 from supervision.groups import Scope
-from supervision.models import Channel, State, Topic, people
+from supervision.models import Channel, Fault, State, Topic, people
 from supervision.models import appointments as appointments_table
 from supervision.models import notifications as outbox
 from supervision.models import waits as waits_table
@@ -107,6 +109,18 @@ async def test_each_mail_gets_what_it_tells_of(database: Database, now: datetime
     assert subject(("", loaded["room.unread"])) == Writing(ana)
     assert subject(("", loaded["mailbox.stopped"])) == Mailbox(bruno)
     assert subject(("", loaded["sign_in"])) is None
+
+
+@pytest.mark.parametrize("tell", [pairs.alarm_stranger, partial(pairs.set_fault, fault=Fault.GONE)])
+async def test_admins_too_are_told_whose_room_it_is(
+    database: Database, now: datetime, tell: Callable[..., Awaitable[bool]]
+) -> None:
+    pair = await add_pair(database, now=now)
+    await add_person(database, "Eva", ["admin"], now=now)
+    async with database.transaction() as tx:
+        assert await tell(tx, pair, now=now)
+    loaded = await load(database, now)
+    assert [subject(one) for one in loaded] == [Room(("Ana", "Bruno"))] * 3
 
 
 async def test_one_mail_alone_is_read_the_same(database: Database, now: datetime) -> None:

@@ -1208,6 +1208,15 @@ def test_an_entry_is_folded_as_the_library_folds_it(kind: str, name: str) -> Non
     assert max(map(len, entry.split(b"\r\n"))) <= 75
 
 
+@pytest.mark.parametrize("language", ["pt-BR", "en"])
+@pytest.mark.parametrize("kind", letters.OF_ROOM)
+def test_a_room_in_trouble_is_named_by_its_two(language: str, kind: str) -> None:
+    message = read(samples.letter(kind, language, now=NOW))
+    assert "Ana Ribeiro – Bruno Tavares" in text(message)
+    assert '<p class="small"' in part(message, "text/html")
+    assert ">Ana Ribeiro – Bruno Tavares</p>" in part(message, "text/html")
+
+
 def test_an_admin_is_told_whose_mail_comes_back() -> None:
     message = read(samples.letter("mailbox.stopped", "en", now=NOW))
     assert message["Subject"] == "Mail to Bruno Tavares is coming back"
