@@ -209,10 +209,14 @@ class Keeping:
             raise
         except DeliveryFailed as failure:
             log.error("room.not_made", pair=str(pair.id), code=failure.code)
+            async with self.database.transaction() as tx:
+                await pairs.note_not_made(tx, pair, now=self.clock())
             return
         async with self.database.transaction() as tx:
             await pairs.set_room(tx, pair.id, room_id)
             await audit.record(tx, SYSTEM, "room.make", "pair", pair.id, now=self.clock())
+        if pair.fault is not None:
+            self.ask(pair.id)  # what waited for a room is hurried when it is found well
         log.info("room.made", pair=str(pair.id))
         self.spoken()
 

@@ -530,6 +530,15 @@ async def set_fault(tx: Transaction, pair: Pair, fault: Fault, *, now: datetime)
     return True
 
 
+async def note_not_made(tx: Transaction, pair: Pair, *, now: datetime) -> None:
+    """The homeserver refuses to make the pair's room: shown to admins until a room that was made is found well."""
+    another = pairs.c.fault.is_distinct_from(Fault.REFUSED)
+    values = {"fault": Fault.REFUSED, "fault_at": now}
+    changed = await tx.execute(update(pairs).where(pairs.c.id == pair.id, another).values(**values))
+    if changed.rowcount:
+        await audit.record(tx, SYSTEM, "room.make", "pair", pair.id, now=now, success=False, reason=Fault.REFUSED)
+
+
 async def _watchers(tx: Transaction, pair: Pair) -> list[uuid.UUID]:
     """Whom a room's safety concerns: its two, and every admin."""
     return list(dict.fromkeys([*(one.id for one in pair.people if one.disabled_at is None), *await admins(tx)]))

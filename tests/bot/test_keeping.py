@@ -379,3 +379,29 @@ async def test_a_pair_s_room_waits_until_both_have_an_account(kept: Kept) -> Non
     await kept.keeping.look()
     async with kept.database.transaction() as tx:
         assert (await pairs.get(tx, waiting.id)).room_id is not None
+
+
+async def test_a_room_that_cannot_be_made_is_shown_until_it_is(
+    database: Database, synapse: Synapse, seat: Seat
+) -> None:
+    now = datetime.now(UTC)
+    ana = await add_person(database, "Ana", ["supervisor"], now=now, matrix_id=await make_account(synapse))
+    bruno = await add_person(database, "Bruno", ["supervisee"], now=now, matrix_id="@nobody:elsewhere.example")
+    async with database.transaction() as tx:
+        await bots.register(tx, seat.client.user_id, seat.client.master_key, now=now)
+    kept = Kept(database, synapse, seat, await add_pair(database, now=now, supervisor=ana, supervisee=bruno))
+    for _ in range(2):
+        assert (await kept.look()).fault is Fault.REFUSED
+        assert kept.pair.room_id is None
+    assert await kept.audited() == ["room.make"]
+    assert await kept.rows("room.fault") == []
+    await kept.say_news()
+    assert await kept.rows("pair.reopened") == [("matrix", "waiting")]
+    async with database.transaction() as tx:
+        change = update(people_table).where(people_table.c.id == bruno.id)
+        await tx.execute(change.values(matrix_id=await make_account(synapse)))
+    for _ in range(2):
+        await kept.keeping.look()
+    assert (await kept.look()).fault is None
+    assert kept.pair.room_id is not None
+    assert await kept.audited() == ["room.make", "room.make", "room.recover"]

@@ -7,6 +7,7 @@ from html import unescape
 import pytest
 from sqlalchemy import select
 
+from supervision import homeserver_tasks as tasks
 from supervision import invitations, memberships, pairs, people
 from supervision.db import Database
 from supervision.models import PairStatus, Task, audit_entries, bots, homeserver_tasks, notifications
@@ -199,3 +200,21 @@ async def test_the_api_adds_invites_and_pairs(rita: Browser, database: Database,
     async with database.transaction() as tx:
         known = await invitations.list_all(tx)
         assert [one.localpart for one in known.values()] == ["bruno.t"]
+
+
+async def test_what_waits_for_a_token_and_a_room_that_cannot_be_made_are_shown(
+    rita: Browser, database: Database, now: datetime
+) -> None:
+    pair = await add_pair(database, now=now)
+    async with database.transaction() as tx:
+        await pairs.note_not_made(tx, pair, now=now)
+        await tasks.put(tx, Task.REMOVE_MEDIA, details={"media": {}}, now=now)
+        task = await tasks.claim(tx, now=now)
+        assert task is not None
+        await tasks.put_off(tx, task, tasks.ADMIN_TOKEN_REFUSED, now=now)
+    await rita.get("/admin")
+    assert "The chat server does not take the administrator&#39;s token." in rita.page
+    assert "The chat server refuses to make it, mostly because" in rita.page
+    await rita.get(f"/admin/pairs/{pair.id}")
+    assert "The chat server refuses to make it, mostly because" in rita.page
+    assert "let the room be mended" not in rita.page
