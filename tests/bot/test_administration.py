@@ -10,7 +10,7 @@ import pytest
 from bot.administration import Administrator
 from bot.requests import Homeserver, HomeserverRefused
 from embedded.synapse import Synapse
-from supervision.errors import Permanent
+from supervision.errors import Permanent, Transient
 from tests.support.homeserver import PASSWORD, make_account
 
 
@@ -107,11 +107,11 @@ async def test_an_account_is_ended(administrator: Administrator, homeserver: Hom
 async def test_nobody_is_served_without_the_right_token(synapse: Synapse) -> None:
     stranger = Administrator(synapse.base_url, "nobodys-token")
     try:
-        with pytest.raises(Permanent) as refused:
+        with pytest.raises(Transient) as refused:  # what is asked for is no worse for it
             await stranger.open_registration(datetime.now(UTC) + timedelta(hours=1))
     finally:
         await stranger.close()
-    assert refused.value.code == "M_UNKNOWN_TOKEN"
+    assert (refused.value.code, refused.value.retry_after) == ("admin_token_refused", 300.0)
 
 
 async def test_media_that_are_gone_count_as_deleted(administrator: Administrator, synapse: Synapse) -> None:

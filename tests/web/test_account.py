@@ -2,12 +2,14 @@
 
 import asyncio
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from html import unescape
 
 import pytest
+from sqlalchemy import select
 
 from supervision import addresses, people, seals
+from supervision import homeserver_tasks as tasks_of
 from supervision.db import Database
 from supervision.models import Task, homeserver_tasks
 from tests.support.sample import add_person
@@ -100,3 +102,29 @@ async def test_where_nobody_does_it_the_wait_ends_and_nothing_was_changed(
     async with database.transaction() as tx:
         [task] = (await tx.execute(homeserver_tasks.select())).all()
     assert (task.kind, task.error) == (Task.RESET_PASSWORD, "withdrawn")
+
+
+async def test_a_page_waits_for_nobody_to_put_the_administrator_s_token_right(
+    database: Database, now: datetime, open_browser: Open
+) -> None:
+    bruno = await add_person(database, "Bruno", ["supervisee"], now=now, language="en")
+    browser = await open_browser(bruno)
+    await browser.get("/account/password")
+
+    async def fail() -> None:
+        """As the bot does whose token the homeserver does not take."""
+        task = None
+        while task is None:
+            async with database.transaction() as tx:
+                task = await tasks_of.claim(tx, now=now + timedelta(hours=1))
+                if task is not None:
+                    await tasks_of.put_off(tx, task, tasks_of.ADMIN_TOKEN_REFUSED, retry_after=300, now=now)
+            await asyncio.sleep(0.05)
+
+    async with asyncio.timeout(10):  # less than a page waits for
+        await asyncio.gather(fail(), browser.post("/account/password", {"password": PASSWORD, "again": PASSWORD}))
+    assert told(browser) == [
+        "The chat server does not answer at the moment. Nothing was changed; try again in a few minutes."
+    ]
+    async with database.transaction() as tx:
+        assert list(await tx.scalars(select(homeserver_tasks.c.error))) == ["withdrawn"]
