@@ -21,6 +21,7 @@ from tests.web.conftest import SECRET, Clock
 
 TEN = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)  # 10:00 in São Paulo, 13:00 in Lisbon
 # How far the page reaches beyond the window, in pixels.
+AT_REST = "Promise.all(document.getAnimations().map((one) => one.finished))"  # colours that change have changed
 OVERHANG = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 # WCAG 2.2, success criterion 1.4.3: the ratio of relative luminances of each text and the ground behind it.
 CONTRASTS = """() => {
@@ -440,6 +441,7 @@ async def test_every_page_fits_and_can_be_read(
         for path in paths:
             await page.goto(path)
             await page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true })")
+            await page.evaluate(AT_REST)
             assert await page.evaluate(OVERHANG) <= 0, path
             assert await page.evaluate(CONTRASTS) == [], path
             assert await page.evaluate(SMALL) == [], path
