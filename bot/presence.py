@@ -65,7 +65,8 @@ class Presences:
         read_at: datetime | None = None
         while True:
             try:
-                if read_at is None or self.clock() - read_at > A_MINUTE:
+                is_new = bool(self._told.keys() - self._people.keys())  # as of a pair that was just added
+                if is_new or read_at is None or self.clock() - read_at > A_MINUTE:
                     await self._read_people()
                     read_at = self.clock()
                 await self.write()

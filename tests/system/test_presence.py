@@ -77,9 +77,11 @@ async def wait_until_told(practice: Practice, person: Person, since: datetime) -
 
 async def test_somebody_comes_stays_and_goes(practice: Practice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bot.presence.EVERY", 0.2)
-    pair = await practice.add_pair()
     machine = practice.machine
     assert machine is not None
+    await machine.client.wait_until_synced()
+    await asyncio.sleep(0.5)  # who the bot's people are was read: the pair is new to it
+    pair = await practice.add_pair()
     async with aiohttp.ClientSession() as http:
         bruno = Client(http, practice, pair.supervisee)
         await bruno.may_often()
