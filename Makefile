@@ -27,7 +27,7 @@ demo: $(VENV)/demo ## Start everything on this machine with sample people (ARGS=
 
 test: $(VENV)/dev ## Run all tests on real parts (ARGS="-k booking")
 	@$(BIN)/python -m tests.install
-	$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 check: $(VENV)/dev ## Lint, types and import rules
 	$(BIN)/ruff check .
