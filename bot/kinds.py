@@ -199,8 +199,8 @@ class Look:
         try:
             with zipfile.ZipFile(_Ending(bytes(self._tail), self.size)) as archive:
                 return archive.namelist()
-        except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, OverflowError):
-            return None
+        except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, OSError):
+            return None  # its end, its version, a name in it, or that it begins before what was kept
 
     def _compound(self) -> Found:
         if OLD_MACROS in self._marks:

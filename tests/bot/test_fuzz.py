@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import os
 import random
@@ -31,20 +30,12 @@ SENSELESS: list[Any] = [None, True, 0, -1, 2**70, 1.5, "", "x", "💥" * 300, "\
 class AllEars(Seat):
     """A seat that is told everything that there is to be told."""
 
-    def run(self) -> None:
-        self._running = asyncio.create_task(
-            self.client.run(
-                load_token=self._load,
-                save_token=self._save,
-                on_event=self._hear,
-                on_members=self._see_members,
-                on_trust_changed=self._see_trust,
-                on_invitation=self._see_invitation,
-                on_receipts=self._see_anything,
-                on_state=self._see_anything,
-                on_presence=lambda _: None,
-            )
-        )
+    def more_ears(self) -> dict[str, Any]:
+        return {
+            "on_receipts": self._see_anything,
+            "on_state": self._see_anything,
+            "on_presence": lambda _: None,
+        }
 
     async def _see_anything(self, *_: object) -> None:
         self._tell()

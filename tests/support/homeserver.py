@@ -100,8 +100,13 @@ class Seat:
                 on_members=self._see_members,
                 on_trust_changed=self._see_trust,
                 on_invitation=self._see_invitation,
+                **self.more_ears(),
             )
         )
+
+    def more_ears(self) -> dict[str, Any]:
+        """What else of `Client.run` is listened to."""
+        return {}
 
     async def stop(self) -> None:
         """End it as a signal would, without a last word to anybody."""

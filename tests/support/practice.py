@@ -10,6 +10,7 @@ from email import policy
 from email.message import EmailMessage
 from email.parser import BytesParser
 from pathlib import Path
+from typing import Self
 from urllib.parse import quote
 
 import bridge.delivery
@@ -157,6 +158,27 @@ class Practice:
             self.delivering.cancel()
             await asyncio.gather(self.delivering, return_exceptions=True)
             self.delivering = None
+
+
+@dataclass
+class Room:
+    """The room of a pair, Ana's and Bruno's unless made otherwise, each with a phone."""
+
+    practice: Practice
+    pair: Pair
+    ana: Human
+    bruno: Human
+
+    @property
+    def id(self) -> str:
+        return self.pair.room_id or ""
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, practice: Practice) -> AsyncIterator[Self]:
+        pair = await practice.add_pair()
+        async with practice.phones(pair) as (ana, bruno):
+            yield cls(practice, pair, ana, bruno)
 
 
 @asynccontextmanager

@@ -32,36 +32,18 @@ from supervision import pairs
 from supervision.audit import SYSTEM
 from supervision.models import attachments, audit_entries, homeserver_tasks, notifications
 from supervision.models import pairs as pairs_table
-from supervision.pairs import Pair
 from supervision.people import Person
 from supervision.retention import BEGINNING
 from supervision.texts import Minutes, Moments, reader
 from tests.support.human import Human, Message
-from tests.support.practice import Practice
+from tests.support.practice import Practice, Room
 
 Json = dict[str, Any]
 AGE = timedelta(days=40)
 
 
-@dataclass
-class Room:
-    """Ana's and Bruno's room, each with a phone."""
-
-    practice: Practice
-    pair: Pair
-    ana: Human
-    bruno: Human
-
-    @property
-    def id(self) -> str:
-        return self.pair.room_id or ""
-
-    @classmethod
-    @asynccontextmanager
-    async def open(cls, practice: Practice) -> AsyncIterator[Room]:
-        pair = await practice.add_pair()
-        async with practice.phones(pair) as (ana, bruno):
-            yield cls(practice, pair, ana, bruno)
+class KeptRoom(Room):
+    """A room whose past is removed."""
 
     async def read_by_bot(self) -> None:
         """Wait until the bot has read everything: it answers a command after all that was said before."""
@@ -186,7 +168,7 @@ async def upload(who: Human, data: bytes) -> Json:
     return {**keys, "url": done.content_uri}
 
 
-async def send_picture(room: Room, who: Human) -> tuple[str, list[str]]:
+async def send_picture(room: KeptRoom, who: Human) -> tuple[str, list[str]]:
     """An image with a thumbnail: its event, and both media IDs."""
     whole, small = picture(), picture()
     files = [await upload(who, whole), await upload(who, small)]
@@ -209,7 +191,7 @@ class Talk:
     media: list[str] = field(default_factory=list)
 
 
-async def talk(room: Room) -> Talk:
+async def talk(room: KeptRoom) -> Talk:
     """Texts of both, an image, a reaction, an edit, and one that is taken back."""
     said = Talk()
     for who in (room.ana, room.bruno):
@@ -245,7 +227,7 @@ def body(letter: Json) -> str:
 
 
 async def test_what_was_removed_is_nowhere_and_what_is_younger_stays(practice: Practice, tmp_path: Path) -> None:
-    async with Room.open(practice) as room, Synapse.open(practice) as synapse:
+    async with KeptRoom.open(practice) as room, Synapse.open(practice) as synapse:
         bot = practice.machine
         assert bot is not None
         # Both begin new sessions while the bot is away, so that its keys wait for it at the homeserver.
@@ -332,7 +314,7 @@ def find(who: Human, event_id: str) -> str | None:
 
 
 async def test_what_will_go_is_announced_to_both_and_a_hold_stops_it(practice: Practice) -> None:
-    async with Room.open(practice) as room, Synapse.open(practice) as synapse:
+    async with KeptRoom.open(practice) as room, Synapse.open(practice) as synapse:
         bot, now = practice.machine, datetime.now(UTC)
         assert bot is not None
         clock = [now]

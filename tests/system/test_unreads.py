@@ -3,8 +3,6 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from urllib.parse import quote
@@ -15,28 +13,17 @@ from sqlalchemy import select, text, update
 from supervision import pairs, preferences
 from supervision.audit import SYSTEM
 from supervision.models import Channel, State, journal, notifications, unreads
-from supervision.pairs import Pair
 from supervision.preferences import Preferences
 from supervision.unreads import counts
 from tests.support.human import Human
-from tests.support.practice import Practice
+from tests.support.practice import Practice, Room
 from tests.support.sample import acts
 
 SECRET = "a sentence about a patient"
 
 
-@dataclass
-class Room:
-    """Ana's and Bruno's room, each with a phone."""
-
-    practice: Practice
-    pair: Pair
-    ana: Human
-    bruno: Human
-
-    @property
-    def id(self) -> str:
-        return self.pair.room_id or ""
+class ReadRoom(Room):
+    """A room in which is looked at what each has read."""
 
     async def write(self, who: Human, body: str = SECRET) -> str:
         return await who.send_text(self.id, body)
@@ -117,20 +104,13 @@ class Room:
         assert len(await self.practice.mails(self.pair.supervisor.email, at_least=sent)) == sent
 
 
-@asynccontextmanager
-async def open_room(practice: Practice) -> AsyncIterator[Room]:
-    pair = await practice.add_pair()
-    async with practice.phones(pair) as (ana, bruno):
-        yield Room(practice, pair, ana, bruno)
-
-
 @pytest.fixture
-async def room(practice: Practice) -> AsyncIterator[Room]:
-    async with open_room(practice) as room:
+async def room(practice: Practice) -> AsyncIterator[ReadRoom]:
+    async with ReadRoom.open(practice) as room:
         yield room
 
 
-async def test_one_mail_until_it_is_read(room: Room) -> None:
+async def test_one_mail_until_it_is_read(room: ReadRoom) -> None:
     first = await room.write(room.bruno)
     await room.wait_until_unread({"Ana": first})
     [mail] = await room.mails()
@@ -157,7 +137,7 @@ async def test_one_mail_until_it_is_read(room: Room) -> None:
     assert await room.practice.mails(room.pair.supervisee.email, at_least=0) == []
 
 
-async def test_what_is_read_in_time_is_worth_no_mail(room: Room) -> None:
+async def test_what_is_read_in_time_is_worth_no_mail(room: ReadRoom) -> None:
     for number in range(3):
         said = await room.write(room.bruno)
         await room.wait_until_unread({"Ana": said})
@@ -176,7 +156,7 @@ async def test_what_is_read_in_time_is_worth_no_mail(room: Room) -> None:
     await room.wait_until_unread({"Bruno": answer})
 
 
-async def test_a_receipt_for_something_older_or_a_private_one_reads_nothing(room: Room) -> None:
+async def test_a_receipt_for_something_older_or_a_private_one_reads_nothing(room: ReadRoom) -> None:
     older = await room.write(room.bruno)
     await room.read(room.ana, older)
     await room.settle()
@@ -189,7 +169,7 @@ async def test_a_receipt_for_something_older_or_a_private_one_reads_nothing(room
     await room.wait_until_unread({"Ana": first})
 
 
-async def test_what_came_after_the_receipt_is_still_unread(room: Room) -> None:
+async def test_what_came_after_the_receipt_is_still_unread(room: ReadRoom) -> None:
     first = await room.write(room.bruno)
     second = await room.write(room.bruno)
     await room.settle()
@@ -199,7 +179,7 @@ async def test_what_came_after_the_receipt_is_still_unread(room: Room) -> None:
     assert len(await room.mails()) == 1
 
 
-async def test_what_is_meant_for_the_bot_or_changes_a_message_is_not_unread(room: Room) -> None:
+async def test_what_is_meant_for_the_bot_or_changes_a_message_is_not_unread(room: ReadRoom) -> None:
     said = await room.write(room.bruno)
     await room.wait_until_unread({"Ana": said})
     await room.read(room.ana, said)
@@ -219,13 +199,13 @@ async def test_what_is_meant_for_the_bot_or_changes_a_message_is_not_unread(room
     assert await room.states() == []
 
 
-async def test_what_the_bot_cannot_decrypt_is_a_message(room: Room) -> None:
+async def test_what_the_bot_cannot_decrypt_is_a_message(room: ReadRoom) -> None:
     sealed = {"algorithm": "org.example.unknown", "ciphertext": "AAAA"}
     said = await room.bruno.send_raw(room.id, "m.room.encrypted", sealed, encrypted=False)
     await room.wait_until_unread({"Ana": said})
 
 
-async def test_what_was_read_while_its_key_was_waited_for_is_worth_no_mail(room: Room) -> None:
+async def test_what_was_read_while_its_key_was_waited_for_is_worth_no_mail(room: ReadRoom) -> None:
     sealed = {"algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "AAAA", "session_id": secrets.token_urlsafe(32)}
     said = await room.bruno.send_raw(room.id, "m.room.encrypted", sealed, encrypted=False)
     await room.read(room.ana, said)
@@ -234,7 +214,7 @@ async def test_what_was_read_while_its_key_was_waited_for_is_worth_no_mail(room:
     assert await room.states() == []
 
 
-async def test_the_bot_off_while_messages_and_receipts_come(room: Room) -> None:
+async def test_the_bot_off_while_messages_and_receipts_come(room: ReadRoom) -> None:
     practice = room.practice
     # Noted before, read meanwhile, in a room where nothing else happens.
     first = await room.write(room.bruno)
@@ -272,7 +252,7 @@ async def test_the_bot_off_while_messages_and_receipts_come(room: Room) -> None:
     await room.no_mail_comes(sent=1)
 
 
-async def test_what_a_new_process_never_saw_is_asked_of_the_homeserver(room: Room) -> None:
+async def test_what_a_new_process_never_saw_is_asked_of_the_homeserver(room: ReadRoom) -> None:
     """All was said before the bot was off, and its place was saved."""
     older = await room.write(room.ana)
     said = [await room.write(room.bruno) for _ in range(3)]
@@ -287,7 +267,7 @@ async def test_what_a_new_process_never_saw_is_asked_of_the_homeserver(room: Roo
         await room.wait_until_unread(expected)
 
 
-async def test_more_was_written_while_the_bot_was_off_than_a_timeline_holds(room: Room) -> None:
+async def test_more_was_written_while_the_bot_was_off_than_a_timeline_holds(room: ReadRoom) -> None:
     practice = room.practice
     first = await room.write(room.bruno)
     await room.wait_until_unread({"Ana": first})
@@ -303,7 +283,7 @@ async def test_more_was_written_while_the_bot_was_off_than_a_timeline_holds(room
     assert await room.states() == []
 
 
-async def test_quiet_hours_keep_it_back_until_they_end_or_it_is_read(room: Room) -> None:
+async def test_quiet_hours_keep_it_back_until_they_end_or_it_is_read(room: ReadRoom) -> None:
     ana = room.pair.supervisor
     local = datetime.now(UTC).astimezone(ana.zone)
     quiet = Preferences(
@@ -327,7 +307,7 @@ async def test_quiet_hours_keep_it_back_until_they_end_or_it_is_read(room: Room)
     await room.no_mail_comes()
 
 
-async def test_the_bridge_off_while_the_wait_ends(room: Room) -> None:
+async def test_the_bridge_off_while_the_wait_ends(room: ReadRoom) -> None:
     """What is read before it is back is not told; what is not is told once."""
     await room.practice.stop_bridge()
     first = await room.write(room.bruno)
@@ -345,7 +325,7 @@ async def test_the_bridge_off_while_the_wait_ends(room: Room) -> None:
     await room.no_mail_comes(sent=1)
 
 
-async def test_zero_minutes_switch_the_mail_off(room: Room) -> None:
+async def test_zero_minutes_switch_the_mail_off(room: ReadRoom) -> None:
     """What is unread is known all the same."""
     practice = room.practice
     first = await room.write(room.bruno)
@@ -360,7 +340,7 @@ async def test_zero_minutes_switch_the_mail_off(room: Room) -> None:
     assert await room.unread() == {"Ana": first}
 
 
-async def test_how_many_are_unread_is_counted(room: Room) -> None:
+async def test_how_many_are_unread_is_counted(room: ReadRoom) -> None:
     said = [await room.write(room.bruno) for _ in range(3)]
     await room.settle()
     assert await room.counted() == 3
@@ -382,7 +362,7 @@ async def test_how_many_are_unread_is_counted(room: Room) -> None:
 
 
 async def test_what_is_written_in_a_reopened_room_is_noted_anew(practice: Practice) -> None:
-    async with open_room(practice) as room:
+    async with ReadRoom.open(practice) as room:
         first = await room.write(room.bruno)
         await room.wait_until_unread({"Ana": first})
         for act, may_write in ((pairs.archive, False), (pairs.reopen, True)):
@@ -394,7 +374,7 @@ async def test_what_is_written_in_a_reopened_room_is_noted_anew(practice: Practi
         await room.wait_until_unread({"Ana": second})
 
 
-async def wait_until_writable(room: Room, expected: bool) -> None:
+async def wait_until_writable(room: ReadRoom, expected: bool) -> None:
     """Until the bot has closed the room, or opened it, and is done with it."""
     machine = room.practice.machine
     assert machine is not None
