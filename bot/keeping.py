@@ -341,7 +341,7 @@ class Keeping:
 
     async def _watch_strangers(self, tx: Transaction, pair: Pair, members: Mapping[str, str]) -> bool:
         """Whether there are none. What waited for them to go is tried at once."""
-        present = {member for member, membership in members.items() if membership in ("join", "invite", "knock")}
+        present = {member for member, membership in members.items() if membership in memberships.PRESENT}
         if present - {self.client.user_id, *(person.matrix_id for person in pair.people)}:
             await pairs.alarm_stranger(tx, pair, now=self.clock())
             return False

@@ -16,6 +16,7 @@ from bot.client import Client
 from bot.events import Json
 from bot.requests import HomeserverRefused, path
 from supervision.errors import Permanent, Transient
+from supervision.memberships import PRESENT
 from supervision.models import Fault
 
 _DAY_MS = 24 * 60 * 60 * 1000
@@ -231,7 +232,7 @@ async def _is_listed(client: Client, room_id: str) -> bool:
 
 async def _put_out(client: Client, room_id: str, state: Sequence[Json], people: Iterable[str]) -> list[str]:
     """Kick whoever is in the room, is invited or knocks, and does not belong there; return whom."""
-    present = {user for user, membership in _members(state).items() if membership in ("join", "invite", "knock")}
+    present = {user for user, membership in _members(state).items() if membership in PRESENT}
     extra = sorted(present - {*people, client.user_id})
     for user in extra:
         with _faulty(Fault.STRANGER):

@@ -9,7 +9,7 @@ from datetime import datetime
 import structlog
 
 from bot.administration import Administrator
-from supervision import attachments, audit, exports, homeserver_tasks, invitations, pairs, people, seals
+from supervision import accounts, attachments, audit, exports, homeserver_tasks, invitations, pairs, people, seals
 from supervision.audit import SYSTEM
 from supervision.db import DATABASE_AWAY, Database, Transaction, listen
 from supervision.errors import Permanent, Refused, Transient
@@ -151,10 +151,10 @@ class Tasks:
         if task.person_id is None:
             raise Permanent("no_person")
         async with self.database.transaction() as tx:
-            matrix_id = (await people.get(tx, task.person_id)).matrix_id
-        if matrix_id is None or matrix_id.partition(":")[2] != self.server_name:
+            person = await people.get(tx, task.person_id)
+        if person.matrix_id is None or not accounts.is_ours(person, self.server_name):
             raise Permanent("not_our_account")
-        return matrix_id
+        return person.matrix_id
 
     async def _open_registration(self, administrator: Administrator, task: HomeserverTask) -> Note:
         """A registration token for the invitation; the one that it had is closed first."""

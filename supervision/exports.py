@@ -89,8 +89,7 @@ async def check(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: datet
     """Whether this person may ask for an export now. Raises Refused: only the two of the pair, not an admin, may."""
     pair = await pairs.get(tx, pair_id)
     person = pair.member(actor.person_id)
-    row = (await tx.execute(select(pairs_table.c.removed_at).where(pairs_table.c.id == pair_id))).one()
-    if pair.room_id is None or row.removed_at is not None:
+    if pair.room_id is None or pair.removed_at is not None:
         raise NotFound("refused.export_no_room")
     if await pending(tx, pair, person.id, now=now) is not None or await _being_made(tx, pair_id, person.id):
         raise AlreadyAnswered("refused.export_open")

@@ -16,7 +16,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
-from supervision import audit, homeserver_tasks, notifications, people, seals
+from supervision import audit, homeserver_tasks, notifications, pairs, people, seals
 from supervision.audit import Actor
 from supervision.db import Transaction, lock_people
 from supervision.errors import AlreadyAnswered, NotFound, NotUnderstood
@@ -182,7 +182,7 @@ async def note_registered(tx: Transaction, actor: Actor, person: Person, matrix_
         .values(registered_at=now, registration=None, opened_at=func.coalesce(invitations.c.opened_at, now))
     )
     await audit.record(tx, actor, "person.register", "person", person.id, now=now)
-    await tx.execute(select(func.pg_notify("visavis_pairs", "")))
+    await pairs.wake_keepers(tx)
 
 
 async def finish(tx: Transaction, actor: Actor, invitation: Invitation, *, now: datetime) -> None:

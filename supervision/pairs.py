@@ -22,7 +22,6 @@ from supervision.models import (
     Role,
     Task,
     attachments,
-    audit_entries,
     journal,
     memberships,
     pairs,
@@ -386,7 +385,7 @@ async def expire(tx: Transaction, *, now: datetime) -> int:
 async def _warn(tx: Transaction, pair: Pair, last: date, *, now: datetime) -> bool:
     """Once for each last day, or one near it."""
     since = datetime(last.year, last.month, last.day, tzinfo=UTC) - WARNED - timedelta(days=2)
-    if await _was_audited(tx, pair.id, "pair.expiring", since):
+    if await audit.is_recorded(tx, "pair.expiring", pair.id, since=since):
         return False
     await audit.record(tx, SYSTEM, "pair.expiring", "pair", pair.id, now=now)
     await _tell_both(tx, SYSTEM, pair, "pair.expiring", {"last": last.isoformat()}, now=now)
@@ -504,7 +503,7 @@ async def alarm_stranger(tx: Transaction, pair: Pair, *, now: datetime) -> bool:
 
     Returns whether it was told now.
     """
-    if await _was_audited(tx, pair.id, "room.stranger", now - timedelta(days=1)):
+    if await audit.is_recorded(tx, "room.stranger", pair.id, since=now - timedelta(days=1)):
         return False
     await audit.record(tx, audit.SYSTEM, "room.stranger", "pair", pair.id, now=now, success=False)
     details = {"pair": str(pair.id)}
@@ -521,7 +520,7 @@ async def set_fault(tx: Transaction, pair: Pair, fault: Fault, *, now: datetime)
     """
     another = pairs.c.fault.is_distinct_from(fault)
     await tx.execute(update(pairs).where(pairs.c.id == pair.id, another).values(fault=fault, fault_at=now))
-    if await _was_audited(tx, pair.id, "room.fault", now - timedelta(days=1)):
+    if await audit.is_recorded(tx, "room.fault", pair.id, since=now - timedelta(days=1)):
         return False
     await audit.record(tx, SYSTEM, "room.fault", "pair", pair.id, now=now, success=False, reason=fault)
     details = {"pair": str(pair.id), "fault": fault}
@@ -556,15 +555,6 @@ async def clear_fault(tx: Transaction, pair_id: uuid.UUID, *, now: datetime) -> 
 async def admins(tx: Transaction) -> list[uuid.UUID]:
     """Everybody who administers Visavis."""
     return [one.id for one in await people.list_all(tx) if Role.ADMIN in one.roles and one.disabled_at is None]
-
-
-async def _was_audited(tx: Transaction, pair_id: uuid.UUID, action: str, since: datetime) -> bool:
-    told = select(audit_entries.c.id).where(
-        audit_entries.c.resource_id == str(pair_id),
-        audit_entries.c.action == action,
-        audit_entries.c.at > since,
-    )
-    return await tx.scalar(told.limit(1)) is not None
 
 
 def _only(rows: Sequence[Iterable[Any]]) -> Pair:

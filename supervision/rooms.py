@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 
 from supervision import audit, notifications, pairs, people, unreads
 from supervision.audit import Actor
@@ -122,7 +122,7 @@ async def settle(
     changed = [name for name in COLUMNS if getattr(settings, name) != getattr(before, name)]
     if changed or settings.own != before.own:
         await audit.record(tx, actor, "room.settle", "pair", pair_id, now=now)
-        await tx.execute(select(func.pg_notify("visavis_pairs", "")))
+        await pairs.wake_keepers(tx)
     if changed:
         await notifications.enqueue(tx, _news(actor, pair, before, settings, now=now), now=now)
     return settings

@@ -1,5 +1,6 @@
 """A pair's room on its page and in the API: what holds there, and its files."""
 
+import asyncio
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -181,6 +182,15 @@ async def test_the_api_shows_and_changes_what_holds(
     assert (await patch(browser, pair, {"attachment_megabytes": 0}))[0] == 422
     assert await patch(browser, pair, dict.fromkeys(changes)) == (200, usual)
     assert (await patch(await open_browser(pair.supervisee), pair, {"attachments": False}))[0] == 403
+
+
+async def test_of_two_changes_under_one_tag_one_counts(database: Database, pair: Pair, open_browser: Open) -> None:
+    browser = await open_browser(pair.supervisor)
+    tag = (await browser.client.get(f"/api/pairs/{pair.id}/room")).headers["ETag"]
+    answers = await asyncio.gather(*(patch(browser, pair, {"retention_days": days}, If_Match=tag) for days in (5, 6)))
+    assert sorted(status for status, _ in answers) == [200, 412]
+    kept = next(body for status, body in answers if status == 200)["retention_days"]
+    assert (await held(database, pair)).retention_days == kept
 
 
 async def test_the_api_lists_files(database: Database, pair: Pair, now: datetime, open_browser: Open) -> None:
