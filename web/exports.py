@@ -1,5 +1,6 @@
 """Taking a room home: asking for it, the other's word, how far it is, and the file itself, to its asker alone."""
 
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -86,7 +87,7 @@ async def page(request: web.Request, refused: Refused | None = None) -> web.Resp
 async def _stand(tx: Transaction, request: web.Request) -> Standing:
     """Raises NotFound for anybody but the two."""
     me, at = person(request), now(request)
-    pair = await _own_pair(tx, request)
+    pair = await _own_pair(tx, request, path_id(request))
     default = parts(request).config.rooms.export_consent
     own = await exports.list_of(tx, pair.id, me.id, since=at - SHOWN_FOR)
     return Standing(
@@ -99,8 +100,8 @@ async def _stand(tx: Transaction, request: web.Request) -> Standing:
     )
 
 
-async def _own_pair(tx: Transaction, request: web.Request) -> Pair:
-    pair = await pairs.get(tx, path_id(request))
+async def _own_pair(tx: Transaction, request: web.Request, pair_id: uuid.UUID) -> Pair:
+    pair = await pairs.get(tx, pair_id)
     if person(request).id not in {one.id for one in pair.people}:
         raise NotFound("refused.pair_not_found")
     return pair
@@ -150,7 +151,7 @@ async def _change(
     request: web.Request, action: str, act: Callable[[Transaction, Pair], Awaitable[None]]
 ) -> web.Response:
     async def do(tx: Transaction) -> None:
-        await act(tx, await _own_pair(tx, request))
+        await act(tx, await _own_pair(tx, request, path_id(request)))
 
     change = Change(action, "pair", path_id(request), do)
     answer = repeats.Answer(303, {"Location": _home(request)})
@@ -167,10 +168,14 @@ def _home(request: web.Request) -> str:
 async def fetch(request: web.Request) -> web.StreamResponse:
     """The file, decrypted on the way out. One that breaks off can be begun again as long as it is there."""
     await reauth.require_recent(request, _home(request))
+    return await send(request, path_id(request), read_id(request.match_info["export"]))
+
+
+async def send(request: web.Request, pair_id: uuid.UUID, export_id: uuid.UUID) -> web.StreamResponse:
+    """The file to its asker alone, piece by piece. Raises NotFound for whoever else and whatever else."""
     actor, at = visitor(request).actor, now(request)
-    export_id = read_id(request.match_info["export"])
     async with database(request).transaction() as tx:
-        pair = await _own_pair(tx, request)
+        pair = await _own_pair(tx, request, pair_id)
         export = await exports.to_fetch(tx, actor, export_id, now=at)
         if export.pair_id != pair.id:
             raise NotFound("refused.export_gone")

@@ -13,9 +13,21 @@ from pydantic.json_schema import models_json_schema
 
 from supervision.models import Status
 from web import schemas
-from web.api import absences, appointments, availability, calendars, pairs, people, preferences, rooms, series, waits
+from web.api import (
+    absences,
+    appointments,
+    availability,
+    calendars,
+    exports,
+    pairs,
+    people,
+    preferences,
+    rooms,
+    series,
+    waits,
+)
 
-Handle = Callable[[web.Request], Awaitable[web.Response]]
+Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MEANINGS = {
     400: "The request is no HTTP that this API takes.",
     401: "Nobody is signed in.",
@@ -73,6 +85,7 @@ class Operation:
     parameters: tuple[dict[str, Any], ...] = ()
     status: int = 200
     refusals: tuple[int, ...] = ()
+    media_type: str | None = None  # of an answer that is a file
 
 
 HEADERS: tuple[tuple[str, str, set[type[BaseModel]]], ...] = (
@@ -174,6 +187,22 @@ OPERATIONS = (
     ),
     Operation(
         "get", "/api/pairs/{id}/attachments", rooms.list_attachments, (schemas.Attachments,), refusals=(404,),
+    ),
+    Operation("get", "/api/pairs/{id}/exports", exports.list_exports, (schemas.Exports,), refusals=(404,)),
+    Operation(
+        "post", "/api/pairs/{id}/exports", exports.ask_export, (schemas.Exports,), schemas.Nothing, (ONCE,), 202,
+        CHANGE,
+    ),
+    Operation(
+        "post", "/api/pairs/{id}/exports/withdraw", exports.withdraw_export, (), schemas.Nothing, (ONCE,), 204,
+        CHANGE,
+    ),
+    Operation(
+        "get", "/api/pairs/{id}/exports/{export_id}", exports.show_export, (schemas.Export,), refusals=(404,),
+    ),
+    Operation(
+        "get", "/api/pairs/{id}/exports/{export_id}/file", exports.fetch_export, (), refusals=(403, 404),
+        media_type="application/zip",
     ),
     Operation(
         "post", "/api/series", series.book_series, (schemas.SeriesBooked,), schemas.NewSeries, (ONCE,), 201,
@@ -314,6 +343,8 @@ def _operation(one: Operation) -> dict[str, Any]:
 
 
 def _good(one: Operation) -> dict[str, Any]:
+    if one.media_type is not None:
+        return {"description": "The file.", "content": {one.media_type: {"schema": {}}}}
     if not one.gives:
         return {"description": "Done."}
     lacking = ({"Location"} if one.status != 201 else set()) | (set() if CURSOR in one.parameters else {"Link"})

@@ -10,9 +10,22 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from supervision import appointments, checks, outside, pairs, preferences, presences, rooms, series, waits
 from supervision.checks import BOUNDS
+from supervision.exports import Export as KeptExport
 from supervision.hours import Availability as KeptRules
 from supervision.hours import DatedException as KeptException
-from supervision.models import Approval, Channel, Consent, Exceptional, FileKind, Mode, PairStatus, Role, Status, Topic
+from supervision.models import (
+    Approval,
+    Channel,
+    Consent,
+    Exceptional,
+    ExportState,
+    FileKind,
+    Mode,
+    PairStatus,
+    Role,
+    Status,
+    Topic,
+)
 from supervision.outside import OutsideCalendar as KeptCalendar
 from supervision.pairs import Pair as TwoPeople
 from supervision.people import Person as Someone
@@ -642,6 +655,45 @@ class Attachment(BaseModel):
 
 class Attachments(BaseModel):
     items: list[Attachment]
+
+
+class Export(BaseModel):
+    """A room's copy that the person asked for. `agreed` is one that is being made."""
+
+    id: uuid.UUID
+    pair_id: uuid.UUID
+    state: ExportState
+    agreed_by: uuid.UUID | None = Field(description="The other, where their word was needed.")
+    events: int = Field(description="Those taken in so far; all of them once it is ready.")
+    bytes: int = Field(description="Of the file so far; all of it once it is ready.")
+    agreed_at: Instant = Field(description="Since when it is being made.")
+    ready_at: Instant | None
+    expires_at: Instant | None = Field(description="When it is deleted.")
+    fetched_at: Instant | None = Field(description="When the whole file was last sent.")
+    file: str | None = Field(description="The path of the file, while it is there.")
+
+    @classmethod
+    def seen(cls, export: KeptExport, *, now: datetime) -> Self:
+        over = export.expires_at is not None and export.expires_at <= now
+        state = ExportState.EXPIRED if over else export.state
+        return cls(
+            id=export.id,
+            pair_id=export.pair_id,
+            state=state,
+            agreed_by=export.agreed_by,
+            events=export.events,
+            bytes=export.bytes,
+            agreed_at=export.created_at,
+            ready_at=export.ready_at,
+            expires_at=export.expires_at,
+            fetched_at=export.fetched_at,
+            file=f"/api/pairs/{export.pair_id}/exports/{export.id}/file" if state is ExportState.READY else None,
+        )
+
+
+class Exports(BaseModel):
+    items: list[Export]
+    waits_until: Instant | None = Field(description="The other is asked to agree, and can until then; else null.")
 
 
 # ---- admins

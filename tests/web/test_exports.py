@@ -14,6 +14,7 @@ from supervision.models import exports as table
 from supervision.models import sign_ins as sign_ins_table
 from supervision.pairs import Pair
 from tests.support.sample import acts, add_pair, add_person
+from tests.web.calls import call, get, post, refused
 from tests.web.conftest import SECRET, Browser, Clock, Open
 
 
@@ -171,3 +172,102 @@ async def test_a_file_whose_pieces_were_touched_never_looks_whole(
     assert (await his.get(path)).status == 404
     async with database.transaction() as tx:
         assert (await exports.get(tx, export.id)).fetched_at is None
+
+
+async def test_asking_and_taking_back_by_the_api(
+    database: Database, pair: Pair, open_browser: Open, clock: Clock
+) -> None:
+    his, hers, path = (
+        await open_browser(pair.supervisee),
+        await open_browser(pair.supervisor),
+        f"/api/pairs/{pair.id}/exports",
+    )
+    asked = await post(his, path, Idempotency_Key="one")
+    waiting = {"items": [], "waits_until": "2026-11-26T12:00:00Z"}
+    assert (asked.status, await asked.json(), await get(his, path)) == (202, waiting, waiting)
+    assert (await post(his, path, Idempotency_Key="one")).status == 202
+    await refused(await post(his, path), 409, "refused.export_open")
+    await refused(await post(hers, f"{path}/withdraw"), 409, "refused.export_not_asked")
+    assert (await post(his, f"{path}/withdraw")).status == 204
+    assert await get(his, path) == {"items": [], "waits_until": None}
+    assert (await post(his, path)).status == 202
+    await hers.get(f"/rooms/{pair.id}/export")
+    assert await press(hers, f"/rooms/{pair.id}/export/agree") == 303
+    shown = await get(his, path)
+    [made] = shown["items"]
+    assert (shown["waits_until"], made["state"], made["agreed_by"], made["file"]) == (
+        None,
+        "agreed",
+        str(pair.supervisor.id),
+        None,
+    )
+    assert await get(his, f"{path}/{made['id']}") == made
+    await refused(await call(his, "GET", f"{path}/{made['id']}/file"), 404, "refused.export_gone")
+    assert await get(hers, path) == {"items": [], "waits_until": None}
+    async with database.transaction() as tx:
+        rows = await tx.execute(
+            select(audit_entries.c.action, audit_entries.c.actor_id, audit_entries.c.success)
+            .where(audit_entries.c.action.like("export.%"))
+            .order_by(audit_entries.c.id)
+        )
+        assert [tuple(row) for row in rows] == [
+            ("export.ask", pair.supervisee.id, True),
+            ("export.ask", pair.supervisee.id, False),
+            ("export.withdraw", pair.supervisor.id, False),
+            ("export.withdraw", pair.supervisee.id, True),
+            ("export.ask", pair.supervisee.id, True),
+            ("export.agree", pair.supervisor.id, True),
+        ]
+
+
+async def test_the_file_by_the_api_is_its_askers_alone_and_wants_a_new_sign_in(
+    database: Database, pair: Pair, open_browser: Open, clock: Clock
+) -> None:
+    pieces = [b"a" * CHUNK, b"b"]
+    export = await ready(database, pair, pieces, clock())
+    his, path = await open_browser(pair.supervisee), f"/api/pairs/{pair.id}/exports"
+    one = f"{path}/{export.id}"
+    known = {
+        "id": str(export.id),
+        "pair_id": str(pair.id),
+        "state": "ready",
+        "agreed_by": None,
+        "events": 2,
+        "bytes": CHUNK + 1,
+        "agreed_at": "2026-11-23T12:00:00Z",
+        "ready_at": "2026-11-23T12:00:00Z",
+        "expires_at": "2026-11-24T12:00:00Z",
+        "fetched_at": None,
+        "file": f"{one}/file",
+    }
+    assert await get(his, path) == {"items": [known], "waits_until": None}
+    answer = await his.client.get(f"{one}/file")
+    assert (answer.status, answer.content_type, await answer.read()) == (200, "application/zip", b"".join(pieces))
+    assert await get(his, one) == known | {"fetched_at": "2026-11-23T12:00:00Z"}
+    carla = await add_person(database, "Carla", ["supervisor"], now=clock())
+    other = await add_pair(
+        database,
+        supervisor=carla,
+        supervisee=await add_person(database, "Davi", ["supervisee"], now=clock()),
+        now=clock(),
+    )
+    strange, admin = (
+        await open_browser(pair.supervisor),
+        await open_browser(await add_person(database, "Ada", ["admin"], now=clock())),
+    )
+    for browser in (strange, admin, await open_browser(other.supervisee)):
+        assert (await call(browser, "GET", one)).status == 404
+        assert (await call(browser, "GET", f"{one}/file")).status == 404
+    for browser in (admin, await open_browser(other.supervisee)):
+        assert (await call(browser, "GET", path)).status == 404
+        await refused(await post(browser, path), 404, "refused.pair_not_found")
+    clock.forward(minutes=11)
+    await refused(await call(his, "GET", f"{one}/file"), 403, "web.refused.sign_in_anew")
+    await refused(await post(his, path), 403, "web.refused.sign_in_anew")
+    clock.forward(days=1)
+    late = await open_browser(pair.supervisee)
+    assert (await get(late, one)) | {"fetched_at": None} == known | {"state": "expired", "file": None}
+    await refused(await call(late, "GET", f"{one}/file"), 404, "refused.export_gone")
+    async with database.transaction() as tx:
+        fetches = select(func.count()).where(audit_entries.c.action == "export.fetch")
+        assert await tx.scalar(fetches) == 1

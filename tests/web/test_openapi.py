@@ -27,6 +27,10 @@ CONTRACT = {
     "/api/pairs/{id}/settings": {"get", "patch"},
     "/api/pairs/{id}/room": {"get", "patch"},
     "/api/pairs/{id}/attachments": {"get"},
+    "/api/pairs/{id}/exports": {"get", "post"},
+    "/api/pairs/{id}/exports/withdraw": {"post"},
+    "/api/pairs/{id}/exports/{export_id}": {"get"},
+    "/api/pairs/{id}/exports/{export_id}/file": {"get"},
     "/api/appointments": {"post"},
     "/api/appointments/{id}": {"get"},
     **{
