@@ -26,7 +26,7 @@ from sqlalchemy import delete, func, insert, select, update
 from supervision import audit, notifications, pairs, questions
 from supervision.audit import SYSTEM, Actor
 from supervision.db import Database, Transaction, lock_people
-from supervision.errors import AlreadyAnswered, NotFound, TooMany
+from supervision.errors import AlreadyAnswered, NotFound, Permanent, TooMany
 from supervision.models import Channel, Consent, ExportState, Question, audit_entries, export_chunks, exports
 from supervision.models import notifications as outbox
 from supervision.models import pairs as pairs_table
@@ -289,13 +289,14 @@ async def made(tx: Transaction, pair_id: uuid.UUID) -> list[Export]:
 
 
 async def next_due(tx: Transaction, bot: str, *, now: datetime) -> Export | None:
-    """The next one that this bot account is to make. Its one process makes one after the other."""
+    """The next one that this bot account is to make, locked. Its one process makes one after the other."""
     query = (
         select(*COLUMNS)
         .join(pairs_table, pairs_table.c.id == exports.c.pair_id)
         .where(pairs_table.c.bot == bot, exports.c.state == ExportState.AGREED, exports.c.next_try_at <= now)
         .order_by(exports.c.next_try_at)
         .limit(1)
+        .with_for_update(of=exports)
     )
     row = (await tx.execute(query)).one_or_none()
     return None if row is None else _from_row(row)
@@ -344,9 +345,12 @@ async def note(tx: Transaction, export_id: uuid.UUID, *, events: int) -> None:
 
 
 async def put(tx: Transaction, export_id: uuid.UUID, position: int, sealed: bytes, *, size: int) -> None:
-    """One piece of the file, of `size` bytes before it was sealed."""
+    """One piece of the file, of `size` bytes before it was sealed. Raises Permanent where the room was removed."""
+    making = exports.c.id == export_id, exports.c.state == ExportState.AGREED
+    changed = await tx.execute(update(exports).where(*making).values(bytes=exports.c.bytes + size))
+    if changed.rowcount == 0:
+        raise Permanent("export_gone")
     await tx.execute(insert(export_chunks).values(export_id=export_id, position=position, content=sealed))
-    await tx.execute(update(exports).where(exports.c.id == export_id).values(bytes=exports.c.bytes + size))
 
 
 async def tell_started(tx: Transaction, export: Export, pair: Pair, *, now: datetime) -> None:
@@ -369,7 +373,6 @@ async def finish(tx: Transaction, export: Export, pair: Pair, *, events: int, no
         .values(state=ExportState.READY, events=events, error=None, ready_at=now, expires_at=now + KEPT)
     )
     if changed.rowcount == 0:  # the room was removed meanwhile
-        await tx.execute(delete(export_chunks).where(export_chunks.c.export_id == export.id))
         return
     await audit.record(tx, SYSTEM, "export.make", "export", export.id, now=now)
     details = {"by": str(export.person_id)}
@@ -379,15 +382,19 @@ async def finish(tx: Transaction, export: Export, pair: Pair, *, events: int, no
 
 
 async def fail(tx: Transaction, export: Export, pair: Pair, code: str, *, permanent: bool, now: datetime) -> None:
-    """A try failed: it is made anew after a pause, or given up, which is told. `code` is a short static word."""
+    """A try failed: it is made anew after a pause, or given up, which is told. `code` is a short static word.
+
+    Nothing where the room was removed meanwhile.
+    """
     given_up = permanent or now - export.created_at >= PATIENCE
     values: dict[str, object] = {"error": code, "next_try_at": now + _pause(max(1, export.attempts))}
     if given_up:
         values |= {"state": ExportState.FAILED, "salt": None, "bytes": 0}
+    making = exports.c.id == export.id, exports.c.state == ExportState.AGREED
+    changed = await tx.execute(update(exports).where(*making).values(**values))
+    if changed.rowcount == 0:
+        return
     await tx.execute(delete(export_chunks).where(export_chunks.c.export_id == export.id))
-    await tx.execute(
-        update(exports).where(exports.c.id == export.id, exports.c.state == ExportState.AGREED).values(**values)
-    )
     if given_up:
         await audit.record(tx, SYSTEM, "export.make", "export", export.id, now=now, success=False, reason=code)
         await _tell(tx, pair, "export.failed", [export.person_id], {}, now=now, mailed=True)
@@ -417,19 +424,36 @@ async def expire(tx: Transaction, *, now: datetime) -> None:
 
 
 async def forget_room(tx: Transaction, pair_id: uuid.UUID, *, now: datetime) -> None:
-    """The room goes with everything: so do what was made of it, and what is being made or asked for."""
+    """The room goes with everything: so do what was made of it, and what is being made or asked for.
+
+    Whoever answers just now is waited for, or finds nothing to answer. The order is that of those who type a code:
+    their own question, the people, the other's question.
+    """
+    await _close_all(tx, pair_id, Question.CONFIRM_EXPORT, now=now)
+    await lock_people(tx, [person.id for person in (await pairs.get(tx, pair_id)).people])
+    await _close_all(tx, pair_id, Question.AGREE_EXPORT, now=now)
     still = exports.c.state.in_((ExportState.READY, ExportState.AGREED))
     query = select(exports.c.id).where(exports.c.pair_id == pair_id, still).with_for_update()
     await _forget(tx, list((await tx.scalars(query)).all()), now=now)
+
+
+async def _close_all(tx: Transaction, pair_id: uuid.UUID, kind: Question, *, now: datetime) -> None:
     await tx.execute(
         update(questions_table)
         .where(
             questions_table.c.pair_id == pair_id,
-            questions_table.c.kind.in_((Question.AGREE_EXPORT, Question.CONFIRM_EXPORT)),
+            questions_table.c.kind == kind,
             questions_table.c.answered_at.is_(None),
         )
         .values(answered_at=now, details={})
     )
+
+
+async def give_up(tx: Transaction, pair: Pair, *, now: datetime) -> None:
+    """The bot cannot read the room any more: what is being made of it is given up, which is told."""
+    query = select(*COLUMNS).where(exports.c.pair_id == pair.id, exports.c.state == ExportState.AGREED)
+    for row in (await tx.execute(query.with_for_update())).all():
+        await fail(tx, _from_row(row), pair, "room_gone", permanent=True, now=now)
 
 
 async def _forget(tx: Transaction, gone: Sequence[uuid.UUID], *, now: datetime) -> None:

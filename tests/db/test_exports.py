@@ -1,5 +1,6 @@
 """Who gets a room's copy, and when: asking, the other's word, lapsing, trying again, sealing, going after a day."""
 
+import asyncio
 import uuid
 from datetime import datetime, timedelta
 
@@ -9,7 +10,7 @@ from sqlalchemy import func, insert, select, update
 from supervision import exports, pairs, people, questions
 from supervision.audit import SYSTEM, Actor
 from supervision.db import Database, Transaction
-from supervision.errors import AlreadyAnswered, NotAllowed, NotFound, TooMany
+from supervision.errors import AlreadyAnswered, NotAllowed, NotFound, Permanent, TooMany
 from supervision.exports import CHUNK, PATIENCE, Export, Seal
 from supervision.models import Consent, ExportState, Question, audit_entries, bots, export_chunks, notifications
 from supervision.models import pairs as pairs_table
@@ -283,3 +284,53 @@ async def test_a_room_that_goes_takes_its_copies_and_questions_along(
         assert await tx.scalar(select(func.count()).select_from(export_chunks)) == 0
         kinds = (Question.AGREE_EXPORT,)
         assert await questions.last(tx, pair.supervisor.id, pair.id, *kinds, now=now, unanswered=True) is None
+
+
+async def test_a_try_that_outlives_its_room_puts_and_tells_nothing(
+    database: Database, pair: Pair, begun: Export, now: datetime
+) -> None:
+    async with database.transaction() as tx:
+        await exports.forget_room(tx, pair.id, now=now)
+    with pytest.raises(Permanent):
+        await put_all(database, begun, [b"a piece that was read before"])
+    async with database.transaction() as tx:
+        await exports.fail(tx, begun, pair, "export_gone", permanent=True, now=now)
+        assert (await exports.get(tx, begun.id)).state is ExportState.EXPIRED
+        assert await tx.scalar(select(func.count()).select_from(export_chunks)) == 0
+        assert await told(tx) == []
+
+
+async def test_a_yes_that_comes_as_the_room_goes_makes_nothing(database: Database, pair: Pair, now: datetime) -> None:
+    async with database.transaction() as tx:
+        await exports.ask(tx, acts(pair.supervisee), pair.id, default=Consent.BOTH, now=now)
+    async with database.transaction() as typing:
+        question = await exports.asked(typing, pair.id, pair.supervisor.id, now=now)
+        assert question is not None
+        await questions.answer(typing, question, now=now)
+        forgetting = asyncio.create_task(_forget(database, pair, now))
+        await asyncio.sleep(0.2)  # it has come as far as it comes
+        made = await exports.agreed(typing, acts(pair.supervisor), pair, now=now)
+    await forgetting
+    async with database.transaction() as tx:
+        assert (await exports.get(tx, made.id)).state is ExportState.EXPIRED
+
+
+async def test_what_is_asked_as_the_room_goes_is_refused(database: Database, pair: Pair, now: datetime) -> None:
+    async with database.transaction() as removing:
+        await exports.forget_room(removing, pair.id, now=now)
+        asking = asyncio.create_task(_ask(database, pair, now))
+        await asyncio.sleep(0.2)
+        await pairs.forget_room(removing, pair.id, now=now)
+    with pytest.raises(NotFound) as refused:
+        await asking
+    assert refused.value.key == "refused.export_no_room"
+
+
+async def _forget(database: Database, pair: Pair, now: datetime) -> None:
+    async with database.transaction() as tx:
+        await exports.forget_room(tx, pair.id, now=now)
+
+
+async def _ask(database: Database, pair: Pair, now: datetime) -> None:
+    async with database.transaction() as tx:
+        await exports.ask(tx, acts(pair.supervisor), pair.id, default=Consent.ONE, now=now)
