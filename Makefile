@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
+# Whoever starts Python anew keeps its byte code: some systems say otherwise, and then each process compiles all anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test check bench faults lock clean
 .DEFAULT_GOAL := help
 
