@@ -171,7 +171,10 @@ class Handlers:
             await self._audit(event, "reaction.no_member")  # nobody's devices are known who is not in the room
             return
         if trust is None:
-            raise Transient("devices_unknown")
+            if self._is_patient(event):
+                raise Transient("devices_unknown")
+            await self._audit(event, "reaction.devices_unknown")  # a homeserver may never tell, and the room waits
+            return
         if trust.changed or trust.pinned is None:
             await self._refuse(event, "doubt.changed_identity")
             return
@@ -288,12 +291,15 @@ class Handlers:
 
         It went out, and a crash or an outage came before we could know its event ID.
         """
-        if not await notifications.is_unsure(tx, heard.pair.id):
-            return False
-        first = self._taps.setdefault(heard.event.event_id, heard.now)
+        return await notifications.is_unsure(tx, heard.pair.id) and self._is_patient(heard.event)
+
+    def _is_patient(self, tap: Incoming) -> bool:
+        """Whether a tap is to wait on for what is not known yet."""
+        now = self.clock()
+        first = self._taps.setdefault(tap.event_id, now)
         while len(self._taps) > 1_000:
             self._taps.popitem(last=False)
-        return heard.now - first < PATIENCE
+        return now - first < PATIENCE
 
     async def _hear(self, tx: Transaction, event: Incoming, outcome: str) -> Heard | None:
         """Journal an event, and say who speaks in which pair.

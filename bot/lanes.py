@@ -7,6 +7,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import zip_longest
 
 import structlog
 
@@ -17,6 +18,7 @@ log = structlog.get_logger(__name__)
 Work = Callable[[], Awaitable[None]]
 _TRIES = 3
 _LONGEST_PAUSE = 60.0
+_MOST_OPEN = 5_000  # events and the like, of all rooms; more than one room's members come by soon
 
 
 def pauses(longest: float = _LONGEST_PAUSE) -> Iterator[float]:
@@ -30,20 +32,22 @@ def pauses(longest: float = _LONGEST_PAUSE) -> Iterator[float]:
 class Batch:
     """One answer of `/sync`: its token may be kept when nothing of it is open any more."""
 
-    def __init__(self, token: str, closed: Callable[[], None]) -> None:
+    def __init__(self, token: str, left: Callable[[], None], closed: Callable[[], None]) -> None:
         self.token = token
-        self._open = 1  # the dispatching itself
+        self.open = 1  # things to be done, of which the dispatching itself is one
+        self._left = left
         self._closed = closed
         self._quiet: asyncio.Event | None = None
 
     def enter(self) -> None:
         """One more thing of this batch is to be done."""
-        self._open += 1
+        self.open += 1
 
     def leave(self) -> None:
         """One thing is done."""
-        self._open -= 1
-        if not self._open:
+        self.open -= 1
+        self._left()
+        if not self.open:
             self._closed()
             if self._quiet is not None:
                 self._quiet.set()
@@ -59,13 +63,17 @@ class Batch:
     @property
     def done(self) -> bool:
         """Whether nothing is open."""
-        return not self._open
+        return not self.open
 
 
 class Progress:
-    """The batches in their order; `save` gets a token only when its batch and all before it are done."""
+    """The batches in their order; `save` gets a token only when its batch and all before it are done.
 
-    def __init__(self, save: Callable[[str], Awaitable[None]], most_open: int = 64) -> None:
+    `most_open` is how many things may wait to be done before no more are taken in. Batches are not what is counted: one
+    room that waits for something would hold up all others as soon as so many answers came after it.
+    """
+
+    def __init__(self, save: Callable[[str], Awaitable[None]], most_open: int = _MOST_OPEN) -> None:
         self._save = save
         self._most_open = most_open
         self._batches: deque[Batch] = deque()
@@ -74,13 +82,13 @@ class Progress:
 
     def begin(self, token: str) -> Batch:
         """A new batch, open until its `leave` is called once more than `enter`."""
-        batch = Batch(token, self._news.set)
+        batch = Batch(token, self._room.set, self._news.set)
         self._batches.append(batch)
         return batch
 
     async def wait_for_room(self) -> None:
-        """Wait while too many batches are open."""
-        while len(self._batches) > self._most_open:
+        """Wait while too many things are open."""
+        while sum(batch.open for batch in self._batches) > self._most_open:
             self._room.clear()
             await self._room.wait()
 
@@ -94,7 +102,7 @@ class Progress:
             self._news.clear()
             while self._batches and self._batches[0].done:
                 token = self._batches.popleft().token
-            self._room.set()
+            self._forget_passed()
             if token is not None:
                 try:
                     await self._save(token)
@@ -103,6 +111,11 @@ class Progress:
                     await asyncio.sleep(next(waiting))
                 else:
                     token, waiting = None, pauses()
+
+    def _forget_passed(self) -> None:
+        """Of batches that are done one after the other behind an open one the last token alone will be wanted."""
+        in_turn = zip_longest(self._batches, list(self._batches)[1:])
+        self._batches = deque(batch for batch, later in in_turn if not batch.done or later is None or not later.done)
 
 
 class Lanes:

@@ -65,6 +65,38 @@ async def test_too_many_open_batches_hold_up_the_next() -> None:
     saving.cancel()
 
 
+async def test_news_is_taken_in_again_though_a_batch_is_open() -> None:
+    progress = Progress(lambda _: asyncio.sleep(0), most_open=2)
+    batch = progress.begin("a")
+    batch.enter()
+    batch.enter()
+    waiting = asyncio.create_task(progress.wait_for_room())
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    batch.leave()
+    await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_room_that_waits_holds_up_no_other_s_news() -> None:
+    saved: list[str] = []
+
+    async def save(token: str) -> None:
+        saved.append(token)
+
+    progress = Progress(save)
+    stuck = progress.begin("0")
+    saving = asyncio.create_task(progress.keep_saving())
+    for number in range(1, 1_000):
+        await asyncio.wait_for(progress.wait_for_room(), 1)
+        progress.begin(str(number)).leave()
+        await asyncio.sleep(0)
+    assert saved == []
+    stuck.leave()
+    await asyncio.sleep(0.05)
+    assert saved == ["999"]
+    saving.cancel()
+
+
 async def test_lanes_keep_order_and_do_not_wait_for_one_another() -> None:
     done: list[str] = []
     gate = asyncio.Event()
