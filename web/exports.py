@@ -19,6 +19,7 @@ from supervision.questions import Asked
 from web import fields, pages, problems, reauth, repeats, sessions
 from web.changes import Change, carry_out
 from web.dashboard import path_id, read_id
+from web.middleware import traces
 from web.state import database, now, parts, person, visitor
 
 log = structlog.get_logger()
@@ -173,6 +174,8 @@ async def fetch(request: web.Request) -> web.StreamResponse:
 
 async def send(request: web.Request, pair_id: uuid.UUID, export_id: uuid.UUID) -> web.StreamResponse:
     """The file to its asker alone, piece by piece. Raises NotFound for whoever else and whatever else."""
+    if request.method != "GET":  # a HEAD has no body and fetches nothing
+        raise web.HTTPMethodNotAllowed(request.method, ["GET"])
     actor, at = visitor(request).actor, now(request)
     async with database(request).transaction() as tx:
         pair = await _own_pair(tx, request, pair_id)
@@ -191,18 +194,19 @@ async def send(request: web.Request, pair_id: uuid.UUID, export_id: uuid.UUID) -
         }
     )
     await response.prepare(request)
+    whole = False
     try:
         await response.write(first)
         async for piece in pieces:
             await response.write(piece)
-    except NotFound:  # it went meanwhile; a broken file must not look whole
-        log.warning("export.broke_off", id=str(export.id))
-        if request.transport is not None:
+        await response.write_eof()
+        whole = True
+        async with database(request).transaction() as tx:
+            await exports.note_fetched(tx, export.id, now=now(request))
+    except Exception as error:  # a broken file must not look whole, and no page may follow in it
+        log.warning("export.broke_off", id=str(export.id), whole=whole, **traces(error))
+        if not whole and request.transport is not None:
             request.transport.abort()
-        return response
-    await response.write_eof()
-    async with database(request).transaction() as tx:
-        await exports.note_fetched(tx, export.id, now=now(request))
     return response
 
 

@@ -1,11 +1,14 @@
 """The page on which a room is taken home: a new sign-in before it counts, the other's word, and the file itself."""
 
+import asyncio
 from datetime import datetime, timedelta
 
 import aiohttp
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
+from sqlalchemy.ext.asyncio import create_async_engine
 
+from embedded.postgresql import PostgreSQL
 from supervision import exports, pairs, sign_ins
 from supervision.db import Database
 from supervision.exports import CHUNK, Export, Seal
@@ -170,6 +173,49 @@ async def test_a_file_whose_pieces_were_touched_never_looks_whole(
     async with database.transaction() as tx:
         await tx.execute(update(export_chunks).where(export_chunks.c.position == 0).values(content=b"nothing"))
     assert (await his.get(path)).status == 404
+    async with database.transaction() as tx:
+        assert (await exports.get(tx, export.id)).fetched_at is None
+
+
+async def test_a_file_that_the_database_breaks_off_is_cut_short_and_no_page_follows_in_it(
+    database: Database,
+    postgresql: PostgreSQL,
+    database_name: str,
+    pair: Pair,
+    open_browser: Open,
+    clock: Clock,
+) -> None:
+    pieces = [b"a" * CHUNK, b"b" * CHUNK, b"c" * CHUNK]
+    export = await ready(database, pair, pieces, clock())
+    owner = create_async_engine(postgresql.dsn(database_name, "visavis_owner"))
+    async with owner.begin() as connection:
+        await connection.execute(text("ALTER TABLE export_chunks RENAME TO kept_chunks"))
+        fails = "CASE WHEN position = 2 THEN (1 / (position - 2))::text::bytea ELSE content END AS content"
+        view = f"CREATE VIEW export_chunks AS SELECT export_id, position, {fails} FROM kept_chunks"  # noqa: S608
+        await connection.execute(text(view))
+        await connection.execute(text("GRANT SELECT ON export_chunks TO visavis_app"))
+    await owner.dispose()
+    his, received = await open_browser(pair.supervisee), bytearray()
+    answer = await his.client.get(f"/rooms/{pair.id}/export/{export.id}/file")
+
+    async def take() -> None:
+        async for piece in answer.content.iter_any():
+            received.extend(piece)
+
+    with pytest.raises((aiohttp.ClientError, ConnectionResetError)):
+        await asyncio.wait_for(take(), 20)
+    assert received == b"".join(pieces)[: len(received)]
+    async with database.transaction() as tx:
+        assert (await exports.get(tx, export.id)).fetched_at is None
+
+
+async def test_asking_for_the_head_alone_fetches_nothing(
+    database: Database, pair: Pair, open_browser: Open, clock: Clock
+) -> None:
+    export = await ready(database, pair, [b"a" * CHUNK, b"b"], clock())
+    his = await open_browser(pair.supervisee)
+    answer = await his.client.head(f"/rooms/{pair.id}/export/{export.id}/file")
+    assert (answer.status, answer.headers["Allow"]) == (405, "GET")
     async with database.transaction() as tx:
         assert (await exports.get(tx, export.id)).fetched_at is None
 
