@@ -193,8 +193,8 @@ async def archive(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: dat
     """
     from supervision import closings  # it builds on appointments, which build on this module
 
-    pair = await _locked(tx, pair_id)
-    await _require_closer(tx, actor, pair)
+    pair = await get_locked(tx, pair_id)
+    await require_supervisor(tx, actor, pair)
     changed = await tx.execute(
         update(pairs)
         .where(pairs.c.id == pair_id, pairs.c.status == PairStatus.ACTIVE)
@@ -214,8 +214,8 @@ async def reopen(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: date
     Raises NotUnderstood where the room is gone or being removed, where the two are a pair again already, or one of
     them is disabled; NotAllowed as `archive`, NotFound for a pair that is not archived.
     """
-    pair = await _locked(tx, pair_id)
-    await _require_closer(tx, actor, pair)
+    pair = await get_locked(tx, pair_id)
+    await require_supervisor(tx, actor, pair)
     if pair.status is not PairStatus.ARCHIVED:
         raise NotFound("refused.pair_not_archived")
     if pair.removed_at is not None or await is_being_removed(tx, pair_id):
@@ -254,17 +254,17 @@ async def _set_hold(
     tx: Transaction, actor: Actor, pair_id: uuid.UUID, held_at: datetime | None, action: str, *, now: datetime
 ) -> None:
     await require_admin(tx, actor)
-    pair = await _locked(tx, pair_id)
+    pair = await get_locked(tx, pair_id)
     if (pair.held_at is None) == (held_at is None):
         return
     await tx.execute(update(pairs).where(pairs.c.id == pair_id).values(held_at=held_at))
-    await _void_announcements(tx, pair_id)
+    await void_announcements(tx, pair_id)
     await audit.record(tx, actor, action, "pair", pair_id, now=now)
     await wake_keepers(tx)
 
 
-async def _void_announcements(tx: Transaction, pair_id: uuid.UUID) -> None:
-    """What was announced to be removed is not: after the hold it has to be announced anew (see retention.py)."""
+async def void_announcements(tx: Transaction, pair_id: uuid.UUID) -> None:
+    """What was announced to be removed is not: once it is to be, it has to be announced anew (see retention.py)."""
     await tx.execute(
         update(outbox)
         .where(outbox.c.pair_id == pair_id, outbox.c.kind == "retention.announced", outbox.c.details.has_key("until"))
@@ -280,7 +280,7 @@ async def remove_room(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now:
     active, held, or without a room.
     """
     await require_admin(tx, actor)
-    pair = await _locked(tx, pair_id)
+    pair = await get_locked(tx, pair_id)
     if pair.status is not PairStatus.ARCHIVED:
         raise NotUnderstood("refused.pair_active")
     if pair.held_at is not None:
@@ -338,8 +338,8 @@ async def invite_again(
     tx: Transaction, actor: Actor, pair_id: uuid.UUID, person_id: uuid.UUID, *, now: datetime
 ) -> None:
     """Have somebody invited who left the room, or was put out of it. NotAllowed as `archive`."""
-    pair = await _locked(tx, pair_id)
-    await _require_closer(tx, actor, pair)
+    pair = await get_locked(tx, pair_id)
+    await require_supervisor(tx, actor, pair)
     person = pair.member(person_id)
     if pair.room_id is None:
         raise NotUnderstood("refused.pair_without_room")
@@ -410,12 +410,13 @@ async def require_admin(tx: Transaction, actor: Actor) -> None:
         raise NotAllowed
 
 
-async def _require_closer(tx: Transaction, actor: Actor, pair: Pair) -> None:
+async def require_supervisor(tx: Transaction, actor: Actor, pair: Pair) -> None:
+    """Raise NotAllowed for anybody but the pair's supervisor and those whom `require_admin` lets."""
     if actor.person_id != pair.supervisor.id or pair.supervisor.disabled_at is not None:
         await require_admin(tx, actor)
 
 
-async def _locked(tx: Transaction, pair_id: uuid.UUID) -> Pair:
+async def get_locked(tx: Transaction, pair_id: uuid.UUID) -> Pair:
     """The pair, that nobody else changes until this transaction ends."""
     await lock_people(tx, [person.id for person in (await get(tx, pair_id)).people])
     return await get(tx, pair_id)

@@ -11,12 +11,12 @@ from typing import Any
 
 from sqlalchemy import select, update
 
-from supervision import audit, notifications, pairs, people, unreads
+from supervision import audit, notifications, pairs, unreads
 from supervision.audit import Actor
 from supervision.config import RoomsConfig
 from supervision.db import Transaction
 from supervision.errors import NotAllowed, NotFound, NotUnderstood, PairArchived
-from supervision.models import Channel, Consent, FileKind, PairStatus, Role
+from supervision.models import Channel, Consent, FileKind, PairStatus
 from supervision.models import pairs as table
 from supervision.notifications import Notice
 from supervision.pairs import Pair
@@ -106,9 +106,9 @@ async def settle(
     room. Of an archived room only the retention and who agrees to an export can be changed. Raises NotAllowed,
     PairArchived, and NotUnderstood for a value that makes no sense.
     """
-    pair = await pairs.get(tx, pair_id)
+    pair = await pairs.get_locked(tx, pair_id)
     await require_settler(tx, actor, pair)
-    before = await _locked(tx, pair_id, defaults)
+    before = await of(tx, pair_id, defaults)
     if pair.status is not PairStatus.ACTIVE and not changes.keys() <= OF_CLOSED:
         raise PairArchived
     values = {name: _check(name, value, pair, now) for name, value in changes.items()}
@@ -123,6 +123,8 @@ async def settle(
     if changed or settings.own != before.own:
         await audit.record(tx, actor, "room.settle", "pair", pair_id, now=now)
         await pairs.wake_keepers(tx)
+    if removal(settings, before, now=now) is not None:
+        await pairs.void_announcements(tx, pair_id)  # both hear that it stays longer now
     if changed:
         await notifications.enqueue(tx, _news(actor, pair, before, settings, now=now), now=now)
     return settings
@@ -130,10 +132,10 @@ async def settle(
 
 async def require_settler(tx: Transaction, actor: Actor, pair: Pair) -> None:
     """Raise NotAllowed unless it is the pair's supervisor, an admin, the operator or the system who acts."""
-    if actor.person_id is None or actor.person_id == pair.supervisor.id:
-        return
-    if Role.ADMIN not in (await people.get(tx, actor.person_id)).roles:
-        raise NotAllowed("refused.supervisor_settles")
+    try:
+        await pairs.require_supervisor(tx, actor, pair)
+    except NotAllowed as error:
+        raise NotAllowed("refused.supervisor_settles") from error
 
 
 def removal(before: RoomSettings, after: RoomSettings, *, now: datetime) -> tuple[datetime, datetime] | None:
@@ -164,12 +166,6 @@ def _settings(values: Mapping[str, Any], defaults: RoomsConfig) -> RoomSettings:
     return RoomSettings(**held, own=frozenset(own))
 
 
-async def _locked(tx: Transaction, pair_id: uuid.UUID, defaults: RoomsConfig) -> RoomSettings:
-    """What holds now; two changes at once come one after the other."""
-    await tx.execute(select(table.c.id).where(table.c.id == pair_id).with_for_update(key_share=True))
-    return await of(tx, pair_id, defaults)
-
-
 def _check(name: str, value: Any, pair: Pair, now: datetime) -> Any:
     """The value as it is meant. Raises NotUnderstood."""
     if name not in COLUMNS:
@@ -189,7 +185,7 @@ def _check(name: str, value: Any, pair: Pair, now: datetime) -> Any:
         case "unread_minutes":
             return _within(value, 0, MOST_MINUTES, "refused.unread_minutes")
         case "export_consent":
-            if value in set(Consent):
+            if value in list(Consent):
                 return Consent(value)
         case _:
             return _expiry(value, pair, now)
@@ -242,7 +238,7 @@ def _news(actor: Actor, pair: Pair, before: RoomSettings, after: RoomSettings, *
         "changed": differences(before, after),
         "removal": None if goes is None else [at.isoformat() for at in goes],
     }
-    told = [person for person in pair.people if person.id != actor.person_id]
+    told = [person for person in pair.people if person.id != actor.person_id and person.disabled_at is None]
     return [Notice(person.id, Channel.MATRIX, KIND, details, pair_id=pair.id) for person in told]
 
 

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import insert, select, update
 
-from supervision import bots, homeserver_tasks, journal, notifications, pairs, retention
+from supervision import bots, homeserver_tasks, journal, notifications, pairs, retention, rooms
 from supervision.audit import SYSTEM
 from supervision.config import RoomsConfig
 from supervision.db import Database
@@ -285,6 +285,20 @@ async def test_what_was_announced_as_a_hold_came_is_void_after_it_too(database: 
     async with database.transaction() as tx:
         await pairs.release(tx, SYSTEM, pair.id, now=now)
     assert await stand(database, pair, now + 20 * DAY) == Standing(30, False, pair.supervisor.zone)
+
+
+@pytest.mark.parametrize(("longer", "again", "is_void"), [(60, 30, True), (0, 30, True), (25, 20, False)])
+async def test_what_was_announced_before_it_was_to_stay_longer_is_void(
+    database: Database, now: datetime, longer: int, again: int, is_void: bool
+) -> None:
+    pair = await add_pair(database, now=now)
+    until = (await announce(database, pair, now)).until
+    await settle(database, now=now)
+    async with database.transaction() as tx:
+        for days in (longer, again):
+            await rooms.settle(tx, SYSTEM, pair.id, {"retention_days": days}, DEFAULTS, now=now)
+    after = await stand(database, pair, now + 4 * DAY)
+    assert (after.announced, after.allowed) == ((None, None) if is_void else (until, until))
 
 
 async def test_people_who_read_alike_are_told_in_one_message(database: Database, now: datetime) -> None:

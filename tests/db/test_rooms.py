@@ -1,5 +1,6 @@
 """A room's settings: what holds, who may change it, and how the two are told."""
 
+import asyncio
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from sqlalchemy import select, update
 
 from bot.news import compose
-from supervision import bots, notifications, pairs, rooms, unreads
+from supervision import bots, jobs, notifications, pairs, people, rooms, unreads
 from supervision.audit import Actor
 from supervision.config import RoomsConfig
 from supervision.db import Database
@@ -114,10 +115,54 @@ async def test_the_supervisor_an_admin_and_the_operator_may(database: Database, 
             await settle(database, acts(nobody), pair, now, attachments=False)
 
 
+async def test_who_was_disabled_settles_nothing(database: Database, pair: Pair, now: datetime) -> None:
+    admin = await add_person(database, "Iris", ["admin"], now=now)
+    for gone in (pair.supervisor, admin):
+        async with database.transaction() as tx:
+            await people.disable(tx, OPERATOR, gone.id, now=now)
+        with pytest.raises(NotAllowed) as refused:
+            await settle(database, acts(gone), pair, now, export_consent="one")
+        assert refused.value.key == "refused.supervisor_settles"
+
+
+async def test_who_was_disabled_is_told_nothing(database: Database, pair: Pair, now: datetime) -> None:
+    async with database.transaction() as tx:
+        await people.disable(tx, OPERATOR, pair.supervisee.id, now=now)
+    await settle(database, OPERATOR, pair, now, megabytes=5)
+    async with database.transaction() as tx:
+        readers = await tx.scalars(select(outbox.c.person_id).where(outbox.c.kind == rooms.KIND))
+        assert list(readers) == [pair.supervisor.id]
+
+
+async def test_a_change_as_the_pair_is_archived_comes_before_it_or_is_refused(
+    database: Database, pair: Pair, now: datetime
+) -> None:
+    async with database.transaction() as tx:
+        await pairs.archive(tx, OPERATOR, pair.id, now=now)
+        late = asyncio.create_task(settle(database, OPERATOR, pair, now, attachments=False))
+        await asyncio.sleep(0.2)  # it has come as far as it comes
+    with pytest.raises(PairArchived):
+        await late
+
+
+async def test_a_last_day_put_off_as_it_ends_holds(database: Database, pair: Pair, now: datetime) -> None:
+    await settle(database, OPERATOR, pair, now, expires_on=now.date())
+    after = now + timedelta(days=1)
+    async with database.transaction() as tx:
+        later = {"expires_on": now.date() + timedelta(days=90)}
+        await rooms.settle(tx, OPERATOR, pair.id, later, DEFAULTS, now=after)
+        expiring = asyncio.create_task(jobs.run_once(database, "expire_pairs", now=after))
+        await asyncio.sleep(0.2)
+    assert await expiring
+    async with database.transaction() as tx:
+        assert (await pairs.get(tx, pair.id)).status is PairStatus.ACTIVE
+
+
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
         ({"attachments": 1}, "refused.setting"),
+        ({"export_consent": ["one"]}, "refused.setting"),
         ({"kinds": []}, "refused.kinds"),
         ({"kinds": ["rocket"]}, "refused.kinds"),
         ({"megabytes": 0}, "refused.megabytes"),
