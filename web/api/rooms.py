@@ -29,6 +29,7 @@ async def change_room(request: web.Request) -> web.Response:
     expected = requests.tags(request, "If-Match")
 
     async def act(tx: Transaction) -> schemas.RoomSettings:
+        await pairs.get_locked(tx, pair_id)  # two changes under one tag would each find it right
         before = await _settings(tx, request)
         if not requests.agrees(expected, [answers.tag_of_model(before)]):
             raise Stale
