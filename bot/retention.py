@@ -9,13 +9,14 @@ import asyncio
 import json
 import uuid
 from collections.abc import Callable, Collection
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 
 from bot.administration import Administrator
 from bot.client import Client
+from bot.events import open_envelope
 from bot.requests import HomeserverRefused, path
 from supervision import attachments, journal, pairs, retention
 from supervision.config import RoomsConfig
@@ -115,7 +116,11 @@ class Retention:
         log.info("retention.announced", pair=str(pair.id))
 
     async def oldest(self, pair: Pair, since: datetime) -> datetime | None:
-        """When the first message in the room from `since` on was written, our words about retention left out."""
+        """When the first message in the room from `since` on was written, our words about retention left out.
+
+        Its time is what its sender's homeserver says. What is dated in days to come counts when they have come, or one
+        such message would keep all that follow it.
+        """
         async with self.database.transaction() as tx:
             ours = await retention.own_words(tx, pair)
         room_id = pair.room_id or ""
@@ -130,7 +135,7 @@ class Retention:
             page = await self._ask(path("/rooms/{room}/messages", room=room_id), **query)
             found = (_written_at(event, ours) for event in page.get("chunk", ()))
             for written_at in found:
-                if written_at is not None and written_at >= since:
+                if written_at is not None and since <= written_at <= self.clock():
                     return written_at
             if not isinstance(page.get("end"), str) or page["end"] == query.get("from"):
                 return None
@@ -208,7 +213,7 @@ async def _require_no_hold(tx: Transaction, pair: Pair) -> None:
 
 def _written_at(event: object, ours: Collection[str]) -> datetime | None:
     """When an event was written that counts: not one of ours, and not one that is redacted."""
-    if not isinstance(event, dict) or event.get("event_id") in ours or not event.get("content"):
+    found = open_envelope("", event)
+    if found is None or found.event_id in ours or not found.content:
         return None
-    written = event.get("origin_server_ts")
-    return datetime.fromtimestamp(written / 1000, UTC) if isinstance(written, int) else None
+    return found.sent_at

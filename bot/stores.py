@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 HOUR = 3600
 SILENCE = timedelta(days=30)  # after which a session whose messages are all gone is not expected to go on
+UNUSED = timedelta(days=2)  # nor one to begin of which nothing was read: rooms have them replaced after a day
 _AHEAD = 128  # indexes that are written as seen before they are, so that not every message writes
 _REMEMBERED = 4096
 
 # `since`: from then on (Unix time) all messages of the session are noted; of what came before nothing is known, as the
-# store is older than these tables. 0 where that is all of them. `following`: no index from there on was seen, NULL if
-# none was. `forgotten`: earlier keys of it are not to be taken in again.
+# store is older than these tables. 0 where that is all of them. `following`: no index from there on was seen. NULL if
+# none was, 0 if none was since it came, which was at `since`. `forgotten`: earlier keys of it are not to be taken in
+# again.
 _TABLES = (
     """CREATE TABLE IF NOT EXISTS visavis_sessions (
         session_id TEXT PRIMARY KEY REFERENCES megolminboundsessions (session_id) ON DELETE CASCADE,
@@ -77,12 +79,13 @@ class Marks:
 
     def of(self, session_id: str) -> Noted:
         """What is noted of a session; empty where it has not spoken yet."""
-        noted = self._noted.get(session_id)
-        if noted is None:
-            noted = self._noted[session_id] = self._load(session_id)
-            if len(self._noted) > _REMEMBERED:
-                self._noted.popitem(last=False)
+        return self._remember(session_id, self._noted.get(session_id) or self._load(session_id))
+
+    def _remember(self, session_id: str, noted: Noted) -> Noted:
+        self._noted[session_id] = noted
         self._noted.move_to_end(session_id)
+        if len(self._noted) > _REMEMBERED:
+            self._settle(*self._noted.popitem(last=False))
         return noted
 
     def _load(self, session_id: str) -> Noted:
@@ -93,20 +96,27 @@ class Marks:
         hours = "SELECT hour, smallest FROM visavis_hours WHERE session_id = ?"
         return Noted(row[0], row[1], row[1], bool(row[2]), dict(self._database.execute_sql(hours, (session_id,))))
 
+    def came(self, session_id: str) -> None:
+        """A session is new. If nothing of it is ever read, its key goes when all that it may open is old."""
+        noted = self._remember(session_id, Noted(since=int(time.time()), following=0, kept=0))
+        self._keep(session_id, noted)
+
     def note(self, session_id: str, index: int, sent_at: datetime) -> None:
         """A message of a known session was read or written. A time that is yet to come is taken for now."""
         noted, hour = self.of(session_id), min(_hour(sent_at), int(time.time()) // HOUR)
-        noted.following = max(noted.following or 0, index + 1)
+        following = max(noted.following or 0, index + 1)
+        later = replace(noted, following=following, since=0 if noted.following == 0 else noted.since)
+        if following > (noted.kept or 0):
+            later.kept = (index // _AHEAD + 1) * _AHEAD
         is_first = index < noted.hours.get(hour, index + 1)
-        if not is_first and noted.following <= (noted.kept or 0):
-            return
-        with self._database.atomic():
-            if noted.following > (noted.kept or 0):
-                noted.kept = (index // _AHEAD + 1) * _AHEAD
-                self._keep(session_id, noted)
-            if is_first:
-                noted.hours[hour] = index
-                self._database.execute_sql(_KEEP_HOUR, (session_id, hour, index))
+        if is_first or later.kept != noted.kept:
+            with self._database.atomic():
+                self._keep(session_id, later)
+                if is_first:
+                    self._database.execute_sql(_KEEP_HOUR, (session_id, hour, index))
+        if is_first:
+            later.hours[hour] = index
+        self._noted[session_id] = later  # only now: what could not be written is written with the next message
 
     def forget(self, session_id: str, before: datetime) -> None:
         """Nothing that was sent before the hour of `before` can be opened any more."""
@@ -132,9 +142,12 @@ class Marks:
         """Before the store is closed: how far each session was seen, as it is and not ahead."""
         with self._database.atomic():
             for session_id, noted in self._noted.items():
-                if noted.kept != noted.following:
-                    noted.kept = noted.following
-                    self._keep(session_id, noted)
+                self._settle(session_id, noted)
+
+    def _settle(self, session_id: str, noted: Noted) -> None:
+        if noted.kept != noted.following:
+            noted.kept = noted.following
+            self._keep(session_id, noted)
 
     def is_forgotten(self, session_id: str) -> bool:
         """Whether earlier keys of this session were forgotten on purpose."""

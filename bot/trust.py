@@ -28,7 +28,7 @@ from bot.events import Doubt, Json, NobodyToHear, Origin
 from bot.logins import Folder
 from bot.requests import Homeserver, path
 from bot.signatures import Device, PublishedKeys, decode, is_signed, read_keys
-from bot.stores import SILENCE, Marks, Noted
+from bot.stores import SILENCE, UNUSED, Marks, Noted
 from supervision.errors import Transient
 
 log = structlog.get_logger(__name__)
@@ -294,9 +294,12 @@ class Machine(Olm):
                 return
             if known.first_known_index <= session.first_known_index or self.marks.is_forgotten(session.id):
                 return
+        with self.store.database.atomic():
+            self.save_inbound_group_session(session)
+            if known is None:
+                self.marks.came(session.id)
         self._known[session.id] = session
         self.inbound_group_store.add(session)
-        self.save_inbound_group_session(session)
 
     def session(self, room_id: str, session_id: str) -> InboundGroupSession | None:
         """The Megolm session that a room's event names, whoever gave it."""
@@ -474,9 +477,11 @@ class Machine(Olm):
 
 
 def _is_over(noted: Noted, before: datetime) -> bool:
-    """Whether a session that wrote nothing since then is not expected to go on: it is an old one, or long silent."""
+    """Whether a session that wrote nothing since then is not expected to go on: an old one, a long silent or unused."""
     if noted.following is None:
         return noted.since > 0
+    if noted.following == 0:
+        return noted.last_at() + UNUSED < before
     return noted.last_at() + SILENCE < before
 
 

@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from nio.crypto.sessions import OutboundGroupSession
 from sqlalchemy import update
 from structlog.testing import capture_logs
@@ -22,7 +24,7 @@ from supervision.models import Channel
 from supervision.models import pairs as pairs_table
 from supervision.models import people as people_table
 from supervision.pairs import Pair
-from supervision.retention import Announcement
+from supervision.retention import BEGINNING, Announcement
 from tests.support.sample import add_pair
 
 BOT = "@visavis:example.org"
@@ -108,3 +110,33 @@ async def test_the_keys_of_a_removed_room_go_whoever_removed_it(
     await looking.client.homeserver.close()
     machine.close()
     folder.close()
+
+
+async def test_an_event_with_an_odd_time_keeps_no_other_from_being_announced(
+    database: Database, now: datetime, tmp_path: Path
+) -> None:
+    """A member's own homeserver dates what it sends as it likes."""
+    pair = await add_due_pair(database, now)
+    written = now - 20 * DAY
+    times = [2**53, -(2**53), 2**46, 1.5, None, True, (now + 400 * DAY).timestamp() * 1000, written.timestamp() * 1000]
+    events = [
+        {
+            "event_id": f"${number}",
+            "sender": "@bruno:far.example.org",
+            "type": "m.room.encrypted",
+            "content": {"ciphertext": "x"},
+            "origin_server_ts": int(at) if isinstance(at, float) and at > 2 else at,
+        }
+        for number, at in enumerate(times)
+    ]
+
+    async def give(_: web.Request) -> web.Response:
+        return web.json_response({"chunk": events})
+
+    app = web.Application()
+    app.router.add_get("/_matrix/client/v3/rooms/{room}/messages", give)
+    async with TestServer(app) as server:
+        client = Client(Account(str(server.make_url("")), BOT, tmp_path, "Visavis"), pin=pin)
+        looking = Retention(database, client, None, RoomsConfig(retention_days=30), lambda: now)
+        assert await looking.oldest(pair, BEGINNING) == written
+        await client.homeserver.close()

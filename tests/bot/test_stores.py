@@ -213,6 +213,51 @@ def test_a_session_that_has_not_spoken_yet_stays(store: Store) -> None:
     assert store.readable(talk) == [0]
 
 
+def test_a_session_of_which_nothing_was_read_goes_when_all_that_it_may_open_is_old(store: Store) -> None:
+    """Its key came too late, or what was written with it was taken back before the bot could look."""
+    talk = Talk(store.machine)
+    talk.sealed = seal(talk.session, 3)
+    assert store.readable(talk) == [0, 1, 2]
+    assert store.machine.forget_before(ROOM, NOW + timedelta(days=1)) == 0
+    assert store.machine.forget_before(ROOM, NOW + timedelta(days=3)) == 1
+    assert store.readable(talk) == []
+    assert store.machine.readable_from(ROOM) == {}
+
+
+def test_a_key_that_came_long_after_its_message_does_not_keep_it(store: Store) -> None:
+    """The bot was away: what it reads only now is as old as it is."""
+    talk = Talk(store.machine)
+    talk.write(store.machine, days_ago(10))
+    talk.write(store.machine, days_ago(1))
+    store.machine.forget_before(ROOM, days_ago(5))
+    assert store.readable(talk) == [1]
+
+
+def test_a_session_beside_very_many_others_loses_nothing_that_is_young(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.stores._REMEMBERED", 1)
+    talk = Talk(store.machine)
+    talk.write(store.machine, days_ago(3), count=2)
+    Talk(store.machine).write(store.machine, NOW)
+    store.machine.forget_before(ROOM, days_ago(2))
+    talk.write(store.machine, NOW)
+    assert store.readable(talk) == [2]
+
+
+def test_what_the_disk_refused_is_written_with_the_next_message(store: Store) -> None:
+    talk = Talk(store.machine)
+    database: Any = store.machine.store.database
+    database.execute_sql("PRAGMA query_only = ON")
+    with pytest.raises(Exception, match="readonly"):
+        talk.write(store.machine, days_ago(3))
+    database.execute_sql("PRAGMA query_only = OFF")
+    store.machine.note_index(talk.session.id, ROOM, 0, days_ago(3))
+    store.machine.store.database.close()  # without a last word
+    store.machine = open_machine(store.folder, "@visavis:localhost", "DEVICE")
+    assert store.machine.marks.of(talk.session.id).hours == {int(days_ago(3).timestamp()) // 3600: 0}
+
+
 def test_what_was_forgotten_cannot_be_given_back(store: Store) -> None:
     talk = Talk(store.machine)
     talk.write(store.machine, days_ago(3))
