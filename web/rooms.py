@@ -18,7 +18,7 @@ from supervision.pairs import Pair
 from supervision.people import Person
 from supervision.rooms import RoomSettings
 from supervision.texts import Minutes, Reader
-from web import fields, pages, problems, views
+from web import fields, pages, problems, reauth, views
 from web.changes import Change, carry_out
 from web.dashboard import path_id, read_id
 from web.state import database, now, parts, person, visitor
@@ -108,7 +108,8 @@ async def settle(request: web.Request) -> web.Response:
 
 
 async def archive(request: web.Request) -> web.Response:
-    """The supervisor closes the room: what is booked is cancelled, and nobody writes there any more."""
+    """The supervisor closes the room: what is booked is cancelled, for good, and nobody writes there any more."""
+    await reauth.require_recent(request, f"/rooms/{path_id(request)}")
     return await _change(request, "archive", pairs.archive, "pair_archived")
 
 

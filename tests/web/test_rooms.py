@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from supervision import attachments, rooms, seals
+from supervision import attachments, pairs, rooms, seals
 from supervision.config import RoomsConfig
 from supervision.db import Database
-from supervision.models import Consent, FileKind, audit_entries
+from supervision.models import Consent, FileKind, PairStatus, audit_entries
 from supervision.models import memberships as memberships_table
 from supervision.models import pairs as pairs_table
 from supervision.pairs import Pair
@@ -18,7 +18,7 @@ from supervision.people import Person
 from supervision.rooms import RoomSettings
 from supervision.texts import reader
 from tests.support.sample import add_pair, add_person
-from tests.web.conftest import SECRET, Browser, Open
+from tests.web.conftest import SECRET, Browser, Clock, Open
 from web.rooms import name_size
 
 DEFAULTS = RoomsConfig()
@@ -234,6 +234,20 @@ async def test_an_archived_room_is_found_from_both_dashboards_and_reopened_by_it
     assert [browser.page.count(f'<li><a href="{here}">') for browser, _ in homes] == [1, 1]
     assert await change("reopen") == [403, 303]
     assert [browser.page.count(f'<li><a href="{here}">') for browser, _ in homes] == [0, 0]
+
+
+async def test_closing_the_room_wants_a_sign_in_of_now(
+    database: Database, pair: Pair, open_browser: Open, clock: Clock
+) -> None:
+    ana, here = await open_browser(pair.supervisor), f"/rooms/{pair.id}"
+    clock.forward(minutes=11)
+    await ana.get(here)
+    led = await ana.post(f"{here}/archive", ana.fields(f"{here}/archive"))
+    assert (led.status, led.headers["Location"]) == (303, "/sign-in/anew")
+    await ana.follow()
+    assert f'<a href="{here}">' in ana.page
+    async with database.transaction() as tx:
+        assert (await pairs.get(tx, pair.id)).status is PairStatus.ACTIVE
 
 
 async def test_who_left_is_invited_again_by_the_supervisor(
