@@ -14,7 +14,7 @@ from supervision.db import Transaction
 from supervision.errors import NotUnderstood, Refused, TooMany
 from supervision.people import Person
 from web import fields, homeserver, pages, passwords, problems, reauth, tasks, views, welcome
-from web.homeserver import HomeserverAway
+from web.homeserver import HomeserverAway, WrongPassword
 from web.middleware import FORM
 from web.signing_in import ADDRESSES
 from web.state import database, now, parts, person, visitor
@@ -177,7 +177,7 @@ async def _set_password(request: web.Request, me: Person, password: str, *, sign
         raise HalfDone(HALF_PASSWORD)
     try:
         await homeserver.set_password(str(config.matrix.homeserver), me.matrix_id, passing, password, sign_out=sign_out)
-    except (HomeserverAway, TooMany) as error:
+    except (HomeserverAway, TooMany, WrongPassword) as error:
         raise HalfDone(HALF_PASSWORD) from error  # the old one is gone already
 
 
