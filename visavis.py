@@ -37,6 +37,7 @@ from supervision import (
     people,
     policies,
     queries,
+    renewals,
     rooms,
 )
 from supervision.audit import Actor
@@ -417,6 +418,18 @@ def remove_pair(config_path: Path, pair_id: uuid.UUID) -> None:
 
     async def work(tx: Transaction) -> None:
         await pairs.remove_room(tx, OPERATOR, pair_id, now=now())
+
+    in_transaction(config_path, work)
+
+
+@pair.command("new-room")
+@click.argument("pair_id", type=click.UUID)
+@click.pass_obj
+def renew_room(config_path: Path, pair_id: uuid.UUID) -> None:
+    """Have the bot make a new room for a pair whose own is gone, and print the archived pair that keeps the old."""
+
+    async def work(tx: Transaction) -> None:
+        click.echo(await renewals.renew_room(tx, OPERATOR, pair_id, now=now()))
 
     in_transaction(config_path, work)
 

@@ -57,6 +57,7 @@ KINDS = (
     "export.failed",
     "pair.archived",
     "pair.reopened",
+    "pair.renewed",
     "pair.expiring",
     "room.stranger",
     "room.left",

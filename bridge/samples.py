@@ -65,6 +65,7 @@ CASES: Mapping[str, Case] = {
     "export.failed": Case(by=None),
     "pair.archived": Case(),
     "pair.reopened": Case(),
+    "pair.renewed": Case(by=None),
     "pair.expiring": Case(by=None, details={"last": "2027-06-30"}),
     "room.stranger": Case(ANA, by=None),
     "room.left": Case(ANA, by=None),

@@ -516,11 +516,16 @@ async def alarm_stranger(tx: Transaction, pair: Pair, *, now: datetime) -> bool:
 async def set_fault(tx: Transaction, pair: Pair, fault: Fault, *, now: datetime) -> bool:
     """Nothing is said in the pair's room from now on, for that reason, and no command of it takes effect.
 
-    Both and every admin are told by mail, once a day at most. Returns whether they were told now. May be called again
-    for as long as it lasts.
+    Both and every admin are told by mail, once a day at most; of an archived pair's room, where nothing is said anyway,
+    only when it is found. Returns whether they were told now. May be called again for as long as it lasts. Nothing is
+    noted where the pair has another room by now.
     """
+    stands = (pairs.c.id == pair.id) & pairs.c.room_id.is_not_distinct_from(pair.room_id)
+    status = await tx.scalar(select(pairs.c.status).where(stands).with_for_update(key_share=True))
     another = pairs.c.fault.is_distinct_from(fault)
-    await tx.execute(update(pairs).where(pairs.c.id == pair.id, another).values(fault=fault, fault_at=now))
+    changed = await tx.execute(update(pairs).where(stands, another).values(fault=fault, fault_at=now))
+    if status != PairStatus.ACTIVE and not changed.rowcount:
+        return False
     if await audit.is_recorded(tx, "room.fault", pair.id, since=now - timedelta(days=1)):
         return False
     await audit.record(tx, SYSTEM, "room.fault", "pair", pair.id, now=now, success=False, reason=fault)

@@ -14,6 +14,7 @@ from supervision import (
     notifications,
     pairs,
     people,
+    renewals,
 )
 from supervision.db import Transaction
 from supervision.errors import NotFound, NotUnderstood, Refused
@@ -231,6 +232,10 @@ async def remove_room(request: web.Request) -> web.Response:
     return await _change_pair(request, "remove_room", pairs.remove_room, "room_removed")
 
 
+async def renew_room(request: web.Request) -> web.Response:
+    return await _change_pair(request, "renew_room", renewals.renew_room, "room_renewed")
+
+
 async def hand_over(request: web.Request) -> web.Response:
     """Another supervisor takes over, in a new room."""
     actor, at = visitor(request).actor, now(request)
@@ -298,6 +303,7 @@ ROUTES = [
     web.post("/admin/pairs/{id}/hold", hold),
     web.post("/admin/pairs/{id}/release", release),
     web.post("/admin/pairs/{id}/remove-room", remove_room),
+    web.post("/admin/pairs/{id}/new-room", renew_room),
     web.post("/admin/pairs/{id}/hand-over", hand_over),
     web.post("/admin/pairs/{id}/invite", invite_into_room),
 ]

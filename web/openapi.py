@@ -119,6 +119,7 @@ PAIR_ACTS: tuple[tuple[str, Handle], ...] = (
     ("hold", people.hold_pair),
     ("release", people.release_pair),
     ("remove-room", people.remove_room),
+    ("new-room", people.renew_room),
 )
 OPERATIONS = (
     Operation("get", "/api/me", pairs.me, (schemas.Me,)),

@@ -73,6 +73,7 @@ RESULTS = frozenset(
         "disabled",
         "pair_archived",
         "pair_reopened",
+        "room_renewed",
         "pair_held",
         "pair_released",
         "room_removed",

@@ -12,17 +12,19 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
+from bot.greetings import greet
 from bot.keeping import A_FEW, Keeping
 from bot.notices import Notices
 from bot.requests import path
+from bot.rooms import Plan, create_room
 from bot.signatures import Seeds, read_keys
 from embedded.synapse import Synapse
-from supervision import bots, memberships, notifications, pairs, people
+from supervision import bots, memberships, notifications, pairs, people, renewals
 from supervision.audit import Actor
 from supervision.config import RoomsConfig
 from supervision.db import Database
 from supervision.errors import Transient
-from supervision.models import Channel, Fault, audit_entries
+from supervision.models import Channel, Fault, PairStatus, audit_entries
 from supervision.models import notifications as outbox
 from supervision.models import pairs as pairs_table
 from supervision.models import people as people_table
@@ -261,6 +263,38 @@ async def test_a_room_that_the_bot_is_not_in_any_more_is_gone(kept: Kept) -> Non
     kept.hours = 25
     await kept.keeping.look()
     assert await kept.rows("room.fault") == [("mail", "pending")] * 6
+
+
+async def test_a_new_room_in_place_of_one_that_is_gone(kept: Kept, tmp_path: Path) -> None:
+    async with phone(kept.synapse, tmp_path, kept.ana) as ana:
+        await ana.join(kept.room_id)
+        gone = kept.room_id
+        await kept.seat.client.leave(gone)
+        assert (await kept.look()).fault is Fault.GONE
+        notices = await kept.say_news()
+        async with kept.database.transaction() as tx:
+            apart = await renewals.renew_room(tx, OPERATOR, kept.pair.id, now=kept.clock())
+            token = (await pairs.get(tx, kept.pair.id)).room_token
+        plan = Plan(str(token), frozenset({kept.ana, kept.bruno}), federate=False)
+        made = await create_room(kept.seat.client, plan)  # and before that was noted the process died
+        assert (await kept.look()).room_id == made != gone
+        assert kept.pair.fault is None
+        assert (await kept.members())[kept.ana] == (await kept.members())[kept.bruno] == "invite"
+        mark = ana.mark()
+        await ana.join(made)
+        await kept.seat.wait_for(lambda: kept.seat.client.can_read(made, kept.ana))
+        await greet(kept.database, kept.seat.client, made, kept.clock)
+        await notices.deliver_due()
+        bot = kept.seat.client.user_id
+        said = await ana.next_message(bot, lambda one: "não podia lhe escrever" in one.body, since=mark)
+        assert (said.room_id, said.encrypted) == (made, True)
+    kept.hours = 25
+    await kept.keeping.look()
+    async with kept.database.transaction() as tx:
+        old = await pairs.get(tx, apart)
+        assert (old.room_id, old.status, old.fault) == (gone, PairStatus.ARCHIVED, Fault.GONE)
+        assert (await pairs.get(tx, kept.pair.id)).fault is None
+    assert await kept.rows("room.fault") == [("mail", "pending")] * 3
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ from embedded.processes import keep_port
 from supervision import identities, mailboxes, notifications, pairs
 from supervision.config import Config, load
 from supervision.db import Database
-from supervision.models import Approval, Channel, State
+from supervision.models import Approval, Channel, Fault, State
 from supervision.models import notifications as outbox
 from supervision.notifications import MATRIX_BACKOFF, Notice
 
@@ -322,6 +322,24 @@ async def test_pairs_are_added_listed_and_archived(shell: Shell) -> None:
     assert await shell.fail("pair", "archive", nobody) == "There is no such pair."
     assert (await shell.do("pair", "archive", pair)).out == ""
     assert (await shell.do("pair", "list")).lines == [[pair, "Ana", "Bruno", "archived", "-"]]
+
+
+async def test_a_pair_whose_room_is_gone_gets_a_new_one(shell: Shell, database: Database) -> None:
+    ana = await add_person(shell, "Ana", "supervisor")
+    bruno = await add_person(shell, "Bruno", "supervisee")
+    pair = (await shell.do("pair", "add", ana, bruno)).out.strip()
+    sentence = (
+        "The room of this pair is not lost. A new one is made only where the bot cannot get back into the old one."
+    )
+    assert await shell.fail("pair", "new-room", pair) == sentence
+    async with database.transaction() as tx:
+        await pairs.set_room(tx, uuid.UUID(pair), "!old:example.org")
+        await pairs.set_fault(tx, await pairs.get(tx, uuid.UUID(pair)), Fault.GONE, now=datetime.now(UTC))
+    kept = (await shell.do("pair", "new-room", pair)).out.strip()
+    assert sorted(line[:5] for line in (await shell.do("pair", "list")).lines) == sorted(
+        [[pair, "Ana", "Bruno", "active", "-"], [kept, "Ana", "Bruno", "archived", "!old:example.org"]]
+    )
+    assert await shell.fail("pair", "new-room", pair) == sentence
 
 
 async def test_pairs_are_reopened_held_handed_over_and_removed(shell: Shell) -> None:

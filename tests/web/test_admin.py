@@ -10,7 +10,7 @@ from sqlalchemy import select
 from supervision import homeserver_tasks as tasks
 from supervision import invitations, memberships, pairs, people
 from supervision.db import Database
-from supervision.models import PairStatus, Task, audit_entries, bots, homeserver_tasks, notifications
+from supervision.models import Fault, PairStatus, Task, audit_entries, bots, homeserver_tasks, notifications
 from tests.support.sample import add_pair, add_person
 from tests.web.calls import get, post, refused
 from tests.web.conftest import Browser, Clock, Open
@@ -128,6 +128,30 @@ async def test_a_pair_s_whole_life_on_its_page(rita: Browser, database: Database
         assert list(await tx.scalars(select(homeserver_tasks.c.kind))) == [Task.REMOVE_ROOM]
 
 
+async def test_a_new_room_in_place_of_one_that_is_gone(rita: Browser, database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    page = f"/admin/pairs/{pair.id}"
+    await rita.get(page)
+    assert "new-room" not in rita.page
+    await refused(await post(rita, f"/api/pairs/{pair.id}/new-room"), 422, "refused.room_not_gone")
+    async with database.transaction() as tx:
+        await tx.execute(bots.insert().values(matrix_id="@visavis:example.org"))
+        await pairs.set_room(tx, pair.id, "!old:example.org")
+        await pairs.set_fault(tx, await pairs.get(tx, pair.id), Fault.GONE, now=now)
+    assert await press(rita, page, "new-room") == ["The bot is making the new room."]
+    await rita.get(page)
+    assert "new-room" not in rita.page
+    async with database.transaction() as tx:
+        kept = await pairs.by_room(tx, "!old:example.org")
+        await pairs.set_room(tx, pair.id, "!new:example.org")
+        await pairs.set_fault(tx, await pairs.get(tx, pair.id), Fault.GONE, now=now)
+    assert (kept.id != pair.id, kept.status) == (True, PairStatus.ARCHIVED)
+    await rita.get(f"/admin/pairs/{kept.id}")
+    assert "new-room" not in rita.page
+    answer = await post(rita, f"/api/pairs/{pair.id}/new-room")
+    assert (answer.status, (await answer.json())["status"]) == (200, "active")
+
+
 async def test_what_cannot_be_undone_wants_a_sign_in_of_now(
     rita: Browser, database: Database, now: datetime, clock: Clock
 ) -> None:
@@ -165,7 +189,7 @@ async def test_nobody_else_comes_near(database: Database, now: datetime, open_br
         *(f"/admin/people/{pair.supervisee.id}/{act}" for act in ("invite", "mail", "disable")),
         *(
             f"/admin/pairs/{pair.id}/{act}"
-            for act in ("archive", "reopen", "hold", "release", "remove-room", "hand-over", "invite")
+            for act in ("archive", "reopen", "hold", "release", "remove-room", "new-room", "hand-over", "invite")
         ),
     ):
         assert (await ana.post(path)).status == 403, path

@@ -93,7 +93,7 @@ def bodies(ids: dict[str, str], wanted: dict[str, str]) -> dict[str, Any]:
         "hand_over_pair": {"supervisor_id": ids["supervisor"]},
         "invite_into_room": {"person_id": ids["any"]},
         **{name: {} for name in ("archive_pair", "reopen_pair", "hold_pair", "release_pair", "remove_room")},
-        **{name: {} for name in ("ask_export", "withdraw_export")},
+        **{name: {} for name in ("renew_room", "ask_export", "withdraw_export")},
     }
 
 

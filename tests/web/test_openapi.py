@@ -53,7 +53,7 @@ CONTRACT = {
     "/api/pairs/{id}": {"get"},
     **{
         f"/api/pairs/{{id}}/{act}": {"post"}
-        for act in ("archive", "reopen", "hold", "release", "remove-room", "invite", "hand-over")
+        for act in ("archive", "reopen", "hold", "release", "remove-room", "new-room", "invite", "hand-over")
     },
 }
 UUID = "00000000-0000-4000-8000-000000000000"

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from supervision import accounts, invitations, pairs, people
+from supervision import accounts, invitations, pairs, people, renewals
 from supervision.db import Transaction
 from supervision.errors import NotUnderstood
 from supervision.models import Role
@@ -143,6 +143,12 @@ async def remove_room(request: web.Request) -> web.Response:
     person(request, Role.ADMIN)
     await reauth.require_recent(request)
     return await _change_pair(request, "remove_room", pairs.remove_room)
+
+
+async def renew_room(request: web.Request) -> web.Response:
+    """An admin has the bot make a new room for a pair whose own is gone; the old one is kept as an archived pair's."""
+    person(request, Role.ADMIN)
+    return await _change_pair(request, "renew_room", renewals.renew_room)
 
 
 async def invite_into_room(request: web.Request) -> web.Response:
