@@ -15,7 +15,7 @@ from supervision import audit, mailboxes, notifications, people, seals
 from supervision.audit import Actor
 from supervision.db import Transaction, lock_people
 from supervision.errors import NotUnderstood, TooMany
-from supervision.models import Channel, address_changes, audit_entries, sign_ins
+from supervision.models import Channel, address_changes, audit_entries
 from supervision.notifications import HIGH, Notice
 from supervision.people import Person
 
@@ -82,8 +82,7 @@ async def ask(tx: Transaction, actor: Actor, person: Person, email: str, *, now:
 async def confirm(tx: Transaction, secret: str, actor: Actor, person: Person, typed: str, *, now: datetime) -> bool:
     """Take the new address over if that is its code; False if it is not, which is counted: commit it.
 
-    Links for signing in that were mailed to the old address are worthless then. Raises NotUnderstood where no change
-    waits for a code, and where the address is somebody else's by now.
+    Raises NotUnderstood where no change waits for a code, and where the address is somebody else's by now.
     """
     await lock_people(tx, [person.id])
     waiting = await of(tx, person.id, now=now)
@@ -98,12 +97,6 @@ async def confirm(tx: Transaction, secret: str, actor: Actor, person: Person, ty
     before = (await people.get(tx, person.id)).email
     await people.set_email(tx, actor, person.id, waiting.email, now=now)
     await mailboxes.resume(tx, actor, person.id, now=now)
-    await tx.execute(delete(address_changes).where(address_changes.c.person_id == person.id))
-    await tx.execute(
-        update(sign_ins)
-        .where(sign_ins.c.person_id == person.id, sign_ins.c.used_at.is_(None), sign_ins.c.expires_at > now)
-        .values(expires_at=now)
-    )
     mail = Notice(person.id, Channel.MAIL, "address.changed", {"address": before}, priority=HIGH)
     await notifications.enqueue(tx, [mail], now=now)
     return True

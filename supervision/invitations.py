@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
@@ -125,6 +125,26 @@ async def invite_again(
     elif account:
         raise AlreadyAnswered("refused.account_there")
     await _invite(tx, actor, person, localpart, before=known, now=now)
+
+
+async def follow(tx: Transaction, actor: Actor, person_id: uuid.UUID, *, now: datetime) -> None:
+    """The person's address is another: the mailed link leads nowhere, and who has yet to come in is mailed a new one.
+
+    The person is locked.
+    """
+    known, person = await of(tx, person_id), await people.get(tx, person_id)
+    if known is None or not known.open_at(now):
+        return
+    if known.finished_at is None and person.disabled_at is None:
+        await _invite(tx, actor, person, known.localpart, before=known, now=now)
+    else:
+        await tx.execute(update(invitations).where(invitations.c.person_id == person_id).values(nonce=uuid.uuid4()))
+
+
+async def take_back(tx: Transaction, person_id: uuid.UUID) -> None:
+    """A person is disabled: what lets them in goes, and the name of an account that was not made is free again."""
+    unused = invitations.c.person_id == person_id, invitations.c.registered_at.is_(None)
+    await tx.execute(delete(invitations).where(*unused))
 
 
 async def of(tx: Transaction, person_id: uuid.UUID) -> Invitation | None:

@@ -478,8 +478,8 @@ async def adopt(tx: Transaction, bot: str) -> None:
 
 
 async def set_room(tx: Transaction, pair_id: uuid.UUID, room_id: str) -> None:
-    """Its bot has made the pair's room."""
-    await tx.execute(update(pairs).where(pairs.c.id == pair_id).values(room_id=room_id))
+    """Its bot has made the pair's room; of a pair that was removed meanwhile, it is there to be removed again."""
+    await tx.execute(update(pairs).where(pairs.c.id == pair_id).values(room_id=room_id, removed_at=None))
 
 
 async def set_introduced(tx: Transaction, pair: Pair, person: Person, *, now: datetime) -> bool:

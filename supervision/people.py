@@ -11,14 +11,14 @@ from email.errors import MessageError
 from email.headerregistry import Address
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from supervision import audit
 from supervision.audit import Actor
 from supervision.db import Transaction, lock_people
 from supervision.errors import NotFound, NotUnderstood
-from supervision.models import Role, people
+from supervision.models import Role, address_changes, people, sign_ins
 
 LANGUAGES = ("pt-BR", "en")
 MATRIX_ID = re.compile(r"@[a-z0-9._=/+-]+:[A-Za-z0-9.:\[\]-]+")
@@ -118,7 +118,7 @@ async def list_all(tx: Transaction) -> list[Person]:
 
 async def disable(tx: Transaction, actor: Actor, person_id: uuid.UUID, *, now: datetime) -> None:
     """Take away a person's sign-in, commands and rooms. Their appointments stay as they are."""
-    from supervision import pairs  # it builds on this module
+    from supervision import invitations, pairs, presences  # they build on this module
 
     await lock_people(tx, [person_id])
     changed = await tx.execute(
@@ -128,6 +128,8 @@ async def disable(tx: Transaction, actor: Actor, person_id: uuid.UUID, *, now: d
         await get(tx, person_id)  # who is disabled already stays so
         return
     await pairs.put_out(tx, person_id)
+    await presences.forget(tx, [person_id])
+    await invitations.take_back(tx, person_id)
     await audit.record(tx, actor, "person.disable", "person", person_id, now=now)
 
 
@@ -141,8 +143,11 @@ async def set_name(tx: Transaction, actor: Actor, person_id: uuid.UUID, name: st
 async def set_email(tx: Transaction, actor: Actor, person_id: uuid.UUID, email: str, *, now: datetime) -> None:
     """Correct a person's address. Refused if it makes no sense or is somebody's already.
 
-    Whether mail to the old one was stopped is for the caller to take back: see mailboxes.resume.
+    What was mailed to the old one opens nothing any more; who has yet to come in is mailed a new link. Whether mail to
+    the old one was stopped is for the caller to take back: see mailboxes.resume.
     """
+    from supervision import invitations  # it builds on this module
+
     await lock_people(tx, [person_id])
     await get(tx, person_id)
     try:
@@ -150,6 +155,10 @@ async def set_email(tx: Transaction, actor: Actor, person_id: uuid.UUID, email: 
     except IntegrityError as error:
         raise NotUnderstood("refused.person_exists") from error
     await audit.record(tx, actor, "person.set_email", "person", person_id, now=now)
+    unused = sign_ins.c.person_id == person_id, sign_ins.c.used_at.is_(None), sign_ins.c.expires_at > now
+    await tx.execute(update(sign_ins).where(*unused).values(expires_at=now))
+    await tx.execute(delete(address_changes).where(address_changes.c.person_id == person_id))
+    await invitations.follow(tx, actor, person_id, now=now)
 
 
 async def set_language(tx: Transaction, actor: Actor, person_id: uuid.UUID, language: str, *, now: datetime) -> None:

@@ -88,7 +88,8 @@ async def known_of_bot(tx: Transaction, bot: str) -> dict[str, tuple[uuid.UUID, 
         .select_from(people)
         .join(pairs, members)
         .outerjoin(presences, presences.c.person_id == people.c.id)
-        .where(pairs.c.bot == bot, pairs.c.status == PairStatus.ACTIVE, people.c.matrix_id.is_not(None))
+        .where(pairs.c.bot == bot, pairs.c.status == PairStatus.ACTIVE)
+        .where(people.c.matrix_id.is_not(None), people.c.disabled_at.is_(None))
         .distinct()
     )
     return {

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import select
 
 from supervision import addresses, people, seals, sign_ins
+from supervision.audit import SYSTEM
 from supervision.db import Database, Transaction
 from supervision.errors import NotUnderstood, TooMany
 from supervision.models import audit_entries, notifications
@@ -103,4 +104,16 @@ async def test_it_can_be_left_as_it_is(database: Database, now: datetime) -> Non
     async with database.transaction() as tx:
         await addresses.ask(tx, acts(bruno), bruno, NEW, now=now)
         await addresses.forget(tx, acts(bruno), bruno.id, now=now)
+        assert await addresses.of(tx, bruno.id, now=now) is None
+
+
+async def test_an_address_corrected_for_somebody_ends_what_the_old_mailbox_opens(
+    database: Database, now: datetime
+) -> None:
+    bruno = await add_person(database, "Bruno", ["supervisee"], now=now)
+    async with database.transaction() as tx:
+        await sign_ins.ask(tx, acts(bruno), bruno.email, "a browser", now=now)
+        await addresses.ask(tx, acts(bruno), bruno, "stranger@elsewhere.example", now=now)
+        await people.set_email(tx, SYSTEM, bruno.id, NEW, now=now)
+        assert list(await tx.scalars(select(sign_ins_table.c.expires_at))) == [now]
         assert await addresses.of(tx, bruno.id, now=now) is None

@@ -169,3 +169,41 @@ async def test_who_is_invited_again_may_get_another_name_until_the_account_is_ma
         assert len(await tasks(tx)) == 2
         with pytest.raises(AlreadyAnswered):
             await invitations.invite_again(tx, SYSTEM, bruno.id, account="other", server_name=SERVER, now=now)
+
+
+async def test_a_link_mailed_to_an_address_that_was_wrong_leads_nowhere(database: Database, now: datetime) -> None:
+    async with database.transaction() as tx:
+        bruno = await add(tx, now, account="bruno")
+        wrong = await link(tx, bruno)
+        await people.set_email(tx, SYSTEM, bruno.id, "bruno@elsewhere.example", now=now)
+        with pytest.raises(NotFound):
+            await invitations.find(tx, SECRET, wrong, now=now)
+        found, invitation = await invitations.find(tx, SECRET, await link(tx, bruno), now=now)
+        assert (found.email, invitation.localpart) == ("bruno@elsewhere.example", "bruno")
+        assert await mailed(tx) == [("welcome", bruno.id)] * 2
+        assert await tasks(tx) == [("open_registration", bruno.id)] * 2
+
+
+async def test_who_is_in_gets_no_second_welcome_with_another_address(database: Database, now: datetime) -> None:
+    async with database.transaction() as tx:
+        bruno = await add(tx, now, matrix_id="@bruno:elsewhere.example")
+        _, invitation = await invitations.find(tx, SECRET, old := await link(tx, bruno), now=now)
+        await invitations.finish(tx, SYSTEM, invitation, now=now)
+        await people.set_email(tx, SYSTEM, bruno.id, "bruno@elsewhere.example", now=now)
+        with pytest.raises(NotFound):
+            await invitations.find(tx, SECRET, old, now=now)
+        assert await mailed(tx) == [("welcome", bruno.id)]
+
+
+async def test_a_name_is_free_again_once_who_never_came_is_disabled(database: Database, now: datetime) -> None:
+    async with database.transaction() as tx:
+        bruno = await add(tx, now, account="bruno")
+        clara = await add(tx, now, account="clara", email="clara@example.org")
+        await invitations.note_registered(tx, SYSTEM, clara, "@clara:example.org", now=now)
+        for one in (bruno, clara):
+            await people.disable(tx, SYSTEM, one.id, now=now)
+        await add(tx, now, account="bruno", email="bruno.t@example.org")
+    with pytest.raises(NotUnderstood) as refused:
+        async with database.transaction() as tx:
+            await add(tx, now, account="clara", email="clara.t@example.org")
+    assert refused.value.key == "refused.account_taken"

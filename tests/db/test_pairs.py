@@ -192,6 +192,18 @@ async def test_a_room_is_removed_when_archived_and_not_held(database: Database, 
     assert (removed.room_id, removed.removed_at) == (None, now)
 
 
+async def test_a_room_made_while_it_was_removed_can_be_removed_again(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    async with database.transaction() as tx:
+        await pairs.archive(tx, OPERATOR, pair.id, now=now)
+        assert await pairs.remove_room(tx, OPERATOR, pair.id, now=now) is None
+        await pairs.set_room(tx, pair.id, "!late:example.org")  # its bot was at it
+        assert await pairs.remove_room(tx, OPERATOR, pair.id, now=now) is not None
+        await pairs.forget_room(tx, pair.id, now=now)
+        gone = await pairs.get(tx, pair.id)
+        assert (gone.room_id, gone.removed_at) == (None, now)
+
+
 async def test_a_hold_withdraws_a_removal_that_waits(database: Database, now: datetime) -> None:
     pair = await give_room(database, await add_pair(database, now=now))
     async with database.transaction() as tx:

@@ -2,12 +2,16 @@
 
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
-from supervision import jobs, presences
+from supervision import bots, jobs, people, presences
+from supervision.audit import SYSTEM
 from supervision.db import Database
+from supervision.models import pairs
 from supervision.models import presences as table
-from tests.support.sample import add_person
+from tests.support.sample import add_pair, add_person
+
+BOT = "@visavis:example.org"
 
 
 async def test_what_is_shown_to_nobody_is_forgotten(database: Database, now: datetime) -> None:
@@ -20,3 +24,16 @@ async def test_what_is_shown_to_nobody_is_forgotten(database: Database, now: dat
         async with database.transaction() as tx:
             kept.append(await tx.scalar(select(func.count()).select_from(table)))
     assert kept == [1, 0]
+
+
+async def test_nobody_is_asked_after_who_was_disabled(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    ana, bruno = pair.people
+    async with database.transaction() as tx:
+        await bots.register(tx, BOT, "key", now=now)
+        await tx.execute(update(pairs).values(bot=BOT))
+        await presences.note(tx, bruno.id, True, now, now=now)
+        assert set(await presences.known_of_bot(tx, BOT)) == {ana.matrix_id, bruno.matrix_id}
+        await people.disable(tx, SYSTEM, bruno.id, now=now)
+        assert set(await presences.known_of_bot(tx, BOT)) == {ana.matrix_id}
+        assert await presences.of(tx, [bruno.id], now=now) == {}
