@@ -1,11 +1,9 @@
 """What every test can have: PostgreSQL with our schema, and Synapse and a mail server where a test asks for them."""
 
-import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-import asyncpg
 import pytest
 from playwright.async_api import Browser, async_playwright
 
@@ -16,6 +14,7 @@ from embedded.servers import Servers
 from embedded.synapse import Synapse, start_synapse
 from supervision.db import Database
 from tests.install import chromium_path
+from tests.support.databases import Databases
 from tests.support.forks import Nursery
 from tests.support.practice import Practice, open_practice
 
@@ -90,14 +89,17 @@ async def template(postgresql: PostgreSQL) -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+async def databases(postgresql: PostgreSQL, template: str) -> AsyncIterator[Databases]:
+    """Copies of the template."""
+    async with Databases.open(postgresql, template) as databases:
+        yield databases
+
+
 @pytest.fixture
-async def database_name(postgresql: PostgreSQL, template: str) -> AsyncIterator[str]:
-    name = f"test_{secrets.token_hex(6)}"
-    superuser = await asyncpg.connect(postgresql.url("postgres", "postgres"))
-    await superuser.execute(f"CREATE DATABASE {name} TEMPLATE {template} OWNER visavis_owner")
-    yield name
-    await superuser.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await superuser.close()
+async def database_name(databases: Databases) -> AsyncIterator[str]:
+    async with databases.lend() as name:
+        yield name
 
 
 @pytest.fixture
