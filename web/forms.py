@@ -13,7 +13,7 @@ from supervision.groups import Scope
 from supervision.models import Role, Status
 from supervision.people import Person
 from supervision.shifts import Moved
-from web import dashboard, fields, pages
+from web import dashboard, fields, pages, reauth
 from web.changes import Change, carry_out
 from web.middleware import FORM
 from web.repeats import Answer
@@ -151,10 +151,14 @@ async def mark(request: web.Request) -> web.Response:
 
 
 async def confirm_identity(request: web.Request) -> web.Response:
-    """The person, signed in by mail, vouches for the new identity of their own Matrix account."""
+    """The person, signed in by mail just now, vouches for the new identity of their own Matrix account.
+
+    It gets the room's keys by that, which nobody can take back.
+    """
     me = person(request)
     if me.matrix_id is None:
         raise NotFound
+    await reauth.require_recent(request, "/account/identity")
     shown = request[FORM].get("fingerprint", "").replace("\0", "")
     async with database(request).transaction() as tx:
         await identities.confirm(tx, visitor(request).actor, me.matrix_id, master_key=shown, now=now(request))
