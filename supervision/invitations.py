@@ -141,12 +141,6 @@ async def follow(tx: Transaction, actor: Actor, person_id: uuid.UUID, *, now: da
         await tx.execute(update(invitations).where(invitations.c.person_id == person_id).values(nonce=uuid.uuid4()))
 
 
-async def take_back(tx: Transaction, person_id: uuid.UUID) -> None:
-    """A person is disabled: what lets them in goes, and the name of an account that was not made is free again."""
-    unused = invitations.c.person_id == person_id, invitations.c.registered_at.is_(None)
-    await tx.execute(delete(invitations).where(*unused))
-
-
 async def of(tx: Transaction, person_id: uuid.UUID) -> Invitation | None:
     row = (await tx.execute(select(*COLUMNS).where(invitations.c.person_id == person_id))).one_or_none()
     return None if row is None else Invitation(*row)
@@ -228,6 +222,13 @@ async def _require_free(tx: Transaction, matrix_id: str) -> None:
         raise NotUnderstood("refused.account_taken")
 
 
+async def _free(tx: Transaction, localpart: str) -> None:
+    """The name of an account that was not made is anybody's again once its person is disabled."""
+    disabled = select(people_table.c.id).where(people_table.c.disabled_at.is_not(None))
+    unused = invitations.c.localpart == localpart, invitations.c.registered_at.is_(None)
+    await tx.execute(delete(invitations).where(*unused, invitations.c.person_id.in_(disabled)))
+
+
 async def _invite(
     tx: Transaction,
     actor: Actor,
@@ -245,6 +246,8 @@ async def _invite(
         "invited_at": now,
         "expires_at": now + LIFETIME,
     }
+    if localpart is not None:
+        await _free(tx, localpart)
     try:
         await tx.execute(
             insert(invitations)
