@@ -193,6 +193,11 @@ class Member:
         return room_link(self.pair)
 
     @property
+    def why_no_room(self) -> str:
+        """The sentence for a pair without one; the reason is for those who run Visavis."""
+        return "web.room_soon" if self.pair.fault is None else "web.room_not_made"
+
+    @property
     def active(self) -> bool:
         return self.pair.status is PairStatus.ACTIVE
 

@@ -173,7 +173,7 @@ async def _rooms(tx: Transaction, person: Person) -> list[Room]:
     rooms = []
     for pair in known:
         own = seen.get((pair.id, person.id))
-        state = "waiting"
+        state = "waiting" if pair.fault is None else "not_made"
         if pair.room_id is not None:
             state = "invited"
             if own is not None and own.membership == "join":

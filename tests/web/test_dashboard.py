@@ -74,6 +74,25 @@ async def test_a_supervisee_books(database: Database, now: datetime, open_browse
     assert slot not in bruno.slots()
 
 
+async def test_a_room_that_cannot_be_made_is_told_without_its_reason(
+    database: Database, now: datetime, open_browser: Open
+) -> None:
+    pair = await add_pair(database, now=now)
+    ana, bruno = await open_browser(pair.supervisor), await open_browser(pair.supervisee)
+    async with database.transaction() as tx:
+        await pairs.note_not_made(tx, pair, now=now)
+    await bruno.get("/appointments")
+    assert "The room could not be made. Whoever runs Visavis sees that; until then, book here." in bruno.page
+    await ana.get("/supervisor")
+    assert "A sala não pôde ser criada. Isso aparece para quem administra o Visavis; até lá" in ana.page
+    for browser in (ana, bruno):
+        assert "Matrix ID" not in browser.page
+    async with database.transaction() as tx:
+        await pairs.clear_fault(tx, pair.id, now=now)
+    await bruno.get("/appointments")
+    assert "The room is being prepared." in bruno.page
+
+
 async def test_a_double_tap_books_once_and_gives_the_same_answer(
     database: Database, now: datetime, open_browser: Open
 ) -> None:

@@ -23,7 +23,7 @@ VARYING = {
     "web.status.": ["400", "401", "403", "404", "405", "409", "412", "413", "422", "429", "500"],
     "web.meaning.": ["400", "401", "404", "405", "413"],
     "web.demo.answer_": list(demo.ANSWERS),
-    "web.welcome.room_": ["waiting", "invited", "joined", "ready"],
+    "web.welcome.room_": ["waiting", "not_made", "invited", "joined", "ready"],
     "web.fault.": [str(one) for one in Fault],
     "web.room_export_": [str(one) for one in Consent],
     "web.attendance_own_": [str(one) for one in Attendance],

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from supervision import homeserver_tasks, invitations, seals
+from supervision import homeserver_tasks, invitations, pairs, seals
 from supervision.audit import SYSTEM
 from supervision.config import Config
 from supervision.db import Database
 from supervision.models import Task, audit_entries
 from supervision.models import invitations as invitations_table
 from supervision.people import Person
+from tests.support.sample import add_person
 from tests.web.conftest import SECRET, Browser, Clock, Open, configure
 
 PASSWORD = "correct horse battery staple"
@@ -156,3 +157,17 @@ async def test_one_address_asks_so_often_and_then_waits(database: Database, now:
     statuses = [(await browser.get(f"/welcome/{number:072}")).status for number in range(62)]
     assert statuses[:60] == [404] * 60
     assert 429 in statuses[60:]
+
+
+async def test_a_room_that_cannot_be_made_is_told(database: Database, now: datetime, open_browser: Open) -> None:
+    bruno, path = await invite(database, now, matrix_id="@bruno:example.org")
+    browser = await open_browser()
+    async with database.transaction() as tx:
+        ana = await add_person(database, "Ana", ["supervisor"], now=now)
+        pair = await pairs.add(tx, SYSTEM, ana, bruno, now=now)
+    await browser.get(path)
+    assert "The room with Ana is being made." in browser.page
+    async with database.transaction() as tx:
+        await pairs.note_not_made(tx, pair, now=now)
+    await browser.get(path)
+    assert "The room with Ana could not be made. Whoever runs Visavis sees that" in browser.page
