@@ -210,6 +210,7 @@ async def pair_page(request: web.Request, refused: Refused | None = None) -> web
 
 
 async def archive(request: web.Request) -> web.Response:
+    await _require_recent(request)
     return await _change_pair(request, "archive", pairs.archive, "pair_archived")
 
 
@@ -222,13 +223,13 @@ async def hold(request: web.Request) -> web.Response:
 
 
 async def release(request: web.Request) -> web.Response:
+    await _require_recent(request)
     return await _change_pair(request, "release", pairs.release, "pair_released")
 
 
 async def remove_room(request: web.Request) -> web.Response:
     """Remove the room with everything in it."""
-    person(request, Role.ADMIN)
-    await reauth.require_recent(request, f"/admin/pairs/{path_id(request)}")
+    await _require_recent(request)
     return await _change_pair(request, "remove_room", pairs.remove_room, "room_removed")
 
 
@@ -238,6 +239,7 @@ async def renew_room(request: web.Request) -> web.Response:
 
 async def hand_over(request: web.Request) -> web.Response:
     """Another supervisor takes over, in a new room."""
+    await _require_recent(request)
     actor, at = visitor(request).actor, now(request)
 
     async def act(tx: Transaction, *_: object, **__: object) -> object:
@@ -254,6 +256,12 @@ async def invite_into_room(request: web.Request) -> web.Response:
         await pairs.invite_again(tx, actor, path_id(request), _chosen(request, "person"), now=at)
 
     return await _change_pair(request, "invite_again", act, "invited_again")
+
+
+async def _require_recent(request: web.Request) -> None:
+    """What calls appointments off, or lets something be deleted, does not come back."""
+    person(request, Role.ADMIN)
+    await reauth.require_recent(request, f"/admin/pairs/{path_id(request)}")
 
 
 async def _change_person(request: web.Request, action: str, act: Act, done: str) -> web.Response:

@@ -167,6 +167,25 @@ async def test_what_cannot_be_undone_wants_a_sign_in_of_now(
         assert (await people.get(tx, bruno.id)).disabled_at is None
 
 
+async def test_what_does_not_come_back_of_a_pair_wants_a_sign_in_of_now(
+    rita: Browser, database: Database, now: datetime, clock: Clock
+) -> None:
+    pair = await add_pair(database, now=now)
+    helena = await add_person(database, "Helena", ["supervisor"], now=now)
+    page, api = f"/admin/pairs/{pair.id}", f"/api/pairs/{pair.id}"
+    assert await press(rita, page, "hold") == ["The pair is on hold: nothing is deleted."]
+    clock.forward(minutes=11)
+    await rita.get(page)
+    for act in ("archive", "release", "hand-over"):
+        await rita.post(f"{page}/{act}", {"supervisor": str(helena.id)})
+        assert rita.seen[-1].headers["Location"] == "/sign-in/anew", act
+        body = {"supervisor_id": str(helena.id)} if act == "hand-over" else None
+        await refused(await post(rita, f"{api}/{act}", body), 403, "web.refused.sign_in_anew")
+    async with database.transaction() as tx:
+        [same] = await pairs.list_all(tx)
+        assert (same.status, same.held_at) == (PairStatus.ACTIVE, now)
+
+
 async def test_an_admin_disables_others_but_not_herself(rita: Browser, database: Database, now: datetime) -> None:
     bruno = await add_person(database, "Bruno", ["supervisee"], now=now)
     assert await press(rita, f"/admin/people/{bruno.id}", "disable", deactivate="on") == ["The person is disabled."]

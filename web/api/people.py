@@ -119,7 +119,11 @@ async def show_pair(request: web.Request) -> web.Response:
 
 
 async def archive_pair(request: web.Request) -> web.Response:
-    """An admin, or the pair's supervisor, closes a pair: what is to come is cancelled, nobody writes any more."""
+    """An admin, or the pair's supervisor, closes a pair: what is to come is cancelled, nobody writes any more.
+
+    Needs a sign-in of the last ten minutes.
+    """
+    await reauth.require_recent(request)
     return await _change_pair(request, "archive", pairs.archive)
 
 
@@ -134,7 +138,9 @@ async def hold_pair(request: web.Request) -> web.Response:
 
 
 async def release_pair(request: web.Request) -> web.Response:
-    """An admin ends a legal hold."""
+    """An admin ends a legal hold. Needs a sign-in of the last ten minutes."""
+    person(request, Role.ADMIN)
+    await reauth.require_recent(request)
     return await _change_pair(request, "release", pairs.release)
 
 
@@ -158,9 +164,13 @@ async def invite_into_room(request: web.Request) -> web.Response:
 
 
 async def hand_over_pair(request: web.Request) -> web.Response:
-    """An admin has another supervisor take over: a new pair in a new, empty room; this one is archived."""
+    """An admin has another supervisor take over: a new pair in a new, empty room; this one is archived.
+
+    Needs a sign-in of the last ten minutes.
+    """
     person(request, Role.ADMIN)
     body = await requests.body(request, schemas.NewSupervisor)
+    await reauth.require_recent(request)
     actor, at, pair_id = visitor(request).actor, now(request), path_id(request)
 
     async def act(tx: Transaction) -> Pair:
