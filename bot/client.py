@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 import json
 import re
-import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -40,6 +39,7 @@ from bot.requests import Homeserver, HomeserverRefused, path
 from bot.sightings import Sighting, read_presences
 from bot.signatures import fingerprint
 from bot.trust import MEGOLM, Directory, Machine, Pin, RoomKeys, Trust, open_machine
+from bot.whispers import Whispers
 from supervision.errors import Permanent, Transient
 
 __all__ = ["Account", "Client", "Doubt", "Incoming", "LoggedOut", "NobodyToHear", "StrangerInRoom", "Trust"]
@@ -54,8 +54,6 @@ _FEW_KEYS = 25
 _GAP_PAGE = 200
 _GAP_LIMIT = 5_000  # events of one room fetched after an absence
 _GAP_AGE = timedelta(hours=25)  # where nothing says how far back it goes; what is older commands nothing any more
-_WHISPERS_SECONDS = 0.2  # to be spent at once on one sender's to-device messages
-_WHISPERS_QUEUED = 2_000  # of one sender
 _TAKEN_BACK = 10_000  # redacted events that are remembered, in case one of them comes later
 _TOLD_STATE = frozenset({"m.room.member", "m.call.member", "org.matrix.msc3401.call.member", "m.rtc.member"})
 _USER_ID = re.compile(r"@[^:]{0,254}:.{1,254}")
@@ -184,6 +182,7 @@ class Client:
         self._folder = Folder(account.store)
         self._login = Login(account, self.homeserver, self._folder)
         self._waiting = _Waiting(grace)
+        self._whispers = Whispers(self.directory, self._waiting.came)
         self._rooms: dict[str, _Room] = {}
         self._synced = asyncio.Event()
         self._machine: Machine | None = None
@@ -191,7 +190,6 @@ class Client:
         self._lanes: Lanes | None = None
         self._ears: _Ears | None = None
         self._chores: set[str] = set()
-        self._queued: dict[str, int] = {}  # to-device messages to be opened, by sender
         self._taken_back: OrderedDict[str, str] = OrderedDict()  # event ID -> who took it back
 
     # Coming and going
@@ -510,7 +508,7 @@ class Client:
             self._waiting.clear()
             self._lanes = self._ears = None
             self._chores.clear()
-            self._queued.clear()
+            self._whispers.forget_queued()
 
     async def _sync(self, token: str | None, progress: Progress) -> None:
         filter_id, first, refusals, waiting = None, True, 0, pauses(_LONGEST_PAUSE)
@@ -699,45 +697,16 @@ class Client:
             self._lanes.put(_lane("trust", user_id), "trust", work)
 
     def _read_to_device(self, events: Iterable[object], batch: Batch) -> None:
-        """Only fellow members are listened to: what strangers send is dropped unopened.
+        def later(sender: str, event: Json) -> None:
+            self._lanes_now().put(
+                _lane("whispers", sender), "whisper", partial(self._open_calmly, sender, event), batch
+            )
 
-        A message costs up to 30 ms to open. Of whoever sends very many the rest is opened beside everything else, and
-        more than anybody's client could have to send is dropped: nobody is to make the bot deaf to others.
-        """
-        spent: defaultdict[str, float] = defaultdict(float)
-        dropped = 0
-        for event in events:
-            if not isinstance(event, dict) or event.get("type") != "m.room.encrypted":
-                continue
-            sender = event.get("sender")
-            if not isinstance(sender, str) or not self.directory.follows(sender):
-                continue
-            queued = self._queued.get(sender, 0)
-            if queued == 0 and spent[sender] < _WHISPERS_SECONDS:
-                spent[sender] += self._open_whisper(event)
-            elif queued < _WHISPERS_QUEUED:
-                self._queued[sender] = queued + 1
-                work = partial(self._open_calmly, sender, event)
-                self._lanes_now().put(_lane("whispers", sender), "whisper", work, batch)
-            else:
-                dropped += 1
-        if dropped:
-            log.warning("olm.messages_dropped", count=dropped)
-
-    def _open_whisper(self, event: Json) -> float:
-        """Take a message in; the seconds that it took."""
-        began = time.monotonic()
-        session_id = self._machine_now().take(event)
-        if session_id is not None:
-            self._waiting.came(session_id)
-        return time.monotonic() - began
+        self._whispers.read(self._machine_now(), events, later)
 
     async def _open_calmly(self, sender: str, event: Json) -> None:
-        """The same, and leave as much time to everything else."""
-        spent = self._open_whisper(event)
-        self._queued[sender] -= 1
-        if not self._queued[sender]:
-            del self._queued[sender]
+        """Open a message that had to wait, and leave as much time to everything else."""
+        spent = self._whispers.open_queued(self._machine_now(), sender, event)
         self._mend()
         await asyncio.sleep(spent)
 

@@ -133,6 +133,11 @@ class Marks:
         values = (session_id, noted.since, noted.kept, int(noted.forgotten))
         self._database.execute_sql(_KEEP_SESSION, values)
 
+    def unused(self) -> list[str]:
+        """The sessions of which nothing was read since they came, the oldest first."""
+        query = "SELECT session_id FROM visavis_sessions WHERE following = 0 ORDER BY since"
+        return [session_id for (session_id,) in self._database.execute_sql(query)]
+
     def drop(self, session_id: str) -> None:
         """The session is no more: it is deleted here with all that is noted of it."""
         self._noted.pop(session_id, None)

@@ -38,6 +38,7 @@ OLM, MEGOLM = "m.olm.v1.curve25519-aes-sha2", "m.megolm.v1.aes-sha2"
 _SIGNED_KEY = "signed_curve25519"
 _ROTATION = timedelta(days=1)
 _SESSIONS_A_DEVICE = 8
+_MOST_UNUSED = 1_000  # Megolm sessions of one device of which nothing was read; an absence of years brings fewer
 _DEVICES_A_REQUEST = 20
 _USERS_A_QUERY = 100
 _RETRY_SECONDS = 60.0
@@ -213,11 +214,16 @@ class Machine(Olm):
         self.greeted: set[str] = set()
         self.marks = Marks(store.database)
         self._known: dict[str, InboundGroupSession] = {}
+        self._unused: defaultdict[str, dict[str, None]] = defaultdict(dict)  # by sender's key, the oldest first
         super().__init__(user_id, device_id, store)
 
     def load(self) -> None:
         super().load()
         self._known = {session.id: session for session in self.inbound_group_store}
+        for session_id in self.marks.unused():
+            session = self._known.get(session_id)
+            if session is not None:  # it is none of an earlier device's of ours
+                self._unused[session.sender_key][session_id] = None
 
     def close(self) -> None:
         """Close the store. A machine that was not closed loses nothing but a few messages that may come yet."""
@@ -300,6 +306,15 @@ class Machine(Olm):
                 self.marks.came(session.id)
         self._known[session.id] = session
         self.inbound_group_store.add(session)
+        if known is None and sender_key != self.account.identity_keys["curve25519"]:
+            self._bound_unused(session)
+
+    def _bound_unused(self, session: InboundGroupSession) -> None:
+        """A member may give any number of keys without ever writing anything: the oldest of them go."""
+        unused = self._unused[session.sender_key]
+        unused[session.id] = None
+        if len(unused) > _MOST_UNUSED:
+            self._delete(self._known[next(iter(unused))])
 
     def session(self, room_id: str, session_id: str) -> InboundGroupSession | None:
         """The Megolm session that a room's event names, whoever gave it."""
@@ -321,8 +336,10 @@ class Machine(Olm):
 
         To be called for every message that was read; it writes to the disk once an hour and session.
         """
-        if self.session(room_id, session_id) is not None:
+        session = self.session(room_id, session_id)
+        if session is not None:
             self.marks.note(session_id, index, sent_at)
+            self._unused[session.sender_key].pop(session_id, None)
 
     def forget_before(self, room_id: str, before: datetime) -> int:
         """Make unreadable for ever what was sent in the room before the hour of `before`; return of how many sessions.
@@ -379,6 +396,7 @@ class Machine(Olm):
 
     def _delete(self, session: InboundGroupSession) -> None:
         del self._known[session.id]
+        self._unused[session.sender_key].pop(session.id, None)
         del self.inbound_group_store[session.room_id][session.sender_key][session.id]
         self.marks.drop(session.id)
 

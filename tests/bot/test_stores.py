@@ -224,6 +224,25 @@ def test_a_session_of_which_nothing_was_read_goes_when_all_that_it_may_open_is_o
     assert store.machine.readable_from(ROOM) == {}
 
 
+def test_keys_that_nothing_is_written_with_do_not_fill_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bot.trust._MOST_UNUSED", 3)
+    used = Talk(store.machine)
+    used.write(store.machine, NOW)
+    first = [Talk(store.machine).session.id for _ in range(2)]
+    store.again()
+    later = [Talk(store.machine).session.id for _ in range(3)]
+    assert store.machine.readable_from(ROOM).keys() == {used.session.id, *later}
+    assert [store.kept(one) for one in first] == [None, None]
+    assert store.readable(used) == [0]
+
+
+def test_a_new_device_opens_the_store_of_an_earlier_one(store: Store) -> None:
+    talk = Talk(store.machine)
+    store.machine.close()
+    store.machine = open_machine(store.folder, "@visavis:localhost", "ANOTHER")
+    assert store.machine.session(ROOM, talk.session.id) is None
+
+
 def test_a_key_that_came_long_after_its_message_does_not_keep_it(store: Store) -> None:
     """The bot was away: what it reads only now is as old as it is."""
     talk = Talk(store.machine)
