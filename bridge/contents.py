@@ -50,15 +50,15 @@ def content(letter: Letter, config: Config, *, now: datetime) -> dict[str, Any]:
             return common | _offering(letter, letter.subject, reader, config)
         case Mailbox():
             return common | _mailbox(letter, letter.subject, reader, config)
-        case Room(names):
+        case Room(names, left):
             fault = letter.notification.details.get("fault", "")
-            return common | {"url": config.web.base_url, "pair": " – ".join(names), "fault": fault}
+            return common | {"url": config.web.base_url, "pair": " – ".join(names), "fault": fault, "left": left}
+        case Writing(other) if kind in EXPORT:
+            return common | _export(letter, reader, config) | {"other": other.name}
         case Writing(other):
             return common | {"url": config.web.base_url, "other": other.name, **_last_day(letter, reader)}
     if kind == "sign_in":
         return common | _sign_in(letter.notification.details, config)
-    if kind in EXPORT:
-        return common | _export(letter, reader, config)
     if kind in ACCOUNT:
         return common | _account(letter, reader, config)
     return common | {"url": config.web.base_url}

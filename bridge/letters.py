@@ -33,6 +33,7 @@ OF_PAIR = (
     "series.",
     "wait.",
     "pair.",
+    "export.",
     unreads.KIND,
 )  # the beginnings of kinds that speak of a pair without an appointment
 OF_ROOM = ("room.stranger", "room.fault", "room.left")  # what admins are told too: their details name the pair
@@ -74,9 +75,13 @@ class Writing:
 
 @dataclass(frozen=True)
 class Room:
-    """What a mail tells of: that something is amiss in the room of these two; whoever reads it may be neither."""
+    """What a mail tells of: that something is amiss in the room of these two; whoever reads it may be neither.
+
+    `left` is the name of the one who left it, where that is what is told.
+    """
 
     names: tuple[str, str]
+    left: str | None = None
 
 
 @dataclass(frozen=True)
@@ -318,7 +323,8 @@ def _subject(
         return Mailbox(people.from_row(_there(parts["whose"])))
     if notification.kind in OF_ROOM:
         supervisor, supervisee = _there(parts["names"])
-        return Room((supervisor, supervisee))
+        by_id = dict(zip(map(str, parts["pair"]), (supervisor, supervisee), strict=False))
+        return Room((supervisor, supervisee), by_id.get(notification.details.get("who", "")))
     of_pair = notification.appointment_id is not None or notification.kind.startswith(OF_PAIR)
     if notification.pair_id is None or not of_pair:
         return None
@@ -332,7 +338,7 @@ def _subject(
         if parts["unread"][0] is None or status != PairStatus.ACTIVE or recipient.disabled_at or other.disabled_at:
             raise Outdated
         return Writing(other)
-    if notification.kind.startswith("pair."):
+    if notification.kind.startswith(("pair.", "export.")):
         return Writing(other)
     if notification.kind == "wait.offered":
         return Offering(_offer(notification, parts), other)

@@ -100,8 +100,8 @@ def letter(kind: str, language: str, *, now: datetime) -> Letter:
     elif kind == "mailbox.stopped":
         subject = Mailbox(other)
     elif kind in OF_ROOM:
-        subject = Room((people[ANA].name, people[BRUNO].name))
-    elif kind == "room.unread" or topic == "pair":
+        subject = Room((people[ANA].name, people[BRUNO].name), people[BRUNO].name if kind == "room.left" else None)
+    elif kind == "room.unread" or topic in ("pair", "export"):
         subject = Writing(other)
     elif kind == "sign_in":
         details["sign_in_id"] = str(_id(9))

@@ -81,7 +81,8 @@ async def _tell_left(tx: Transaction, pair: Pair, person: Person, *, now: dateti
         return
     other = pair.other(person.id)
     room = Notice(other.id, Channel.MATRIX, "room.left", {"who": str(person.id)}, pair_id=pair.id, priority=NORMAL)
-    mails = [Notice(one, Channel.MAIL, "room.left", {"pair": str(pair.id)}) for one in await pairs.admins(tx)]
+    details = {"pair": str(pair.id), "who": str(person.id)}
+    mails = [Notice(one, Channel.MAIL, "room.left", details) for one in await pairs.admins(tx)]
     await notifications.enqueue(tx, [room, *mails], now=now)
 
 

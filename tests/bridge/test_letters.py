@@ -18,6 +18,7 @@ from supervision import (
     appointments,
     groups,
     mailboxes,
+    memberships,
     moves,
     notifications,
     pairs,
@@ -121,6 +122,19 @@ async def test_admins_too_are_told_whose_room_it_is(
         assert await tell(tx, pair, now=now)
     loaded = await load(database, now)
     assert [subject(one) for one in loaded] == [Room(("Ana", "Bruno"))] * 3
+
+
+async def test_admins_are_told_who_left_which_room(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    eva = await add_person(database, "Eva", ["admin"], now=now)
+    members = {person.matrix_id or "": "join" for person in pair.people}
+    async with database.transaction() as tx:
+        await memberships.note(tx, pair, members, [], now=now)
+        await memberships.note(tx, pair, members | {pair.supervisee.matrix_id or "": "leave"}, [], now=now)
+    assert [subject(one) for one in await load(database, now)] == [Room(("Ana", "Bruno"), "Bruno")]
+    # As it was told before its rows said who.
+    await enqueue(database, now, Notice(eva.id, Channel.MAIL, "room.left", {"pair": str(pair.id)}))
+    assert [subject(one) for one in await load(database, now)] == [Room(("Ana", "Bruno"))]
 
 
 async def test_one_mail_alone_is_read_the_same(database: Database, now: datetime) -> None:

@@ -1217,6 +1217,20 @@ def test_a_room_in_trouble_is_named_by_its_two(language: str, kind: str) -> None
     assert ">Ana Ribeiro – Bruno Tavares</p>" in part(message, "text/html")
 
 
+@pytest.mark.parametrize(
+    ("language", "lead", "subject"),
+    [
+        ("en", "Bruno Tavares has left their supervision room.", "Somebody has left a supervision room"),
+        ("pt-BR", "Bruno Tavares saiu da sala de supervisão.", "Alguém saiu de uma sala de supervisão"),
+    ],
+)
+def test_an_admin_is_told_who_left_but_not_in_the_subject(language: str, lead: str, subject: str) -> None:
+    message = read(samples.letter("room.left", language, now=NOW))
+    assert message["Subject"] == subject
+    assert lead in text(message)
+    assert lead in part(message, "text/html")
+
+
 def test_an_admin_is_told_whose_mail_comes_back() -> None:
     message = read(samples.letter("mailbox.stopped", "en", now=NOW))
     assert message["Subject"] == "Mail to Bruno Tavares is coming back"
