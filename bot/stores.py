@@ -9,9 +9,15 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from peewee import PeeweeException  # type: ignore[import-untyped]  # it brings no types
+
+from supervision.errors import Transient
 
 HOUR = 3600
 SILENCE = timedelta(days=30)  # after which a session whose messages are all gone is not expected to go on
@@ -45,6 +51,15 @@ _KEEP_SESSION = """INSERT INTO visavis_sessions (session_id, since, following, f
     SET since = excluded.since, following = excluded.following, forgotten = excluded.forgotten"""
 _KEEP_HOUR = """INSERT INTO visavis_hours (session_id, hour, smallest) VALUES (?, ?, ?)
     ON CONFLICT (session_id, hour) DO UPDATE SET smallest = excluded.smallest"""
+
+
+@contextmanager
+def patient() -> Iterator[None]:
+    """A disk that is full, or takes nothing for whatever reason, is waited for as all else is. Raises Transient."""
+    try:
+        yield
+    except PeeweeException as error:
+        raise Transient("crypto_store") from error
 
 
 @dataclass

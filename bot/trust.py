@@ -28,7 +28,7 @@ from bot.events import Doubt, Json, NobodyToHear, Origin
 from bot.logins import Folder
 from bot.requests import Homeserver, path
 from bot.signatures import Device, PublishedKeys, decode, is_signed, read_keys
-from bot.stores import SILENCE, UNUSED, Marks, Noted
+from bot.stores import SILENCE, UNUSED, Marks, Noted, patient
 from supervision.errors import Transient
 
 log = structlog.get_logger(__name__)
@@ -334,11 +334,12 @@ class Machine(Olm):
     def note_index(self, session_id: str, room_id: str, index: int, sent_at: datetime) -> None:
         """Note when a message was sent (the homeserver's time, aware UTC): what a session opens depends on its index.
 
-        To be called for every message that was read; it writes to the disk once an hour and session.
+        To be called for every message that was read; it writes to the disk once an hour and session. Raises Transient.
         """
         session = self.session(room_id, session_id)
         if session is not None:
-            self.marks.note(session_id, index, sent_at)
+            with patient():
+                self.marks.note(session_id, index, sent_at)
             self._unused[session.sender_key].pop(session_id, None)
 
     def forget_before(self, room_id: str, before: datetime) -> int:
@@ -543,7 +544,8 @@ class RoomKeys:
         async with self._locks[room_id]:
             if not self._is_ready(room_id, users):
                 await self._directory.freshen(users)
-                await self._hand_out(room_id, users)
+                with patient():
+                    await self._hand_out(room_id, users)
 
     def _devices(self, users: Collection[str]) -> tuple[set[Device], set[Device]]:
         trusts = [trust for user in users if (trust := self._directory.trust(user)) is not None]

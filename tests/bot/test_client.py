@@ -210,6 +210,23 @@ async def test_event_is_tried_again_while_something_is_out_of_reach(seat: Seat, 
     assert tries == 3
 
 
+async def test_a_disk_that_takes_nothing_loses_no_event_and_no_answer(seat: Seat, pair: Pair) -> None:
+    """Longer than an event is tried with which something is wrong."""
+    room_id = pair.room_id
+    await seat.next_heard(await pair.bruno.send_text(room_id, "good morning"))
+    machine = seat.client._machine_now()  # noqa: SLF001
+    machine.marks._noted.clear()  # noqa: SLF001  # as of an hour ago
+    machine.store.database.execute_sql("DELETE FROM visavis_hours")
+    machine.store.database.execute_sql("PRAGMA query_only = ON")
+    event_id = await pair.bruno.send_text(room_id, "!help")
+    await asyncio.sleep(6)
+    assert event_id not in [event.event_id for event in seat.heard]
+    with pytest.raises(Transient, match="crypto_store"):
+        await seat.client.send(room_id, "m.room.message", {"body": "x"}, transaction_id="disk", expected=pair.people)
+    machine.store.database.execute_sql("PRAGMA query_only = OFF")
+    assert (await seat.next_heard(event_id)).doubt is None
+
+
 async def test_event_of_a_bug_is_dropped_and_the_room_goes_on(seat: Seat, pair: Pair) -> None:
     tries = 0
 

@@ -17,6 +17,7 @@ from nio.crypto.sessions import InboundGroupSession, OutboundGroupSession
 from bot.logins import Folder
 from bot.signatures import Device
 from bot.trust import Machine, open_machine
+from supervision.errors import Transient
 
 Json = dict[str, Any]
 ROOM = "!room"
@@ -268,7 +269,7 @@ def test_what_the_disk_refused_is_written_with_the_next_message(store: Store) ->
     talk = Talk(store.machine)
     database: Any = store.machine.store.database
     database.execute_sql("PRAGMA query_only = ON")
-    with pytest.raises(Exception, match="readonly"):
+    with pytest.raises(Transient, match="crypto_store"):
         talk.write(store.machine, days_ago(3))
     database.execute_sql("PRAGMA query_only = OFF")
     store.machine.note_index(talk.session.id, ROOM, 0, days_ago(3))
