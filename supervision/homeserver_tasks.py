@@ -1,8 +1,9 @@
 """What only the homeserver's administrator can do, written down for the bot's process that has the token.
 
 A task is claimed with a lease, done at the homeserver, and settled: at least once, and each kind bears being done
-again. Where nobody has the token, a task is settled at once with the error `no_admin_token`; one whose token the
-homeserver does not take stays open with `admin_token_refused`.
+again, but for what a page waits for: done once more, it would take away what the person has set up since. Where nobody
+has the token, a task is settled at once with the error `no_admin_token`; one whose token the homeserver does not take
+stays open with `admin_token_refused`.
 """
 
 import uuid
@@ -21,6 +22,8 @@ CHANNEL = "visavis_tasks"
 NO_ADMIN_TOKEN = "no_admin_token"  # noqa: S105  # the word for its lack
 ADMIN_TOKEN_REFUSED = "admin_token_refused"  # noqa: S105  # it is done once the operator has put the token right
 WITHDRAWN = "withdrawn"
+AWAITED = frozenset({Task.RESET_PASSWORD, Task.SIGN_OUT})
+PATIENCE = timedelta(minutes=5)  # longer than any page waits, however far two clocks are apart
 LEASE = timedelta(minutes=15)  # a large room takes minutes to remove
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=2), timedelta(hours=1)
 ANSWERS_KEPT = timedelta(hours=1)
@@ -128,7 +131,20 @@ async def list_failed(tx: Transaction, most: int = 50) -> list[HomeserverTask]:
 
 
 async def claim(tx: Transaction, *, now: datetime) -> HomeserverTask | None:
-    """The task that is due for longest, leased to the caller; None if there is none."""
+    """The task that is due for longest, leased to the caller; None if there is none.
+
+    What a page waited for that cannot wait any more, as everything was killed, is withdrawn on the way.
+    """
+    await tx.execute(
+        update(homeserver_tasks)
+        .where(
+            homeserver_tasks.c.done_at.is_(None),
+            homeserver_tasks.c.next_try_at <= now,
+            homeserver_tasks.c.kind.in_(AWAITED),
+            homeserver_tasks.c.created_at <= now - PATIENCE,
+        )
+        .values(done_at=now, error=WITHDRAWN)
+    )
     due = (
         select(homeserver_tasks.c.id)
         .where(homeserver_tasks.c.done_at.is_(None), homeserver_tasks.c.next_try_at <= now)

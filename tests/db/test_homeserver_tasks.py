@@ -86,6 +86,24 @@ async def test_what_nobody_waits_for_is_not_begun(database: Database, now: datet
         assert (await homeserver_tasks.get(tx, begun)).error == "withdrawn"
 
 
+@pytest.mark.parametrize("kind", [Task.RESET_PASSWORD, Task.SIGN_OUT])
+async def test_what_a_page_waited_for_is_not_done_again_once_everything_was_killed(
+    database: Database, now: datetime, kind: Task
+) -> None:
+    ana = await add_person(database, "Ana", ["supervisor"], now=now)
+    async with database.transaction() as tx:
+        cut_short = await homeserver_tasks.put(tx, kind, person_id=ana.id, now=now)
+        assert await homeserver_tasks.claim(tx, now=now) is not None  # and then bot and web died
+        later = now + homeserver_tasks.LEASE  # by when she has done it once more
+        fresh = await homeserver_tasks.put(tx, kind, person_id=ana.id, now=later)
+        claimed = await homeserver_tasks.claim(tx, now=later)
+        assert claimed is not None
+        assert claimed.id == fresh
+        assert await homeserver_tasks.claim(tx, now=later) is None
+        given_up = await homeserver_tasks.get(tx, cut_short)
+        assert (given_up.done_at, given_up.error) == (later, "withdrawn")
+
+
 async def test_answers_go_after_an_hour_and_tasks_after_a_month(database: Database, now: datetime) -> None:
     async with database.transaction() as tx:
         done = await homeserver_tasks.put(tx, Task.REMOVE_MEDIA, now=now)
