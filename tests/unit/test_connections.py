@@ -26,5 +26,5 @@ async def test_complete_raises_what_its_act_raises() -> None:
     async def act() -> None:
         raise ValueError("no")
 
-    with pytest.raises(ValueError, match="^no$"):
+    with pytest.raises(ValueError, match="no"):
         await complete(act())
