@@ -390,3 +390,22 @@ async def states(database: Database, *expected: State) -> list[tuple[str, str | 
             if [state for state, _ in found] == list(expected):
                 return found
             await asyncio.sleep(0.02)
+
+
+async def test_a_mail_about_a_copy_names_the_other_of_that_room(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    ana, bruno = pair.people
+    by = {"by": str(bruno.id)}
+    await enqueue(
+        database,
+        now,
+        about(pair, ana, "export.asked", details=by),
+        about(pair, bruno, "export.ready", details=by),
+        about(pair, bruno, "export.failed"),
+    )
+    loaded = dict(await load(database, now))
+    assert {kind: subject((kind, letter)) for kind, letter in loaded.items()} == {
+        "export.asked": Writing(bruno),
+        "export.ready": Writing(ana),
+        "export.failed": Writing(ana),
+    }
