@@ -92,7 +92,14 @@ HEADERS: tuple[tuple[str, str, set[type[BaseModel]]], ...] = (
     (
         "ETag",
         "What If-Match takes: of an appointment its revision, status and open proposal.",
-        {schemas.Appointment, schemas.Availability, schemas.PairSettings, schemas.Preferences, schemas.Series},
+        {
+            schemas.Appointment,
+            schemas.Availability,
+            schemas.PairSettings,
+            schemas.Preferences,
+            schemas.RoomSettings,
+            schemas.Series,
+        },
     ),
     (
         "Location",

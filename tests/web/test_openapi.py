@@ -72,6 +72,19 @@ async def test_it_names_every_route_and_no_other(database: Database, config: Con
     assert {path: methods - {"head"} for path, methods in routed.items()} == CONTRACT
 
 
+def test_whatever_takes_a_tag_tells_where_it_comes_from() -> None:
+    paths = openapi.description()["paths"]
+    tagging = {
+        f"{method} {path}"
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+        if any(one["name"] in ("If-Match", "If-None-Match") for one in operation.get("parameters", ()))
+        for status, answer in operation["responses"].items()
+        if status in ("200", "201") and "ETag" not in answer.get("headers", {})
+    }
+    assert tagging == set()
+
+
 def test_its_schemas_are_schemas_and_all_there() -> None:
     document = openapi.description()
     schemas = document["components"]["schemas"]
