@@ -31,13 +31,13 @@ from bot.client import Client
 from bot.events import Json
 from bot.history import Past, read_room
 from bot.kinds import Look
-from bot.media import Media, Source, Unreadable
+from bot.media import FAILING, Media, Source, Unreadable
 from bot.prints import Cover
 from bot.records import Enclosed, Records, instant
 from bot.requests import HomeserverRefused
 from supervision import exports, pairs
 from supervision.db import DATABASE_AWAY, Database, listen
-from supervision.errors import DeliveryFailed, Permanent
+from supervision.errors import DeliveryFailed, Permanent, Transient
 from supervision.exports import CHUNK, Export, Seal
 from supervision.pairs import Pair
 from supervision.texts import Reader, reader
@@ -51,6 +51,7 @@ IN_MEMORY = 1 << 20  # bytes of a file that are not on the disk yet
 PIECE = 64 * 1024  # bytes
 MOST_FILE = 1_000_000_000  # bytes: the largest that a room's settings can allow
 LONGEST_NAME = 100  # characters
+TRIES_OF_A_FILE = 3  # that our homeserver, which answers, fails to give
 LOGGED_OUT = ("M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_UNKNOWN_DEVICE")
 UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"/\\|?*\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]')
 RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?$")  # names that Windows keeps for itself
@@ -246,6 +247,10 @@ class _Making:
                     spool.write(piece)
             except Unreadable as unreadable:
                 return unreadable.code
+            except Transient as failure:
+                if failure.code not in FAILING or self.export.attempts < TRIES_OF_A_FILE:
+                    raise
+                return "late"  # or nothing of the room could be taken home
             kind = look.found().type
             if preview and kind not in prints.PICTURES:
                 return "undecipherable"

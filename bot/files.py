@@ -20,7 +20,7 @@ from bot.client import Client
 from bot.customs import name_kinds
 from bot.events import Doubt, Incoming
 from bot.kinds import Found, Look
-from bot.media import Media, Named, Source, Unreadable
+from bot.media import FAILING, Media, Named, Source, Unreadable
 from bot.replies import Line, Reply
 from supervision import attachments, audit, pairs, rooms, seals
 from supervision.audit import Actor
@@ -40,7 +40,6 @@ MOST_IN_ONE = 50  # files that one event may show
 PATIENCE = timedelta(minutes=1)  # with a file that is still being uploaded, or on a homeserver that is away
 REMEMBERED = 1_000
 MOST_TRIES = 5  # of a file that our homeserver, which answers, is too slow with or fails to give
-FAILING = ("media_slow", "media_failed")
 
 
 @dataclass(frozen=True)

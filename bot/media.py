@@ -14,17 +14,19 @@ from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algori
 from yarl import URL
 
 from bot.events import Json
-from bot.requests import Homeserver, path
+from bot.requests import Homeserver, HomeserverRefused, path
 from supervision.errors import Permanent, Transient
 
 PIECE = 64 * 1024  # bytes
 SECONDS = 120.0  # for all of one file
 SILENCE = 45.0  # seconds that nothing may come; more than the homeserver waits itself
+ANSWERS_WITHIN = 10.0  # seconds, a homeserver that is there
 WAITS_MS = "20000"  # that the homeserver waits for a file which is still being uploaded
 MXC = re.compile(r"mxc://(?P<server>[A-Za-z0-9.:\[\]-]{1,255})/(?P<id>[A-Za-z0-9_-]{1,255})")
 # In whichever tag it stands: to look for a tag's end takes seconds in a message that is full of their beginnings.
 INLINE = re.compile(r"\bsrc\s*=[\s\"']*(mxc://[^\s\"'<>]+)", re.IGNORECASE)
 ENTITY = re.compile(r"&(?:#x0*(?P<hex>[0-9a-f]{1,6})|#0*(?P<decimal>[0-9]{1,7})|(?P<name>colon|sol));?", re.IGNORECASE)
+FAILING = ("media_slow", "media_failed")  # what our homeserver, which answers, does with this very file
 DEEPEST = 8  # of what stands in one another in an event
 
 
@@ -158,34 +160,41 @@ class Media:
                 session.get(url, headers=headers, timeout=timeout, allow_redirects=False) as response,
             ):
                 if response.status != 200:
-                    raise _refusal(response.status, await _answer(response), ours=ours)
+                    raise await self._refusal(response.status, await _answer(response), ours=ours)
                 if (response.content_length or 0) > most:
                     raise Unreadable("too_large")
                 async for piece in response.content.iter_chunked(PIECE):
                     yield piece
         except TimeoutError as slow:
-            raise (Transient("media_slow") if ours else Unreadable("late")) from slow
+            raise await self._failure("homeserver_unreachable", "media_slow", ours=ours) from slow
         except (aiohttp.ClientError, OSError) as failure:
-            raise Transient("homeserver_unreachable") from failure
+            raise await self._failure("homeserver_unreachable", ours=ours) from failure
 
+    async def _refusal(self, status: int, answer: Json, *, ours: bool) -> Exception:
+        """What an answer other than 200 means: a homeserver that is away has no errcode of its own."""
+        code = answer.get("errcode")
+        if status == 429:
+            waiting = answer.get("retry_after_ms")
+            return Transient("rate_limited", waiting / 1000 if isinstance(waiting, int) else None)
+        if code == "M_NOT_YET_UPLOADED":
+            return Unreadable("late")
+        if code == "M_TOO_LARGE":
+            return Unreadable("too_large")
+        if status == 401:
+            return Transient("logged_out")
+        if status >= 500 and isinstance(code, str):
+            return Transient("media_failed") if ours else Unreadable("late")
+        if status >= 500:
+            return await self._failure(f"http_{status}", ours=ours)
+        return Unreadable("missing")
 
-def _refusal(status: int, answer: Json, *, ours: bool) -> Exception:
-    """What an answer other than 200 means: a homeserver that is away has no errcode of its own."""
-    code = answer.get("errcode")
-    if status == 429:
-        waiting = answer.get("retry_after_ms")
-        return Transient("rate_limited", waiting / 1000 if isinstance(waiting, int) else None)
-    if code == "M_NOT_YET_UPLOADED":
-        return Unreadable("late")
-    if code == "M_TOO_LARGE":
-        return Unreadable("too_large")
-    if status == 401:
-        return Transient("logged_out")
-    if status >= 500 and isinstance(code, str):
-        return Transient("media_failed") if ours else Unreadable("late")
-    if status >= 500:
-        return Transient(f"http_{status}")
-    return Unreadable("missing")
+    async def _failure(self, away: str, alone: str = "media_failed", *, ours: bool) -> Exception:
+        """What it is that fails: the homeserver, as `away` says, or this file `alone`."""
+        try:
+            await self._homeserver.ask("GET", "/account/whoami", timeout=ANSWERS_WITHIN)
+        except (Transient, HomeserverRefused):
+            return Transient(away)
+        return Transient(alone) if ours else Unreadable("late")
 
 
 async def _answer(response: aiohttp.ClientResponse) -> Json:

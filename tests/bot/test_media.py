@@ -1,5 +1,6 @@
 """Fetching files from a homeserver that has them, has them not, or fails: over real HTTP."""
 
+import asyncio
 import base64
 import hashlib
 from collections.abc import AsyncIterator
@@ -33,6 +34,8 @@ async def answer(request: web.Request) -> web.StreamResponse:
     assert request.headers["Authorization"] == "Bearer secret"
     assert request.query["user_id"] == "@visavis:ours.example"
     name = request.match_info["id"]
+    if name == "silent":
+        await asyncio.sleep(2)
     if name in REFUSALS:
         status, said = REFUSALS[name]
         return web.json_response(said, status=status)
@@ -46,6 +49,24 @@ async def answer(request: web.Request) -> web.StreamResponse:
     return response
 
 
+async def say_who(_: web.Request) -> web.Response:
+    return web.json_response({"user_id": "@visavis:ours.example"})
+
+
+@pytest.fixture
+async def alive() -> AsyncIterator[Media]:
+    """A homeserver that answers everything else."""
+    app = web.Application()
+    app.router.add_get("/_matrix/client/v1/media/download/{server}/{id}", answer)
+    app.router.add_get("/_matrix/client/v3/account/whoami", say_who)
+    async with TestServer(app) as server:
+        url = str(server.make_url("/")).rstrip("/")
+        homeserver = Homeserver(url)
+        homeserver.token, homeserver.identity = "secret", {"user_id": "@visavis:ours.example"}
+        yield Media(url, homeserver, "ours.example")
+        await homeserver.close()
+
+
 @pytest.fixture
 async def media() -> AsyncIterator[Media]:
     app = web.Application()
@@ -55,6 +76,7 @@ async def media() -> AsyncIterator[Media]:
         homeserver = Homeserver(url)
         homeserver.token, homeserver.identity = "secret", {"user_id": "@visavis:ours.example"}
         yield Media(url, homeserver, "ours.example")
+        await homeserver.close()
 
 
 async def fetch(media: Media, source: Source, most: int = len(CIPHERTEXT)) -> bytes:
@@ -121,3 +143,21 @@ async def test_a_homeserver_that_fails_is_waited_for(media: Media, name: str, co
     with pytest.raises(Transient) as failure:
         await fetch(media, encrypted(name))
     assert (failure.value.code, failure.value.retry_after) == (code, 2.5 if name == "often" else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("proxy", "media_failed"), ("cut", "media_failed"), ("silent", "media_slow")]
+)
+async def test_a_file_that_alone_cannot_be_had_is_told_from_a_homeserver_that_is_away(
+    alive: Media, media: Media, monkeypatch: pytest.MonkeyPatch, name: str, code: str
+) -> None:
+    """Or its room would wait for it for ever; and an outage would have others' files taken down."""
+    monkeypatch.setattr("bot.media.SILENCE", 0.5)
+    with pytest.raises(Transient, match=code):
+        await fetch(alive, encrypted(name))
+    with pytest.raises(Unreadable, match="late"):
+        await fetch(alive, Source(f"mxc://far.example/{name}", KEY, COUNTER, b"x" * 32))
+    away = "http_502" if name == "proxy" else "homeserver_unreachable"
+    for server in ("ours.example", "far.example"):
+        with pytest.raises(Transient, match=away):
+            await fetch(media, Source(f"mxc://{server}/{name}", KEY, COUNTER, b"x" * 32))
