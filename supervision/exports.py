@@ -21,7 +21,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
 
 from supervision import audit, notifications, pairs, questions
 from supervision.audit import SYSTEM, Actor
@@ -419,8 +419,7 @@ async def note_fetched(tx: Transaction, export_id: uuid.UUID, *, now: datetime) 
 
 async def expire(tx: Transaction, *, now: datetime) -> None:
     """A day after it was ready it goes, with the salt that its key came from."""
-    query = select(exports.c.id).where(exports.c.state == ExportState.READY, exports.c.expires_at <= now)
-    await _forget(tx, list((await tx.scalars(query.with_for_update(skip_locked=True))).all()), now=now)
+    await _forget(tx, (exports.c.state == ExportState.READY) & (exports.c.expires_at <= now), now=now)
 
 
 async def forget_room(tx: Transaction, pair_id: uuid.UUID, *, now: datetime) -> None:
@@ -429,34 +428,32 @@ async def forget_room(tx: Transaction, pair_id: uuid.UUID, *, now: datetime) -> 
     Whoever answers just now is waited for, or finds nothing to answer. The order is that of those who type a code:
     their own question, the people, the other's question.
     """
-    await _close_all(tx, pair_id, Question.CONFIRM_EXPORT, now=now)
+    asked = questions_table.c.pair_id == pair_id
+    await _close_all(tx, Question.CONFIRM_EXPORT, asked, now=now)
     await lock_people(tx, [person.id for person in (await pairs.get(tx, pair_id)).people])
-    await _close_all(tx, pair_id, Question.AGREE_EXPORT, now=now)
+    await _close_all(tx, Question.AGREE_EXPORT, asked, now=now)
+    await _forget(tx, exports.c.pair_id == pair_id, now=now)
+
+
+async def forget_person(tx: Transaction, person_id: uuid.UUID, *, now: datetime) -> None:
+    """Who is disabled takes nothing home: what was made for them goes, and what is being made or asked for.
+
+    They are locked. What they were asked themselves is left to lapse, which is told.
+    """
+    theirs = or_(pairs_table.c.supervisor_id == person_id, pairs_table.c.supervisee_id == person_id)
+    there = questions_table.c.pair_id.in_(select(pairs_table.c.id).where(theirs))
+    await _close_all(tx, Question.AGREE_EXPORT, there & (questions_table.c.person_id != person_id), now=now)
+    await _forget(tx, exports.c.person_id == person_id, now=now)
+
+
+async def _close_all(tx: Transaction, kind: Question, which: ColumnElement[bool], *, now: datetime) -> None:
+    still = questions_table.c.kind == kind, questions_table.c.answered_at.is_(None)
+    await tx.execute(update(questions_table).where(which, *still).values(answered_at=now, details={}))
+
+
+async def _forget(tx: Transaction, which: ColumnElement[bool], *, now: datetime) -> None:
     still = exports.c.state.in_((ExportState.READY, ExportState.AGREED))
-    query = select(exports.c.id).where(exports.c.pair_id == pair_id, still).with_for_update()
-    await _forget(tx, list((await tx.scalars(query)).all()), now=now)
-
-
-async def _close_all(tx: Transaction, pair_id: uuid.UUID, kind: Question, *, now: datetime) -> None:
-    await tx.execute(
-        update(questions_table)
-        .where(
-            questions_table.c.pair_id == pair_id,
-            questions_table.c.kind == kind,
-            questions_table.c.answered_at.is_(None),
-        )
-        .values(answered_at=now, details={})
-    )
-
-
-async def give_up(tx: Transaction, pair: Pair, *, now: datetime) -> None:
-    """The bot cannot read the room any more: what is being made of it is given up, which is told."""
-    query = select(*COLUMNS).where(exports.c.pair_id == pair.id, exports.c.state == ExportState.AGREED)
-    for row in (await tx.execute(query.with_for_update())).all():
-        await fail(tx, _from_row(row), pair, "room_gone", permanent=True, now=now)
-
-
-async def _forget(tx: Transaction, gone: Sequence[uuid.UUID], *, now: datetime) -> None:
+    gone = list(await tx.scalars(select(exports.c.id).where(which, still).with_for_update()))
     await tx.execute(delete(export_chunks).where(export_chunks.c.export_id.in_(gone)))
     await tx.execute(update(exports).where(exports.c.id.in_(gone)).values(state=ExportState.EXPIRED, salt=None))
     for export_id in gone:

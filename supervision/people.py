@@ -118,7 +118,7 @@ async def list_all(tx: Transaction) -> list[Person]:
 
 async def disable(tx: Transaction, actor: Actor, person_id: uuid.UUID, *, now: datetime) -> None:
     """Take away a person's sign-in, commands and rooms. Their appointments stay as they are."""
-    from supervision import pairs, presences  # they build on this module
+    from supervision import exports, pairs, presences  # they build on this module
 
     await lock_people(tx, [person_id])
     changed = await tx.execute(
@@ -129,6 +129,7 @@ async def disable(tx: Transaction, actor: Actor, person_id: uuid.UUID, *, now: d
         return
     await pairs.put_out(tx, person_id)
     await presences.forget(tx, [person_id])
+    await exports.forget_person(tx, person_id, now=now)
     await audit.record(tx, actor, "person.disable", "person", person_id, now=now)
 
 

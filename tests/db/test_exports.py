@@ -334,3 +334,28 @@ async def _forget(database: Database, pair: Pair, now: datetime) -> None:
 async def _ask(database: Database, pair: Pair, now: datetime) -> None:
     async with database.transaction() as tx:
         await exports.ask(tx, acts(pair.supervisor), pair.id, default=Consent.ONE, now=now)
+
+
+async def test_who_is_disabled_takes_nothing_home(database: Database, pair: Pair, begun: Export, now: datetime) -> None:
+    ana, bruno = pair.people
+    await put_all(database, begun, [b"all of it"])
+    async with database.transaction() as tx:
+        await exports.finish(tx, begun, pair, events=3, now=now)
+        await exports.ask(tx, acts(ana), pair.id, default=Consent.BOTH, now=now)
+        await people.disable(tx, SYSTEM, ana.id, now=now)
+        gone = await exports.get(tx, begun.id)
+        assert (gone.state, gone.salt) == (ExportState.EXPIRED, None)
+        assert await tx.scalar(select(func.count()).select_from(export_chunks)) == 0
+        with pytest.raises(AlreadyAnswered):
+            await exports.agree(tx, acts(bruno), pair.id, now=now)
+
+
+async def test_who_asked_somebody_who_is_disabled_then_hears_that_nobody_answered(
+    database: Database, pair: Pair, now: datetime
+) -> None:
+    ana, bruno = pair.people
+    async with database.transaction() as tx:
+        await exports.ask(tx, acts(bruno), pair.id, default=Consent.BOTH, now=now)
+        await people.disable(tx, SYSTEM, ana.id, now=now)
+        await exports.lapse(tx, now=now + exports.ANSWER_TIME)
+        assert ("export.refused", "matrix", bruno.id) in await told(tx)
