@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 import click
@@ -26,6 +26,7 @@ from supervision import (
     availability,
     bots,
     checks,
+    homeserver_tasks,
     identities,
     invitations,
     jobs,
@@ -43,7 +44,7 @@ from supervision import (
 from supervision.audit import Actor
 from supervision.config import Config, load
 from supervision.db import Database, Transaction
-from supervision.errors import NotFound, Refused, SupervisionError
+from supervision.errors import NotFound, Permanent, Refused, SupervisionError, Transient
 from supervision.hours import Availability, DatedException
 from supervision.models import Approval, Channel, Consent, Exceptional, FileKind, Mode, State
 from supervision.people import Person
@@ -61,7 +62,7 @@ RESTART_PAUSE = 5.0
 SYSTEM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 log = structlog.get_logger()
-Work = Callable[[Transaction], Awaitable[None]]
+Done = TypeVar("Done")
 
 
 class CannotWrite(SupervisionError):
@@ -175,15 +176,60 @@ NO_ADMINISTRATOR = (
 )
 
 
+NOT_REGISTERED = "the account cannot be made"
+ADMINISTRATOR_TAKEN = "The homeserver takes matrix.admin_token as an administrator's."
+ADMINISTRATOR_REFUSED = (
+    "The homeserver does not take matrix.admin_token as an administrator's: it was signed out, or belongs to an account"
+    " that is no administrator."
+)
+ADMINISTRATOR_UNKNOWN = (
+    "There is no admin API of Synapse at matrix.homeserver, so that matrix.admin_token is of no use: give the address"
+    " of Synapse itself, or let its proxy pass /_synapse/admin on."
+)
+ADMINISTRATOR_UNTRIED = "The homeserver does not answer, so that matrix.admin_token was not tried."
+
+
 @cli.command()
 @click.pass_obj
 def check(config_path: Path) -> None:
-    """Say whether the configuration is right and the database ready."""
+    """Say whether the configuration is right, the database ready, and the administrator's token taken."""
     config = load(config_path)
     asyncio.run(migrations.check(config.database.url.get_secret_value()))
+    token = config.matrix.admin_token
+    said = NO_ADMINISTRATOR if token is None else asyncio.run(try_token(config, token.get_secret_value()))
     click.echo("The configuration is right and the database is ready.")
-    if config.matrix.admin_token is None:
-        click.echo(NO_ADMINISTRATOR)
+    click.echo(said)
+
+
+async def try_token(config: Config, token: str) -> str:
+    """What to say of an administrator's token that is taken, or could not be tried. Raises ClickException otherwise."""
+    from bot.administration import Administrator
+
+    administrator = Administrator(config.matrix.homeserver, token)
+    try:
+        await administrator.try_token(config.matrix.bot)
+    except Transient as failure:
+        if failure.code == homeserver_tasks.ADMIN_TOKEN_REFUSED:
+            raise click.ClickException(ADMINISTRATOR_REFUSED) from failure
+        return ADMINISTRATOR_UNTRIED
+    except Permanent as failure:
+        raise click.ClickException(ADMINISTRATOR_UNKNOWN) from failure
+    finally:
+        await administrator.close()
+    return ADMINISTRATOR_TAKEN
+
+
+def tell_of_token(config_path: Path, lacking: str, again: str) -> None:
+    """Something was asked for that only the homeserver's administrator can do: say what comes of it without a token.
+
+    `again` is the command that asks for it anew. The bot's process alone needs the token, so it may have one even so.
+    """
+    if load(config_path).matrix.admin_token is None:
+        click.echo(
+            f"This configuration has no matrix.admin_token: unless the bot's process has one, {lacking};"
+            f" set it there, start the bot anew, and run: visavis {again}",
+            err=True,
+        )
 
 
 @cli.command()
@@ -223,7 +269,7 @@ def add_person(
 ) -> None:
     """Add a person and print their ID. Who has an account, or is to have one, is mailed how to come in."""
 
-    async def work(tx: Transaction) -> None:
+    async def work(tx: Transaction) -> uuid.UUID:
         added = await invitations.add(
             tx,
             OPERATOR,
@@ -238,8 +284,11 @@ def add_person(
             now=now(),
         )
         click.echo(added.id)
+        return added.id
 
-    in_transaction(config_path, work)
+    added = in_transaction(config_path, work)
+    if account:
+        tell_of_token(config_path, NOT_REGISTERED, f"person invite {added}")
 
 
 @person.command("list")
@@ -269,11 +318,13 @@ def list_people(config_path: Path) -> None:
 def invite_person(config_path: Path, person_id: uuid.UUID, account: str | None) -> None:
     """Mail a person anew how to come in; the link of the last mail leads nowhere then."""
 
-    async def work(tx: Transaction) -> None:
+    async def work(tx: Transaction) -> bool:
         ours = server_name(config_path)
         await invitations.invite_again(tx, OPERATOR, person_id, account=account, server_name=ours, now=now())
+        return (await people.get(tx, person_id)).matrix_id is None
 
-    in_transaction(config_path, work)
+    if in_transaction(config_path, work):
+        tell_of_token(config_path, NOT_REGISTERED, f"person invite {person_id}")
 
 
 @person.command("disable")
@@ -290,6 +341,8 @@ def disable_person(config_path: Path, person_id: uuid.UUID, deactivate: bool) ->
             await accounts.deactivate(tx, OPERATOR, one, server_name=server_name(config_path), now=now())
 
     in_transaction(config_path, work)
+    if deactivate:
+        tell_of_token(config_path, "the account does not end", f"person disable --deactivate {person_id}")
 
 
 @person.command("mail")
@@ -416,10 +469,9 @@ def release_pair(config_path: Path, pair_id: uuid.UUID) -> None:
 def remove_pair(config_path: Path, pair_id: uuid.UUID) -> None:
     """Remove an archived pair's room from the homeserver with everything in it; its appointments stay as records."""
 
-    async def work(tx: Transaction) -> None:
-        await pairs.remove_room(tx, OPERATOR, pair_id, now=now())
-
-    in_transaction(config_path, work)
+    task = in_transaction(config_path, lambda tx: pairs.remove_room(tx, OPERATOR, pair_id, now=now()))
+    if task is not None:  # else there was no room
+        tell_of_token(config_path, "the room stays", f"pair remove {pair_id}")
 
 
 @pair.command("new-room")
@@ -773,21 +825,21 @@ def retry_notifications(
     in_transaction(config_path, work)
 
 
-def in_transaction(config_path: Path, work: Work) -> None:
-    """Do one thing with the configured database."""
+def in_transaction(config_path: Path, work: Callable[[Transaction], Awaitable[Done]]) -> Done:
+    """Do one thing with the configured database, and return what came of it."""
     config = load(config_path)
 
-    async def act() -> None:
+    async def act() -> Done:
         url = config.database.url.get_secret_value()
         await migrations.check(url)
         database = Database(url, pool_size=2)
         try:
             async with database.transaction() as tx:
-                await work(tx)
+                return await work(tx)
         finally:
             await database.close()
 
-    asyncio.run(act())
+    return asyncio.run(act())
 
 
 async def run_parts(

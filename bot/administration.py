@@ -47,6 +47,10 @@ class Administrator:
                 raise Transient(ADMIN_TOKEN_REFUSED, TOKEN_AGAIN_SECONDS) from refused
             raise
 
+    async def try_token(self, user_id: str) -> None:
+        """Ask about one of the homeserver's own accounts what an administrator alone is told. Changes nothing."""
+        await self._ask("GET", path("/users/{user}/admin", user=user_id), version="v1")
+
     async def open_registration(self, expires_at: datetime) -> str:
         """A new one-use registration token, valid until then."""
         token = secrets.token_urlsafe(32)

@@ -31,14 +31,17 @@ from sqlalchemy import delete
 
 import migrations
 import visavis
+from bot.requests import Homeserver
 from embedded.postgresql import PostgreSQL
 from embedded.processes import keep_port
+from embedded.synapse import Synapse
 from supervision import identities, mailboxes, notifications, pairs
 from supervision.config import Config, load
 from supervision.db import Database
 from supervision.models import Approval, Channel, Fault, State
 from supervision.models import notifications as outbox
 from supervision.notifications import MATRIX_BACKOFF, Notice
+from tests.support.homeserver import PASSWORD, make_account
 
 ROOT = Path(visavis.__file__).resolve().parent
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -249,6 +252,32 @@ async def test_people_are_added_listed_and_disabled(shell: Shell) -> None:
         assert (await shell.do("person", "disable", bruno)).out == ""
     expected[1][4] = "disabled"
     assert (await shell.do("person", "list")).lines == expected
+
+
+async def test_what_wants_the_administrator_s_token_says_so_without_one(shell: Shell, database: Database) -> None:
+    async def warn(*words: str) -> tuple[str, str]:
+        said = await shell.call(*words)
+        assert said.code == 0
+        lead = "This configuration has no matrix.admin_token: unless the bot's process has one, "
+        assert (said.err.startswith(lead), said.err.count("\n")) == (True, 1)
+        return said.out.strip(), said.err.removeprefix(lead).strip()
+
+    anew = "set it there, start the bot anew, and run: visavis"
+    words = ("--name", "Ana", "--email", "ana@example.org", "--role", "supervisor", "--account", "ana")
+    ana, sentence = await warn("person", "add", *words)
+    assert sentence == f"the account cannot be made; {anew} person invite {ana}"
+    assert await warn("person", "invite", ana) == ("", sentence)
+    bruno = await add_person(shell, "Bruno", "supervisee")
+    pair = (await shell.do("pair", "add", ana, bruno)).out.strip()
+    async with database.transaction() as tx:
+        await pairs.set_room(tx, uuid.UUID(pair), "!room:example.org")
+    assert (await shell.do("pair", "archive", pair)).out == ""
+    sentence = f"the room stays; {anew} pair remove {pair}"
+    assert await warn("pair", "remove", pair, "--yes") == ("", sentence)
+    sentence = f"the account does not end; {anew} person disable --deactivate {bruno}"
+    assert await warn("person", "disable", bruno, "--deactivate") == ("", sentence)
+    shell.environment["VISAVIS_MATRIX__ADMIN_TOKEN"] = "x"
+    assert (await shell.do("person", "invite", ana)).out == ""
 
 
 async def test_mail_that_came_back_is_listed_and_resumed(shell: Shell, database: Database) -> None:
@@ -671,6 +700,37 @@ async def test_a_database_is_migrated_and_checked(postgresql: PostgreSQL, bare_n
         assert await shell.fail(*words) == too_new
     assert await connection.fetchval("SELECT version_num FROM alembic_version") == "9999"
     await connection.close()
+
+
+async def test_the_administrator_s_token_is_tried(
+    shell: Shell, postgresql: PostgreSQL, database_name: str, synapse: Synapse
+) -> None:
+    bot = f"@visavis:{synapse.server_name}"
+
+    async def check(homeserver: str, token: str) -> Said:
+        content = configuration(postgresql.dsn(database_name, "visavis_app"))
+        content["matrix"] |= {"homeserver": homeserver, "bot": bot, "admin_token": token}
+        shell.write("config.yaml", content)
+        return await shell.call("check")
+
+    right = "The configuration is right and the database is ready."
+    taken = await check(synapse.base_url, synapse.admin_token)
+    assert (taken.code, taken.out.splitlines(), taken.err) == (0, [right, visavis.ADMINISTRATOR_TAKEN], "")
+    unknown = await check(synapse.base_url, "syt_nobody")
+    assert (unknown.code, unknown.out, unknown.err) == (1, "", f"visavis: {visavis.ADMINISTRATOR_REFUSED}\n")
+    account = Homeserver(synapse.base_url)
+    login = {
+        "type": "m.login.password",
+        "identifier": {"type": "m.id.user", "user": await make_account(synapse)},
+        "password": PASSWORD,
+    }
+    usual = await check(synapse.base_url, str((await account.ask("POST", "/login", login))["access_token"]))
+    await account.close()
+    assert (usual.code, usual.err) == (1, f"visavis: {visavis.ADMINISTRATOR_REFUSED}\n")
+    hidden = await check(f"{synapse.base_url}/elsewhere", synapse.admin_token)
+    assert (hidden.code, hidden.err) == (1, f"visavis: {visavis.ADMINISTRATOR_UNKNOWN}\n")
+    away = await check("http://127.0.0.1:9", synapse.admin_token)
+    assert (away.code, away.out.splitlines(), away.err) == (0, [right, visavis.ADMINISTRATOR_UNTRIED], "")
 
 
 async def test_a_database_that_cannot_be_reached_or_used(postgresql: PostgreSQL, tmp_path: Path) -> None:
