@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import structlog
 from aiohttp import web
-from babel.numbers import format_decimal
 
 from supervision import audit, exports, pairs
 from supervision.db import Transaction
@@ -20,6 +19,7 @@ from web import fields, pages, problems, reauth, repeats, sessions
 from web.changes import Change, carry_out
 from web.dashboard import path_id, read_id
 from web.middleware import traces
+from web.rooms import name_size
 from web.state import database, now, parts, person, visitor
 
 log = structlog.get_logger()
@@ -76,7 +76,7 @@ async def page(request: web.Request, refused: Refused | None = None) -> web.Resp
         now=at,
         base=f"/rooms/{standing.pair.id}/export",
         name_of=lambda person_id: standing.pair.member(person_id).name,
-        megabytes=lambda size: format_decimal(size / 1_000_000, "0.0", locale=visitor(request).reader.locale),
+        size=lambda count: name_size(visitor(request).reader, count),
     )
     if standing.making and not refused:
         response.headers["Refresh"] = str(REFRESH_SECONDS)

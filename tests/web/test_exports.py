@@ -134,6 +134,8 @@ async def test_the_file_is_streamed_to_its_asker_after_a_new_sign_in(
     export = await ready(database, pair, pieces, clock())
     his, home = await open_browser(pair.supervisee), f"/rooms/{pair.id}/export"
     path = f"{home}/{export.id}/file"
+    await his.get(home)
+    assert "2 messages, 2.0 MB" in his.page
     for _ in range(2):  # one that breaks off can be begun again
         answer = await his.get(path)
         assert (answer.status, await answer.read()) == (200, b"".join(pieces))
