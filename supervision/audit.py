@@ -15,13 +15,20 @@ Via = Literal["matrix", "reaction", "calendar", "web", "api", "cli", "system", "
 
 @dataclass(frozen=True)
 class Actor:
-    """Who acts, and through which door. `person_id` is empty for the system itself and the operator's shell."""
+    """Who acts, and through which door. `person_id` is empty for the system itself and the operator's shell, and for
+    whoever is not signed in.
+    """
 
     person_id: uuid.UUID | None
     via: Via
     ip: str | None = None
     user_agent: str | None = None
     device: str | None = None
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether it is the operator's shell or the system itself, which may do what a supervisor or an admin may."""
+        return self.person_id is None and self.via in ("cli", "system", "demo")
 
 
 SYSTEM = Actor(None, "system")

@@ -339,5 +339,5 @@ def _week(day: date) -> tuple[int, int]:
 
 def require_own(actor: Actor, supervisor_id: uuid.UUID) -> None:
     """Raise NotAllowed unless it is she herself, the operator or the system who acts."""
-    if actor.person_id is not None and actor.person_id != supervisor_id:
+    if not actor.is_operator and actor.person_id != supervisor_id:
         raise NotAllowed("refused.supervisor_settles")

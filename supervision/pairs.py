@@ -403,10 +403,10 @@ def _local_day(pair: Pair, now: datetime) -> date:
 
 async def require_admin(tx: Transaction, actor: Actor) -> None:
     """Raise NotAllowed for anybody but an admin; the operator's shell and the system itself may."""
-    if actor.person_id is None:
+    if actor.is_operator:
         return
-    person = await people.get(tx, actor.person_id)
-    if Role.ADMIN not in person.roles or person.disabled_at is not None:
+    person = None if actor.person_id is None else await people.get(tx, actor.person_id)
+    if person is None or Role.ADMIN not in person.roles or person.disabled_at is not None:
         raise NotAllowed
 
 

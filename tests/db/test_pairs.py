@@ -8,8 +8,22 @@ from datetime import date, datetime, timedelta
 import pytest
 from sqlalchemy import func, select, update
 
-from supervision import appointments, bots, homeserver_tasks, jobs, memberships, pairs, people, series, unreads, waits
+from supervision import (
+    appointments,
+    bots,
+    homeserver_tasks,
+    jobs,
+    memberships,
+    pairs,
+    people,
+    policies,
+    rooms,
+    series,
+    unreads,
+    waits,
+)
 from supervision.audit import SYSTEM, Actor
+from supervision.config import RoomsConfig
 from supervision.db import Database, Transaction, lock_people
 from supervision.errors import NotAllowed, NotFound, NotUnderstood
 from supervision.memberships import Membership
@@ -90,6 +104,19 @@ async def test_an_archive_calls_off_what_is_to_come_and_ends_the_waiting(databas
     assert [one for one in await told(database) if one[0] in kinds] == sorted(
         one for kind in kinds for one in both(kind)
     )
+
+
+async def test_who_is_not_signed_in_is_not_taken_for_the_operator(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    visitor = Actor(None, "web")
+    async with database.transaction() as tx:
+        for act in (pairs.archive, pairs.hold, pairs.remove_room):
+            with pytest.raises(NotAllowed):
+                await act(tx, visitor, pair.id, now=now)
+        with pytest.raises(NotAllowed):
+            await rooms.settle(tx, visitor, pair.id, {"retention_days": 1}, RoomsConfig(), now=now)
+        with pytest.raises(NotAllowed):
+            await policies.set_pair(tx, visitor, pair.id, lengths=[50], approval=None, now=now)
 
 
 async def test_who_may_archive_and_reopen(database: Database, now: datetime) -> None:
