@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import re
-from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import structlog
-from nio.crypto.sessions import InboundGroupSession
 
 from bot.events import (
     Doubt,
@@ -30,15 +27,15 @@ from bot.events import (
     StrangerInRoom,
     open_envelope,
     read_content,
-    read_unreadable,
 )
+from bot.judgements import Judge
 from bot.lanes import Batch, Lanes, Progress, pauses
 from bot.logins import Account, Folder, Login
 from bot.receipts import Order, Receipt, Surroundings, read_receipts
 from bot.requests import Homeserver, HomeserverRefused, path
 from bot.sightings import Sighting, read_presences
 from bot.signatures import fingerprint
-from bot.trust import MEGOLM, Directory, Machine, Pin, RoomKeys, Trust, open_machine
+from bot.trust import Directory, Machine, Pin, RoomKeys, Trust, open_machine
 from bot.whispers import Whispers
 from supervision.errors import Permanent, Transient
 
@@ -54,7 +51,6 @@ _FEW_KEYS = 25
 _GAP_PAGE = 200
 _GAP_LIMIT = 5_000  # events of one room fetched after an absence
 _GAP_AGE = timedelta(hours=25)  # where nothing says how far back it goes; what is older commands nothing any more
-_TAKEN_BACK = 10_000  # redacted events that are remembered, in case one of them comes later
 _TOLD_STATE = frozenset({"m.room.member", "m.call.member", "org.matrix.msc3401.call.member", "m.rtc.member"})
 _USER_ID = re.compile(r"@[^:]{0,254}:.{1,254}")
 _STATE_TYPES = (
@@ -128,39 +124,6 @@ class _Ears:
     on_presence: OnPresence | None
 
 
-class _Waiting:
-    """Events whose Megolm session has not come yet, each for a short grace."""
-
-    def __init__(self, grace: float) -> None:
-        self._grace = grace
-        self._waiting: defaultdict[str, list[tuple[asyncio.TimerHandle, Callable[[], None]]]] = defaultdict(list)
-
-    def put(self, session_id: str, again: Callable[[], None], give_up: Callable[[], None]) -> None:
-        """Call `again` when the session comes, or `give_up` when the grace is over, whichever is first."""
-
-        def expire() -> None:
-            self._waiting[session_id].remove(entry)
-            if not self._waiting[session_id]:
-                del self._waiting[session_id]
-            give_up()
-
-        entry = (asyncio.get_running_loop().call_later(self._grace, expire), again)
-        self._waiting[session_id].append(entry)
-
-    def came(self, session_id: str) -> None:
-        """The session is there now."""
-        for timer, again in self._waiting.pop(session_id, ()):
-            timer.cancel()
-            again()
-
-    def clear(self) -> None:
-        """Forget all of them."""
-        for entries in self._waiting.values():
-            for timer, _ in entries:
-                timer.cancel()
-        self._waiting.clear()
-
-
 class Client:
     """One bot account. `connect` once, then `run` as long as it lives, and `send` meanwhile.
 
@@ -181,8 +144,8 @@ class Client:
         self.master_key = ""
         self._folder = Folder(account.store)
         self._login = Login(account, self.homeserver, self._folder)
-        self._waiting = _Waiting(grace)
-        self._whispers = Whispers(self.directory, self._waiting.came)
+        self._judge = Judge(account.user_id, self.directory, self._machine_now, grace)
+        self._whispers = Whispers(self.directory, self._judge.key_came)
         self._rooms: dict[str, _Room] = {}
         self._synced = asyncio.Event()
         self._machine: Machine | None = None
@@ -190,7 +153,6 @@ class Client:
         self._lanes: Lanes | None = None
         self._ears: _Ears | None = None
         self._chores: set[str] = set()
-        self._taken_back: OrderedDict[str, str] = OrderedDict()  # event ID -> who took it back
 
     # Coming and going
 
@@ -414,6 +376,10 @@ class Client:
         after = tuple(self._others_events(room_id, _array(answer, "events_after")))
         return None if found is None else Surroundings(found.sent_at, after)
 
+    def reread(self, envelope: Envelope) -> Incoming:
+        """An event of the past, ours too, as it can be read today; see `Judge.reread`. Raises Transient."""
+        return self._judge.reread(envelope)
+
     def forget_before(self, room_id: str, before: datetime) -> dict[str, int]:
         """Make what was sent in a room before that time unreadable for ever.
 
@@ -505,7 +471,7 @@ class Client:
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
         finally:
-            self._waiting.clear()
+            self._judge.stop_waiting()
             self._lanes = self._ears = None
             self._chores.clear()
             self._whispers.forget_queued()
@@ -761,13 +727,8 @@ class Client:
                 log.warning("event.malformed", room_id=room_id)
             elif envelope.sender != self.user_id:
                 if envelope.event_type == "m.room.redaction" and envelope.redacts is not None:
-                    self._note_taken_back(envelope.redacts, envelope.sender)
+                    self._judge.note_taken_back(envelope.redacts, envelope.sender)
                 yield envelope
-
-    def _note_taken_back(self, event_id: str, sender: str) -> None:
-        self._taken_back[event_id] = sender
-        while len(self._taken_back) > _TAKEN_BACK:
-            self._taken_back.popitem(last=False)
 
     async def _fill_gap(self, room_id: str, since: str | None, start: str, events: list[object], batch: Batch) -> None:
         """Fetch what a `limited` timeline left out, and hand it over before the rest."""
@@ -799,112 +760,13 @@ class Client:
                 return missed
             query["from"] = following
 
-    # Judging
-
     async def _hear(self, envelope: Envelope, batch: Batch) -> None:
-        if envelope.state_key is not None:
-            on_state = self._ears_now().on_state
-            if on_state is not None:
-                await on_state(read_content(envelope, envelope.event_type, envelope.content, Origin(None)))
-            return
-        if not envelope.encrypted:
-            origin = Origin(Doubt.redacted if self._is_taken_back(envelope) else None)
-            await self._ears_now().on_event(read_content(envelope, envelope.event_type, envelope.content, origin))
-            return
-        if envelope.redacted:
-            await self._ears_now().on_event(read_unreadable(envelope, Doubt.redacted, Origin(Doubt.redacted)))
-            return
-        session = self._session_of(envelope)
-        if session is not None:
-            await self._read_encrypted(envelope, session)
-            return
-        session_id = envelope.content.get("session_id")
-        if envelope.content.get("algorithm") != MEGOLM or not isinstance(session_id, str):
-            await self._give_up(envelope, None)
-            return
-        batch.enter()
-        lane = partial(self._lanes_now().put, envelope.room_id, "event")
-
-        def again() -> None:
-            lane(partial(self._hear, envelope, batch), batch)
-            batch.leave()
-
-        def give_up() -> None:
-            lane(partial(self._give_up, envelope, session_id), batch)
-            batch.leave()
-
-        self._waiting.put(session_id, again, give_up)
-
-    def _is_taken_back(self, envelope: Envelope) -> bool:
-        return envelope.redacted or self._taken_back.get(envelope.event_id) == envelope.sender
-
-    def _session_of(self, envelope: Envelope) -> InboundGroupSession | None:
-        session_id = envelope.content.get("session_id")
-        if envelope.content.get("algorithm") != MEGOLM or not isinstance(session_id, str):
-            return None
-        return self._machine_now().session(envelope.room_id, session_id)
-
-    async def _give_up(self, envelope: Envelope, session_id: str | None) -> None:
-        if self._is_taken_back(envelope):
-            return
-        origin = Origin(Doubt.undecryptable, session_id)
-        await self._ears_now().on_event(read_unreadable(envelope, Doubt.undecryptable, origin))
-
-    async def _read_encrypted(self, envelope: Envelope, session: InboundGroupSession) -> None:
-        ciphertext = envelope.content.get("ciphertext")
-        opened = self._machine_now().read(session, ciphertext) if isinstance(ciphertext, str) else None
-        if opened is None:
-            await self._give_up(envelope, session.id)
-            return
-        self._machine_now().note_index(session.id, envelope.room_id, opened[1], envelope.sent_at)
-        origin = await self._origin(envelope.sender, session, opened[1])
-        if origin.doubt is None and self._is_taken_back(envelope):
-            origin = replace(origin, doubt=Doubt.redacted)
-        await self._ears_now().on_event(_read_plaintext(envelope, opened[0], origin))
-
-    def reread(self, envelope: Envelope) -> Incoming:
-        """An event of the past, ours too, as it can be read today; nothing is asked for, nothing is waited for.
-
-        Whose device it came from is judged by what is known now: a device that is gone is an unknown one.
-        """
-        if not envelope.encrypted:
-            return read_content(envelope, envelope.event_type, envelope.content, Origin(None))
-        machine, session, ciphertext = (
-            self._machine_now(),
-            self._session_of(envelope),
-            envelope.content.get("ciphertext"),
-        )
-        opened = machine.read(session, ciphertext) if session is not None and isinstance(ciphertext, str) else None
-        if session is None or opened is None:
-            return read_unreadable(envelope, Doubt.undecryptable, Origin(Doubt.undecryptable))
-        origin = self.directory.origin(envelope.sender, session, opened[1])
-        if envelope.sender == self.user_id and session.sender_key == machine.account.identity_keys["curve25519"]:
-            origin = replace(origin, doubt=None, device_id=self.device_id)
-        return _read_plaintext(envelope, opened[0], origin)
-
-    async def _origin(self, sender: str, session: InboundGroupSession, index: int) -> Origin:
-        await self.directory.freshen([sender])
-        origin = self.directory.origin(sender, session, index)
-        if origin.doubt is Doubt.unknown_device and self.directory.follows(sender):
-            await self.directory.freshen_unknown(sender)
-            origin = self.directory.origin(sender, session, index)
-        return origin
-
-
-def _read_plaintext(envelope: Envelope, plaintext: str, origin: Origin) -> Incoming:
-    """Read what was inside a Megolm message (Matrix 1.18, "m.megolm.v1.aes-sha2")."""
-    try:
-        payload = json.loads(plaintext)
-    except (ValueError, RecursionError):
-        payload = None
-    if not isinstance(payload, dict):
-        return read_unreadable(envelope, Doubt.malformed, origin)
-    event_type, content = payload.get("type"), payload.get("content")
-    if not isinstance(event_type, str) or not isinstance(content, dict):
-        return read_unreadable(envelope, Doubt.malformed, origin)
-    if payload.get("room_id") != envelope.room_id:
-        return read_unreadable(envelope, Doubt.wrong_room, origin)
-    return read_content(envelope, event_type, content, origin)
+        ears = self._ears_now()
+        if envelope.state_key is None:
+            queue = partial(self._lanes_now().put, envelope.room_id, "event")
+            await self._judge.hear(envelope, ears.on_event, queue, batch)
+        elif ears.on_state is not None:
+            await ears.on_state(read_content(envelope, envelope.event_type, envelope.content, Origin(None)))
 
 
 def _object(value: object, name: str) -> Json:

@@ -44,6 +44,7 @@ _USERS_A_QUERY = 100
 _RETRY_SECONDS = 60.0
 _UNWEDGE_SECONDS = 3600.0
 
+MegolmSession = InboundGroupSession
 Pin = Callable[[str, str], Awaitable[str | None]]
 """Given a user ID and the master key seen now: the pinned master key, this one if none was pinned before."""
 

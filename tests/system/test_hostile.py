@@ -325,7 +325,7 @@ async def answers(scene: Scene) -> None:
     assert scene.practice.machine is not None
     machine = scene.practice.machine
     machine.handlers._buckets.clear()  # noqa: SLF001  # this is no test of how many commands a minute may be sent
-    machine.client._waiting._grace = 0.2  # noqa: SLF001  # nor of how long a key is waited for
+    machine.client._judge._waiting._grace = 0.2  # noqa: SLF001  # nor of how long a key is waited for
     await scene.bruno.ask(scene.room, "!language", scene.bot, lambda one: "!language" in one.body)
 
 
