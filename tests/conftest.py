@@ -16,6 +16,7 @@ from supervision.db import Database
 from tests.install import chromium_path
 from tests.support.databases import Databases
 from tests.support.forks import Nursery
+from tests.support.orders import arrange
 from tests.support.practice import Practice, open_practice
 
 CHROMIUM_ARGUMENTS = [
@@ -26,6 +27,11 @@ CHROMIUM_ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
 ]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    processes = getattr(config, "workerinput", {}).get("workercount", 1)
+    items[:] = arrange(items, processes)
 
 
 @pytest.fixture
