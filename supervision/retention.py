@@ -230,9 +230,10 @@ async def finish(
 
 
 def _notices(pair: Pair, kind: str, details: Mapping[str, Any], together: bool) -> list[Notice]:
-    """One for each, or one for both where it would read the same to both."""
-    alike = len({(one.language, one.time_zone) for one in pair.people}) == 1
-    groups = [pair.people] if together and alike else [(one,) for one in pair.people]
+    """One for each, or one for both where it would read the same to both. Who is disabled cannot be told."""
+    readers = tuple(one for one in pair.people if one.disabled_at is None) or pair.people
+    alike = len({(one.language, one.time_zone) for one in readers}) == 1
+    groups = [readers] if together and alike else [(one,) for one in readers]
     return [
         Notice(
             group[0].id,

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import insert, select, update
 
-from supervision import bots, homeserver_tasks, journal, notifications, pairs, retention, rooms
+from supervision import bots, homeserver_tasks, journal, notifications, pairs, people, retention, rooms
 from supervision.audit import SYSTEM
 from supervision.config import RoomsConfig
 from supervision.db import Database
@@ -261,6 +261,31 @@ async def test_an_announcement_that_nobody_is_there_to_hear_counts_after_ten_day
     async with database.transaction() as tx:
         await tx.execute(update(outbox).values(state=State.WAITING))
     assert (await stand(database, pair, now + 10 * DAY - HOUR)).allowed is None
+    assert (await stand(database, pair, now + 10 * DAY)).allowed == until
+
+
+async def test_an_announcement_waits_for_nobody_who_is_disabled(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    async with database.transaction() as tx:
+        await people.disable(tx, SYSTEM, pair.supervisee.id, now=now)
+        pair = await pairs.get(tx, pair.id)
+    until = (await announce(database, pair, now)).until
+    async with database.transaction() as tx:
+        rows = await tx.scalars(select(outbox.c.person_id).where(outbox.c.kind == retention.ANNOUNCED))
+        assert list(rows) == [pair.supervisor.id]
+    await settle(database, now=now)
+    assert (await stand(database, pair, now + 3 * DAY)).allowed == until
+
+
+async def test_an_announcement_where_both_are_disabled_counts_after_ten_days(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    async with database.transaction() as tx:
+        for one in pair.people:
+            await people.disable(tx, SYSTEM, one.id, now=now)
+        pair = await pairs.get(tx, pair.id)
+    until = (await announce(database, pair, now)).until
+    async with database.transaction() as tx:
+        await tx.execute(update(outbox).values(state=State.WAITING))
     assert (await stand(database, pair, now + 10 * DAY)).allowed == until
 
 
