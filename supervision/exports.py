@@ -25,7 +25,7 @@ from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
 
 from supervision import audit, notifications, pairs, questions
 from supervision.audit import SYSTEM, Actor
-from supervision.db import Database, Transaction, lock_people
+from supervision.db import Database, Transaction
 from supervision.errors import AlreadyAnswered, NotFound, Permanent, TooMany
 from supervision.models import Channel, Consent, ExportState, Question, audit_entries, export_chunks, exports
 from supervision.models import notifications as outbox
@@ -111,7 +111,7 @@ async def ask(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, default: Con
     `default` holds where nothing was settled for the pair. Raises as `check` does, and NotFound where the other's
     word is needed and they can give none.
     """
-    await lock_people(tx, [person.id for person in (await pairs.get(tx, pair_id)).people])
+    await pairs.get_locked(tx, pair_id)
     pair = await check(tx, actor, pair_id, now=now)
     person = pair.member(actor.person_id)
     await audit.record(tx, actor, "export.ask", "pair", pair_id, now=now)
@@ -149,9 +149,8 @@ async def pending(tx: Transaction, pair: Pair, person_id: uuid.UUID, *, now: dat
 
 async def agree(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: datetime) -> Export:
     """The other agrees, having proved who they are. Raises AlreadyAnswered where nothing is asked (any more)."""
-    pair = await pairs.get(tx, pair_id)
+    pair = await pairs.get_locked(tx, pair_id)
     person = pair.member(actor.person_id)
-    await lock_people(tx, [one.id for one in pair.people])
     question = await asked(tx, pair_id, person.id, now=now)
     if question is None:
         raise AlreadyAnswered("refused.export_not_asked")
@@ -430,7 +429,7 @@ async def forget_room(tx: Transaction, pair_id: uuid.UUID, *, now: datetime) -> 
     """
     asked = questions_table.c.pair_id == pair_id
     await _close_all(tx, Question.CONFIRM_EXPORT, asked, now=now)
-    await lock_people(tx, [person.id for person in (await pairs.get(tx, pair_id)).people])
+    await pairs.get_locked(tx, pair_id)
     await _close_all(tx, Question.AGREE_EXPORT, asked, now=now)
     await _forget(tx, exports.c.pair_id == pair_id, now=now)
 

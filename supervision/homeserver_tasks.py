@@ -170,8 +170,10 @@ async def next_due_at(tx: Transaction) -> datetime | None:
 
 
 async def settle(tx: Transaction, task_id: uuid.UUID, *, answer: bytes | None = None, now: datetime) -> None:
-    """It is done. `answer` is locked already."""
+    """It is done. `answer` is locked already. Whose files were removed is not kept."""
     await _settle(tx, task_id, done_at=now, error=None, answer=answer)
+    of_files = homeserver_tasks.c.id == task_id, homeserver_tasks.c.kind == Task.REMOVE_MEDIA
+    await tx.execute(update(homeserver_tasks).where(*of_files).values(details={}))
 
 
 async def give_up(tx: Transaction, task_id: uuid.UUID, error: str, *, now: datetime) -> None:

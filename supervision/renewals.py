@@ -13,7 +13,7 @@ from sqlalchemy import delete, insert, select, update
 
 from supervision import audit, exports, notifications, pairs, unreads
 from supervision.audit import Actor
-from supervision.db import Transaction, lock_people
+from supervision.db import Transaction
 from supervision.errors import NotUnderstood
 from supervision.models import Channel, ExportState, Fault, PairStatus, State, attachments, memberships, questions
 from supervision.models import exports as copies
@@ -48,8 +48,7 @@ async def renew_room(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: 
     pair's room is there, or was never made.
     """
     await pairs.require_admin(tx, actor)
-    await lock_people(tx, [person.id for person in (await pairs.get(tx, pair_id)).people])
-    pair = await pairs.get(tx, pair_id)
+    pair = await pairs.get_locked(tx, pair_id)
     pair.require_active()
     if pair.room_id is None or pair.fault is not Fault.GONE:
         raise NotUnderstood("refused.room_not_gone")

@@ -104,6 +104,19 @@ async def test_what_a_page_waited_for_is_not_done_again_once_everything_was_kill
         assert (given_up.done_at, given_up.error) == (later, "withdrawn")
 
 
+async def test_whose_files_were_removed_is_not_kept(database: Database, now: datetime) -> None:
+    shown = {"media": {"mxc://example.org/file": ["@ana:example.org"]}}
+    async with database.transaction() as tx:
+        removed = await homeserver_tasks.put(tx, Task.REMOVE_MEDIA, details=shown, now=now)
+        failed = await homeserver_tasks.put(tx, Task.REMOVE_MEDIA, details=shown, now=now)
+        room = await homeserver_tasks.put(tx, Task.REMOVE_ROOM, details={"room": "!room"}, now=now)
+        for one in (removed, room):
+            await homeserver_tasks.settle(tx, one, now=now)
+        await homeserver_tasks.give_up(tx, failed, "http_403", now=now)
+        kept = [(await homeserver_tasks.get(tx, one)).details for one in (removed, failed, room)]
+    assert kept == [{}, shown, {"room": "!room"}]
+
+
 async def test_answers_go_after_an_hour_and_tasks_after_a_month(database: Database, now: datetime) -> None:
     async with database.transaction() as tx:
         done = await homeserver_tasks.put(tx, Task.REMOVE_MEDIA, now=now)
