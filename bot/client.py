@@ -35,6 +35,7 @@ from bot.receipts import Order, Receipt, Surroundings, read_receipts
 from bot.requests import Homeserver, HomeserverRefused, path
 from bot.sightings import Sighting, read_presences
 from bot.signatures import fingerprint
+from bot.stores import patient
 from bot.trust import Directory, Machine, Pin, RoomKeys, Trust, open_machine
 from bot.whispers import Whispers
 from supervision.errors import Permanent, Transient
@@ -205,7 +206,8 @@ class Client:
         await self._upload_keys(machine, count, fallback=with_device, with_device=with_device)
 
     async def _upload_keys(self, machine: Machine, count: int, *, fallback: bool, with_device: bool = False) -> None:
-        body = machine.fresh_keys(count, fallback)
+        with patient():
+            body = machine.fresh_keys(count, fallback)
         if with_device:
             body["device_keys"] = machine.device_keys()
         try:
@@ -217,7 +219,8 @@ class Client:
             await self.homeserver.ask("POST", "/keys/upload", body | {"one_time_keys": {}})
         machine.account.shared = True
         machine.mark_keys_as_published()
-        machine.save_account()
+        with patient():
+            machine.save_account()
 
     async def close(self) -> None:
         """Let go of connections, crypto store and folder. `run` must have ended."""
@@ -383,7 +386,8 @@ class Client:
     def forget_before(self, room_id: str, before: datetime) -> dict[str, int]:
         """Make what was sent in a room before that time unreadable for ever.
 
-        Returns what can still be read there: Megolm session -> first message index. Raises Transient unless connected.
+        Returns what can still be read there: Megolm session -> first message index. Raises Transient unless connected,
+        or while the disk takes nothing.
         """
         machine = self._machine_now()
         machine.forget_before(room_id, before)
@@ -396,7 +400,7 @@ class Client:
     def forget_rooms(self, rooms: Collection[str]) -> int:
         """Make everything in these rooms unreadable for ever; returns how many Megolm sessions are gone.
 
-        Raises Transient unless connected.
+        Raises Transient unless connected, or while the disk takes nothing.
         """
         return self._machine_now().forget_rooms(rooms)
 

@@ -144,6 +144,10 @@ class Marks:
         query = "DELETE FROM visavis_hours WHERE session_id = ? AND hour < ?"
         self._database.execute_sql(query, (session_id, _hour(before)))
 
+    def restore(self, session_id: str, noted: Noted) -> None:
+        """What was noted of a session before a change that the disk refused."""
+        self._remember(session_id, noted)
+
     def _keep(self, session_id: str, noted: Noted) -> None:
         values = (session_id, noted.since, noted.kept, int(noted.forgotten))
         self._database.execute_sql(_KEEP_SESSION, values)

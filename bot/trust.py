@@ -11,8 +11,9 @@ import logging
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -305,8 +306,7 @@ class Machine(Olm):
             self.save_inbound_group_session(session)
             if known is None:
                 self.marks.came(session.id)
-        self._known[session.id] = session
-        self.inbound_group_store.add(session)
+        self._take_in(session)
         if known is None and sender_key != self.account.identity_keys["curve25519"]:
             self._bound_unused(session)
 
@@ -350,25 +350,43 @@ class Machine(Olm):
         come, and deleted when it was silent for 30 days more. Another one is ratcheted to the first message that is
         kept. Both in memory and on the disk, where nothing of the earlier keys is left in the file. What stays is given
         by `readable_from`. Sessions that are older than these notes count from when they were found.
+
+        Raises Transient while the disk takes nothing; then nothing is forgotten in memory either.
         """
-        with self.store.database.atomic():
-            changed = sum([self._forget(session, before) for session in self._sessions(room_id)])
-        if changed:
-            self.marks.leave_no_trace()
-        return changed
+        sessions = self._sessions(room_id)
+        with self._forgetting(sessions):
+            return sum([self._forget(session, before) for session in sessions])
 
     def forget_rooms(self, rooms: Collection[str]) -> int:
         """Delete every session of these rooms, in memory and on the disk; return how many.
 
         What is left of our own outbound ones stands in memory alone, and opens nothing that was written before.
+        Raises Transient as `forget_before`.
         """
         sessions = [session for session in self._known.values() if session.room_id in rooms]
-        with self.store.database.atomic():
+        with self._forgetting(sessions):
             for session in sessions:
                 self._delete(session)
-        if sessions:
-            self.marks.leave_no_trace()
         return len(sessions)
+
+    @contextmanager
+    def _forgetting(self, sessions: Collection[InboundGroupSession]) -> Iterator[None]:
+        """What is forgotten of these is so in memory and on the disk, or in neither."""
+        noted = {session.id: replace(self.marks.of(session.id)) for session in sessions}
+        try:
+            with patient():
+                with self.store.database.atomic():
+                    yield
+                self.marks.leave_no_trace()
+        except BaseException:
+            for session in sessions:
+                self._take_in(session)
+                self.marks.restore(session.id, noted[session.id])
+            raise
+
+    def _take_in(self, session: InboundGroupSession) -> None:
+        self._known[session.id] = session
+        self.inbound_group_store[session.room_id][session.sender_key][session.id] = session
 
     def rooms(self) -> set[str]:
         """The rooms of which there are sessions."""
@@ -405,8 +423,7 @@ class Machine(Olm):
     def _ratchet(self, session: InboundGroupSession, index: int) -> None:
         key = session.export_session(index)
         later = InboundGroupSession.import_session(key, session.ed25519, session.sender_key, session.room_id)
-        self._known[session.id] = later
-        self.inbound_group_store[session.room_id][session.sender_key][session.id] = later
+        self._take_in(later)
         self.save_inbound_group_session(later)
 
     # What goes out

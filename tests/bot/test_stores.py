@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -276,6 +276,27 @@ def test_what_the_disk_refused_is_written_with_the_next_message(store: Store) ->
     store.machine.store.database.close()  # without a last word
     store.machine = open_machine(store.folder, "@visavis:localhost", "DEVICE")
     assert store.machine.marks.of(talk.session.id).hours == {int(days_ago(3).timestamp()) // 3600: 0}
+
+
+def test_what_the_disk_does_not_forget_is_not_taken_for_forgotten(store: Store) -> None:
+    """Or it would be readable again after the next start, and nobody would look."""
+    silent, talk = Talk(store.machine), Talk(store.machine)
+    silent.write(store.machine, days_ago(60))
+    for days in (3, 1):
+        talk.write(store.machine, days_ago(days))
+    database: Any = store.machine.store.database
+    forgetting: list[Callable[[], int]] = [
+        lambda: store.machine.forget_before(ROOM, days_ago(2)),
+        lambda: store.machine.forget_rooms({ROOM}),
+    ]
+    for forget in forgetting:
+        database.execute_sql("PRAGMA query_only = ON")
+        with pytest.raises(Transient, match="crypto_store"):
+            forget()
+        database.execute_sql("PRAGMA query_only = OFF")
+        assert (store.readable(silent), store.readable(talk)) == ([0], [0, 1])
+    assert store.machine.forget_before(ROOM, days_ago(2)) == 2
+    assert (store.readable(silent), store.readable(talk)) == ([], [1])
 
 
 def test_what_was_forgotten_cannot_be_given_back(store: Store) -> None:
