@@ -13,6 +13,8 @@ import structlog
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 LARGEST = 10_000_000  # bytes; then the file is begun anew
+CAUSES_LOGGED = 5
+FRAMES_LOGGED = 20
 
 
 def write_to(path: Path | None) -> None:
@@ -57,6 +59,17 @@ def outline(exc_info: ExcInfo) -> str:
         else:
             error = error.__cause__ or error.__context__
     return "\n".join(lines)
+
+
+def traces(error: BaseException) -> dict[str, object]:
+    """What failed where, without the exception's text and without values, which may hold what people wrote."""
+    kinds: list[str] = []
+    frames = [f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)]
+    cause: BaseException | None = error
+    while cause is not None and len(kinds) < CAUSES_LOGGED:
+        kinds.append(type(cause).__name__)
+        cause = cause.__cause__ or cause.__context__
+    return {"error": kinds, "frames": frames[-FRAMES_LOGGED:]}
 
 
 def _is_no_stop(record: logging.LogRecord) -> bool:

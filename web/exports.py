@@ -12,13 +12,13 @@ from supervision import audit, exports, pairs
 from supervision.db import Transaction
 from supervision.errors import NotFound, Refused
 from supervision.exports import Export
+from supervision.logs import traces
 from supervision.models import Consent, ExportState
 from supervision.pairs import Pair
 from supervision.questions import Asked
 from web import fields, pages, problems, reauth, repeats, sessions
 from web.changes import Change, carry_out
 from web.dashboard import path_id, read_id
-from web.middleware import traces
 from web.rooms import name_size
 from web.state import database, now, parts, person, visitor
 

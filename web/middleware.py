@@ -3,15 +3,16 @@
 import hmac
 import secrets
 import time
-import traceback
 from urllib.parse import parse_qsl, urlsplit
 
 import structlog
 from aiohttp import web
 
 from supervision.errors import NotAllowed, Refused, TooMany
+from supervision.logs import traces
 from supervision.texts import Reader
 from web import pages, problems, sessions
+from web.headers import HEADERS
 from web.limits import Limit
 from web.metrics import METRICS
 from web.problems import Problem
@@ -22,23 +23,6 @@ log = structlog.get_logger()
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 INCIDENT_LETTERS = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
 FORM_FIELDS = 40
-CAUSES_LOGGED = 5
-FRAMES_LOGGED = 20
-CONTENT_POLICY = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
-)
-# `same-origin`, not `no-referrer`: with the latter browsers send `Origin: null` with our own forms (Fetch, section
-# "append a request Origin header"), and to other sites nothing is sent either way.
-HEADERS = {
-    "Content-Security-Policy": CONTENT_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    "Cache-Control": "no-store",
-    "Server": "visavis",
-}
 PEOPLE = web.AppKey("people", Limit)
 FORM = web.RequestKey("form", dict[str, str])
 
@@ -123,17 +107,6 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     if not open_to_scripts and not sessions.carries_token(request, request[FORM].get("form_token", "")):
         raise NotAllowed("web.refused.form_token")
     return await handler(request)
-
-
-def traces(error: BaseException) -> dict[str, object]:
-    """What failed where, without the exception's text and without values, which may hold what people wrote."""
-    kinds: list[str] = []
-    frames = [f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)]
-    cause: BaseException | None = error
-    while cause is not None and len(kinds) < CAUSES_LOGGED:
-        kinds.append(type(cause).__name__)
-        cause = cause.__cause__ or cause.__context__
-    return {"error": kinds, "frames": frames[-FRAMES_LOGGED:]}
 
 
 def is_api(request: web.Request) -> bool:

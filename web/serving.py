@@ -10,7 +10,8 @@ from aiohttp.abc import AbstractAccessLogger
 from aiohttp.web_protocol import RequestHandler
 
 from supervision.errors import SupervisionError
-from web.middleware import HEADERS, traces
+from supervision.logs import traces
+from web.headers import HEADERS
 
 log = structlog.get_logger()
 
