@@ -333,6 +333,18 @@ async def test_nobody_is_told_of_who_is_put_out_or_leaves_a_closed_room(database
     assert await told(database) == []
 
 
+async def test_who_left_somebody_disabled_is_told_to_admins_alone(database: Database, now: datetime) -> None:
+    await admin(database, now)
+    pair = await give_room(database, await add_pair(database, now=now))
+    ana, bruno = (person.matrix_id or "" for person in pair.people)
+    async with database.transaction() as tx:
+        await memberships.note(tx, pair, {ana: "join", bruno: "join"}, [], now=now)
+        await people.disable(tx, OPERATOR, pair.supervisor.id, now=now)
+        pair = await pairs.get(tx, pair.id)
+        await memberships.note(tx, pair, {ana: "leave", bruno: "leave"}, [], now=now)
+    assert await told(database) == [("room.left", "mail", "Eva")]
+
+
 async def test_a_fault_is_told_once_a_day_for_as_long_as_it_lasts(database: Database, now: datetime) -> None:
     pair = await give_room(database, await add_pair(database, now=now))
     await admin(database, now)
