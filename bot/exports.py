@@ -15,6 +15,7 @@ import secrets
 import tempfile
 import unicodedata
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -52,6 +53,7 @@ PIECE = 64 * 1024  # bytes
 MOST_FILE = 1_000_000_000  # bytes: the largest that a room's settings can allow
 LONGEST_NAME = 100  # characters
 TRIES_OF_A_FILE = 3  # that our homeserver, which answers, fails to give
+LATE_IN_TURN = 5  # files of another homeserver's, after which it is not waited for again
 LOGGED_OUT = ("M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_UNKNOWN_DEVICE")
 UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"/\\|?*\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]')
 RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?$")  # names that Windows keeps for itself
@@ -140,6 +142,7 @@ class _Making:
         self.sink = _Sink(maker.database, Seal(maker.secret, export.id, export.salt or b""), export)
         self.zip = zipfile.ZipFile(self.sink, "w")
         self.files: dict[str, Json] = {}
+        self.late: Counter[str] = Counter()  # by homeserver
         self.told = False
 
     async def run(self) -> None:
@@ -239,6 +242,8 @@ class _Making:
         """Fetch, check and put a file; or the word for why it is missing."""
         if source is None:
             return "undecipherable"
+        if self.late[source.server] >= LATE_IN_TURN:
+            return "late"
         with _Spool() as spool:
             look = Look()
             try:
@@ -246,11 +251,14 @@ class _Making:
                     look.feed(piece)
                     spool.write(piece)
             except Unreadable as unreadable:
+                if unreadable.code == "late" and not self.maker.media.is_ours(source):
+                    self.late[source.server] += 1
                 return unreadable.code
             except Transient as failure:
                 if failure.code not in FAILING or self.export.attempts < TRIES_OF_A_FILE:
                     raise
                 return "late"  # or nothing of the room could be taken home
+            del self.late[source.server]
             kind = look.found().type
             if preview and kind not in prints.PICTURES:
                 return "undecipherable"

@@ -126,6 +126,10 @@ class Media:
         self._homeserver = homeserver
         self._server_name = server_name
 
+    def is_ours(self, source: Source) -> bool:
+        """Whether a file lies on our own homeserver."""
+        return source.server == self._server_name
+
     async def read(self, source: Source, *, most: int) -> AsyncIterator[bytes]:
         """The decrypted content, piece by piece; it is what its sender sent if this ends without an error.
 

@@ -1,6 +1,8 @@
-"""One file that cannot be had does not keep the rest of a room from being taken home."""
+"""Files that cannot be had do not keep the rest of a room from being taken home."""
 
 import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from bot.client import Account, Client
-from bot.exports import TRIES_OF_A_FILE, Exports, _Making
+from bot.exports import LATE_IN_TURN, TRIES_OF_A_FILE, Exports, _Making
 from bot.media import Source
 from supervision.db import Database
 from supervision.errors import Transient
@@ -22,29 +24,58 @@ async def pin(user_id: str, master_key: str) -> str | None:
     return None
 
 
-async def fail(_: web.Request) -> web.Response:
-    return web.json_response({"errcode": "M_UNKNOWN"}, status=500)
+@asynccontextmanager
+async def export_of(
+    database: Database, now: datetime, place: Path, answer: Callable[[web.Request], Awaitable[web.Response]]
+) -> AsyncIterator[Callable[[int], _Making]]:
+    """One try of a given number at an export, by a homeserver that answers so to whoever wants a file."""
+    pair = await add_pair(database, now=now)
+    app = web.Application()
+    app.router.add_get("/_matrix/client/v1/media/download/{server}/{id}", answer)
+    async with TestServer(app) as server:
+        client = Client(Account(str(server.make_url("/")), "@visavis:example.org", place, "Visavis"), pin=pin)
+        maker = Exports(database, client, lambda: now, "a secret of the tests")
+
+        def begin(attempts: int) -> _Making:
+            export = Export(
+                uuid.uuid4(), pair.id, pair.supervisee.id, None, ExportState.AGREED, b"salt", 0, 0, attempts, None,
+                now, None, None, None,
+            )  # fmt: skip
+            return _Making(maker, export, pair)
+
+        yield begin
+
+
+async def put(making: _Making, mxc: str, now: datetime) -> object:
+    return await making._put("files/0001-notes.txt", Source(mxc), now)  # noqa: SLF001
 
 
 async def test_a_file_that_the_homeserver_fails_to_give_is_left_out_in_the_end(
     database: Database, now: datetime, tmp_path: Path
 ) -> None:
-    pair = await add_pair(database, now=now)
-    app = web.Application()
-    app.router.add_get("/_matrix/client/v1/media/download/{server}/{id}", fail)
-    async with TestServer(app) as server:
-        client = Client(Account(str(server.make_url("/")), "@visavis:example.org", tmp_path, "Visavis"), pin=pin)
-        maker = Exports(database, client, lambda: now, "a secret of the tests")
+    async def fail(_: web.Request) -> web.Response:
+        return web.json_response({"errcode": "M_UNKNOWN"}, status=500)
 
-        async def put(attempts: int) -> object:
-            export = Export(
-                uuid.uuid4(), pair.id, pair.supervisee.id, None, ExportState.AGREED, b"salt", 0, 0, attempts, None,
-                now, None, None, None,
-            )  # fmt: skip
-            making = _Making(maker, export, pair)
-            return await making._put("files/0001-notes.txt", Source("mxc://example.org/broken"), now)  # noqa: SLF001
-
+    async with export_of(database, now, tmp_path, fail) as begin:
         for attempts in range(1, TRIES_OF_A_FILE):
             with pytest.raises(Transient, match="media_failed"):
-                await put(attempts)
-        assert await put(TRIES_OF_A_FILE) == "late"
+                await put(begin(attempts), "mxc://example.org/broken", now)
+        assert await put(begin(TRIES_OF_A_FILE), "mxc://example.org/broken", now) == "late"
+
+
+async def test_a_homeserver_that_never_gives_its_files_keeps_nobody_waiting(
+    database: Database, now: datetime, tmp_path: Path
+) -> None:
+    """Each may take a minute, a room may have thousands, and one export is made after the other."""
+    asked: list[str] = []
+
+    async def wait(request: web.Request) -> web.Response:
+        asked.append(request.match_info["server"])
+        return web.json_response({"errcode": "M_NOT_YET_UPLOADED"}, status=504)
+
+    async with export_of(database, now, tmp_path, wait) as begin:
+        making = begin(1)
+        for server in ("far.example", "example.org"):
+            for number in range(LATE_IN_TURN + 3):
+                assert await put(making, f"mxc://{server}/{number}", now) == "late"
+        assert [asked.count(server) for server in ("far.example", "example.org")] == [LATE_IN_TURN, LATE_IN_TURN + 3]
