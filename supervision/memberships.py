@@ -80,11 +80,10 @@ async def _tell_left(tx: Transaction, pair: Pair, person: Person, *, now: dateti
     if pair.status is not PairStatus.ACTIVE or person.disabled_at is not None:
         return
     other, who = pair.other(person.id), {"who": str(person.id)}
+    room = Notice(other.id, Channel.MATRIX, "room.left", who, pair_id=pair.id, priority=NORMAL)
     details = {"pair": str(pair.id)} | who
-    news = [Notice(one, Channel.MAIL, "room.left", details) for one in await pairs.admins(tx)]
-    if other.disabled_at is None:
-        news.append(Notice(other.id, Channel.MATRIX, "room.left", who, pair_id=pair.id, priority=NORMAL))
-    await notifications.enqueue(tx, news, now=now)
+    mails = [Notice(one, Channel.MAIL, "room.left", details) for one in await pairs.admins(tx)]
+    await notifications.enqueue(tx, mails if other.disabled_at else [room, *mails], now=now)
 
 
 async def unknown(tx: Transaction, bot: str) -> dict[uuid.UUID, frozenset[uuid.UUID]]:
