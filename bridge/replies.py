@@ -18,6 +18,7 @@ from icalendar.timezone.windows_to_olson import WINDOWS_TO_OLSON
 
 from bridge.parts import Unreadable, parameter, text_of, walk
 from bridge.proofs import same_address
+from supervision import people
 from supervision.attendances import Counter, Response
 from supervision.models import Attendance
 
@@ -249,7 +250,7 @@ def _zone(name: str) -> zoneinfo.ZoneInfo | None:
     """By the name of the tz database, with a prefix or without (RFC 5545, 3.8.3.1), or by Windows'."""
     name = name.strip().strip('"')
     parts = name.strip("/").split("/")
-    known = zoneinfo.available_timezones()
+    known = people.known_zones()
     for key in (WINDOWS_TO_OLSON.get(name, ""), name, "/".join(parts[-2:]), "/".join(parts[-3:])):
         if key in known:
             return zoneinfo.ZoneInfo(key)

@@ -3,7 +3,6 @@
 Each way is walked by the person alone. What could shut them out wants a sign-in of the last ten minutes (reauth.py).
 """
 
-import zoneinfo
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -252,8 +251,7 @@ def _require_ours(request: web.Request, me: Person) -> None:
 
 def time_zones() -> list[str]:
     """All that can be chosen, by name; those of a place, and UTC."""
-    zones = zoneinfo.available_timezones()
-    return [*sorted(zone for zone in zones if "/" in zone and not zone.startswith("Etc/")), "UTC"]
+    return [*sorted(zone for zone in people.known_zones() if "/" in zone and not zone.startswith("Etc/")), "UTC"]
 
 
 def _take_turn(request: web.Request) -> None:
