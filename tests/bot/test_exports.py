@@ -11,7 +11,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from bot.client import Account, Client
-from bot.exports import LATE_IN_TURN, TRIES_OF_A_FILE, Exports, _Making
+from bot.exports import Exports
+from bot.makings import LATE_IN_TURN, TRIES_OF_A_FILE, Making
 from bot.media import Source
 from supervision.db import Database
 from supervision.errors import Transient
@@ -27,7 +28,7 @@ async def pin(user_id: str, master_key: str) -> str | None:
 @asynccontextmanager
 async def export_of(
     database: Database, now: datetime, place: Path, answer: Callable[[web.Request], Awaitable[web.Response]]
-) -> AsyncIterator[Callable[[int], _Making]]:
+) -> AsyncIterator[Callable[[int], Making]]:
     """One try of a given number at an export, by a homeserver that answers so to whoever wants a file."""
     pair = await add_pair(database, now=now)
     app = web.Application()
@@ -36,17 +37,17 @@ async def export_of(
         client = Client(Account(str(server.make_url("/")), "@visavis:example.org", place, "Visavis"), pin=pin)
         maker = Exports(database, client, lambda: now, "a secret of the tests")
 
-        def begin(attempts: int) -> _Making:
+        def begin(attempts: int) -> Making:
             export = Export(
                 uuid.uuid4(), pair.id, pair.supervisee.id, None, ExportState.AGREED, b"salt", 0, 0, attempts, None,
                 now, None, None, None,
             )  # fmt: skip
-            return _Making(maker, export, pair)
+            return Making(maker, export, pair)
 
         yield begin
 
 
-async def put(making: _Making, mxc: str, now: datetime) -> object:
+async def put(making: Making, mxc: str, now: datetime) -> object:
     return await making._put("files/0001-notes.txt", Source(mxc), now)  # noqa: SLF001
 
 

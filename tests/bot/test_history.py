@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from bot.events import Doubt, Incoming, Origin, open_envelope, read_content, read_unreadable
-from bot.exports import safe_name
 from bot.history import Past, Removal, read_room
+from bot.makings import safe_name
 from bot.prints import Cover, page
 from bot.records import Records
 from supervision.texts import reader

@@ -298,7 +298,7 @@ async def keeps_nothing_readable(practice: Practice, pair: Pair) -> None:
 async def test_a_bot_that_is_stopped_in_the_middle_begins_anew(
     practice: Practice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bot.exports.LONG_EVENTS", 1)  # any room is a long one
+    monkeypatch.setattr("bot.makings.LONG_EVENTS", 1)  # any room is a long one
     pair = await practice.add_pair()
     room = pair.room_id or ""
     async with practice.phones(pair) as (ana, _):
