@@ -277,7 +277,7 @@ def add_person(
             email=email,
             account=account,
             matrix_id=matrix_id,
-            server_name=server_name(config_path),
+            server_name=load(config_path).matrix.server_name,
             language=language,
             time_zone=time_zone,
             roles=roles,
@@ -319,7 +319,7 @@ def invite_person(config_path: Path, person_id: uuid.UUID, account: str | None) 
     """Mail a person anew how to come in; the link of the last mail leads nowhere then."""
 
     async def work(tx: Transaction) -> bool:
-        ours = server_name(config_path)
+        ours = load(config_path).matrix.server_name
         await invitations.invite_again(tx, OPERATOR, person_id, account=account, server_name=ours, now=now())
         return (await people.get(tx, person_id)).matrix_id is None
 
@@ -338,7 +338,7 @@ def disable_person(config_path: Path, person_id: uuid.UUID, deactivate: bool) ->
         await people.disable(tx, OPERATOR, person_id, now=now())
         if deactivate:
             one = await people.get(tx, person_id)
-            await accounts.deactivate(tx, OPERATOR, one, server_name=server_name(config_path), now=now())
+            await accounts.deactivate(tx, OPERATOR, one, server_name=load(config_path).matrix.server_name, now=now())
 
     in_transaction(config_path, work)
     if deactivate:
@@ -698,11 +698,6 @@ def describe_exception(one: DatedException) -> str:
     days = f"{one.first_on}" if one.first_on == one.last_on else f"{one.first_on}..{one.last_on}"
     clocks = "" if one.starts is None else f" {one.starts:%H:%M}-{one.ends:%H:%M}"
     return "\t".join((str(one.id), one.kind, days + clocks, "yearly" if one.yearly else "once"))
-
-
-def server_name(config_path: Path) -> str:
-    """What the Matrix IDs of our homeserver end in."""
-    return load(config_path).matrix.bot.partition(":")[2]
 
 
 async def find_person(tx: Transaction, word: str) -> Person:

@@ -62,7 +62,7 @@ class Bot:
         self.tasks = Tasks(
             database,
             self.administrator,
-            server_name=matrix.bot.partition(":")[2],
+            server_name=matrix.server_name,
             secret=config.secret.get_secret_value(),
             clock=clock,
         )

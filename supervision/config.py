@@ -113,6 +113,11 @@ class MatrixConfig(Section):
     unread_minutes: int = Field(30, ge=0, le=10080)
     presence: bool = True
 
+    @property
+    def server_name(self) -> str:
+        """What the Matrix IDs of our homeserver end in."""
+        return self.bot.partition(":")[2]
+
 
 class MailConfig(Section):
     host: str = Field("127.0.0.1", min_length=1)

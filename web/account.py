@@ -163,7 +163,7 @@ async def set_password(request: web.Request) -> web.Response:
 async def _set_password(request: web.Request, me: Person, password: str, *, sign_out: bool) -> None:
     config, actor = parts(request).config, visitor(request).actor
     async with database(request).transaction() as tx:
-        ours = welcome.server_name(config)
+        ours = config.matrix.server_name
         task_id = await accounts.reset_password(tx, actor, me, server_name=ours, now=now(request))
     try:
         await tasks.finish(request, task_id)
@@ -207,7 +207,7 @@ async def sign_out_devices(request: web.Request) -> web.Response:
     _take_turn(request)
     try:
         async with database(request).transaction() as tx:
-            ours = welcome.server_name(parts(request).config)
+            ours = parts(request).config.matrix.server_name
             task_id = await accounts.sign_out(tx, visitor(request).actor, me, server_name=ours, now=now(request))
         await tasks.finish(request, task_id)
     except Refused as refused:
@@ -234,7 +234,7 @@ def _chat(request: web.Request) -> Chat | None:
     config, matrix_id = parts(request).config, person(request).matrix_id
     if matrix_id is None:
         return None
-    ours = accounts.is_ours(person(request), welcome.server_name(config))
+    ours = accounts.is_ours(person(request), config.matrix.server_name)
     link = welcome.app_link(config, matrix_id)
     return Chat(
         matrix_id,
@@ -246,7 +246,7 @@ def _chat(request: web.Request) -> Chat | None:
 
 
 def _require_ours(request: web.Request, me: Person) -> None:
-    accounts.require_ours(me, welcome.server_name(parts(request).config))
+    accounts.require_ours(me, parts(request).config.matrix.server_name)
 
 
 def time_zones() -> list[str]:

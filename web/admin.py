@@ -25,7 +25,6 @@ from web.changes import Change, carry_out
 from web.dashboard import path_id, read_id
 from web.middleware import FORM
 from web.state import database, now, parts, person, visitor
-from web.welcome import server_name
 
 Act = Callable[[Transaction], Awaitable[object]]
 
@@ -65,7 +64,7 @@ async def page(request: web.Request, refused: Refused | None = None) -> web.Resp
         zones=time_zones(),
         time_zone=typed["time_zone"] or me.time_zone,
         roles=[str(role) for role in Role],
-        server=server_name(parts(request).config),
+        server=parts(request).config.matrix.server_name,
     )
 
 
@@ -89,7 +88,7 @@ async def add_person(request: web.Request) -> web.Response:
             roles=roles,
             account=text["account"] or None,
             matrix_id=text["matrix_id"] or None,
-            server_name=server_name(parts(request).config),
+            server_name=parts(request).config.matrix.server_name,
             now=now(request),
         )
 
@@ -141,15 +140,15 @@ async def person_page(request: web.Request, refused: Refused | None = None) -> w
         open=invitation is not None and invitation.open_at(now(request)),
         pairs=own,
         stopped=stopped,
-        ours=accounts.is_ours(one, server_name(parts(request).config)),
+        ours=accounts.is_ours(one, parts(request).config.matrix.server_name),
         account=fields.typed_of(request)["account"] or (invitation and invitation.localpart) or "",
-        server=server_name(parts(request).config),
+        server=parts(request).config.matrix.server_name,
     )
 
 
 async def invite(request: web.Request) -> web.Response:
     """Mail a new link; of an account that is not made yet the name may change."""
-    ours = server_name(parts(request).config)
+    ours = parts(request).config.matrix.server_name
 
     async def act(tx: Transaction) -> None:
         account = fields.text_of(request, "account") or None
@@ -178,7 +177,7 @@ async def disable(request: web.Request) -> web.Response:
             raise NotUnderstood("web.refused.own_person")
         await people.disable(tx, actor, person_id, now=now(request))
         if ends:
-            ours = server_name(parts(request).config)
+            ours = parts(request).config.matrix.server_name
             await accounts.deactivate(tx, actor, await people.get(tx, person_id), server_name=ours, now=now(request))
 
     return await _change_person(request, "person.disable", act, "disabled")

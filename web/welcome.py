@@ -94,7 +94,7 @@ async def _register(request: web.Request, person: Person, invitation: Invitation
     if not token:
         raise await _why_not_ready(request, person)
     url = str(config.matrix.homeserver)
-    matrix_id = f"@{localpart}:{server_name(config)}"
+    matrix_id = f"@{localpart}:{config.matrix.server_name}"
     try:
         return await homeserver.register(url, localpart, password, token)
     except NameTaken:
@@ -137,7 +137,7 @@ async def _page(
     config = parts(request).config
     seen = _as_read_by(visitor(request), person)
     browser, new = sessions.browser_of(request)
-    account = person.matrix_id or f"@{invitation.localpart}:{server_name(config)}"
+    account = person.matrix_id or f"@{invitation.localpart}:{config.matrix.server_name}"
     rooms = await _rooms(tx, person)
     link = app_link(config, account)
     response = pages.render(
@@ -196,15 +196,10 @@ def _closed(request: web.Request, refused: Refused) -> web.Response:
     )
 
 
-def server_name(config: Config) -> str:
-    """What the Matrix IDs of our homeserver end in."""
-    return config.matrix.bot.partition(":")[2]
-
-
 def server_address(config: Config, matrix_id: str) -> str:
     """What is typed into an app to reach the account's homeserver."""
     server = matrix_id.partition(":")[2]
-    if server != server_name(config):
+    if server != config.matrix.server_name:
         return server
     return str(config.matrix.public_url or config.matrix.homeserver)
 
@@ -212,7 +207,7 @@ def server_address(config: Config, matrix_id: str) -> str:
 def app_link(config: Config, matrix_id: str) -> str:
     """Opens Element on a phone, with homeserver and name filled in (Element's "account provisioning" links)."""
     server = matrix_id.partition(":")[2]
-    if server == server_name(config) and config.matrix.public_url:
+    if server == config.matrix.server_name and config.matrix.public_url:
         server = urlsplit(str(config.matrix.public_url)).netloc
     return f"{APP}?account_provider={quote(server, safe=':')}&login_hint={quote(f'mxid:{matrix_id}', safe=':@')}"
 

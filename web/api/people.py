@@ -16,7 +16,6 @@ from web.api.requests import path_id
 from web.changes import Change
 from web.repeats import Answer
 from web.state import database, now, parts, person, visitor
-from web.welcome import server_name
 
 Act = Callable[..., Awaitable[object]]
 
@@ -33,7 +32,7 @@ async def add_person(request: web.Request) -> web.Response:
     """An admin adds a person, who is mailed how to come in: with a new account, or one that they have."""
     person(request, Role.ADMIN)
     body = await requests.body(request, schemas.NewPerson)
-    actor, at, ours = visitor(request).actor, now(request), server_name(parts(request).config)
+    actor, at, ours = visitor(request).actor, now(request), parts(request).config.matrix.server_name
 
     async def act(tx: Transaction) -> Person:
         return await invitations.add(tx, actor, **body.model_dump(), server_name=ours, now=at)
@@ -57,7 +56,7 @@ async def invite_person(request: web.Request) -> web.Response:
     person(request, Role.ADMIN)
     body = await requests.body(request, schemas.Invitation)
     actor, at, person_id = visitor(request).actor, now(request), path_id(request)
-    ours = server_name(parts(request).config)
+    ours = parts(request).config.matrix.server_name
 
     async def act(tx: Transaction) -> None:
         await invitations.invite_again(tx, actor, person_id, account=body.account, server_name=ours, now=at)
@@ -74,7 +73,7 @@ async def disable_person(request: web.Request) -> web.Response:
     body = await requests.body(request, schemas.Disabling)
     await reauth.require_recent(request)
     actor, at, person_id = visitor(request).actor, now(request), path_id(request)
-    ours = server_name(parts(request).config)
+    ours = parts(request).config.matrix.server_name
 
     async def act(tx: Transaction) -> None:
         if person_id == actor.person_id:
