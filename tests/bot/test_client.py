@@ -31,6 +31,7 @@ async def test_command_is_believed_and_answered(seat: Seat, pair: Pair) -> None:
 
     seat.answer = answer
     reply = await pair.bruno.ask(pair.room_id, "!book", seat.account.user_id)
+    await seat.wait_for(lambda: seat.heard != [])  # it is noted when its answer is said, which may be read before
     event = seat.heard[-1]
     assert (event.body, event.kind, event.doubt) == ("!book", "text", None)
     assert (event.sender, event.device_id) == (pair.bruno.user_id, pair.bruno.device_id)
