@@ -1,7 +1,8 @@
 """Python as a production machine has it: with what requirements.txt installs, and none of the tests' packages.
 
 Some libraries load others where they find them (structlog Twisted and rich, peewee psycopg). The tests and the
-embedded servers bring those; a start or a memory measured beside them would not be a user's.
+embedded servers bring those; a start or a memory measured beside them would not be a user's. And an installation has
+its modules compiled: the first start, which is not counted, keeps what it compiles even where the shell says otherwise.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def production_python(folder: Path) -> tuple[tuple[str, ...], dict[str, str]]:
     for found in PINNED.finditer((ROOT / "requirements.txt").read_text()):
         with suppress(PackageNotFoundError):  # it is for another Python or system
             link_package(folder, found[1])
-    return (sys.executable, "-S"), {"PYTHONPATH": str(folder)}
+    return (sys.executable, "-S"), {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": ""}
 
 
 def link_package(folder: Path, name: str) -> None:
