@@ -662,6 +662,7 @@ class Client:
             self._soon("freshen", self.directory.freshen_all)
 
     def _trust_changed(self, user_id: str, trust: Trust) -> None:
+        self._whispers.learn(user_id, trust)
         if self._lanes is not None and self._ears is not None:
             work = partial(self._ears.on_trust_changed, user_id, trust)
             self._lanes.put(_lane("trust", user_id), "trust", work)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from bot.events import Json
-from bot.trust import Directory, Machine
+from bot.trust import Directory, Machine, Trust
 
 log = structlog.get_logger(__name__)
 
@@ -66,6 +66,11 @@ class Whispers:
             del self._queued[sender]
         return spent
 
+    def learn(self, user_id: str, trust: Trust) -> None:
+        """A key turned out to be a device's, which it stays after the device was signed out again."""
+        if user_id in self._strange:
+            self._strange[user_id] -= {device.curve25519 for device in trust.keys.devices}
+
     def forget_queued(self) -> None:
         """What waited will come again."""
         self._queued.clear()
@@ -87,7 +92,6 @@ class Whispers:
         trust = self._directory.trust(sender)
         known = {device.curve25519 for device in trust.keys.devices} if trust is not None else set()
         strange = self._strange[sender]
-        strange -= known
         if key in known or key in strange:
             return False
         if len(strange) >= _STRANGE_KEYS:

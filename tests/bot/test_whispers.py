@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from bot.logins import Folder
 from bot.requests import Homeserver
 from bot.signatures import Device, PublishedKeys, encode
-from bot.trust import Directory, Machine, Trust, open_machine
+from bot.trust import Directory, Machine, open_machine
 from bot.whispers import Whispers
 
 Json = dict[str, Any]
@@ -58,7 +58,7 @@ async def test_invented_keys_do_not_fill_the_store(machine: Machine, monkeypatch
     [bots_key] = [key["key"] for key in machine.fresh_keys(0, fallback=True)["fallback_keys"].values()]
     phones = [vodozemac.Account() for _ in range(8)]
     messages = [sealed_by(phone, machine, bots_key) for phone in phones]
-    directory = Directory(Homeserver("http://127.0.0.1:9"), pin, lambda *_: None)
+    directory = Directory(Homeserver("http://127.0.0.1:9"), pin, lambda *changed: whispers.learn(*changed))
     directory.follow([ANA])
     whispers = Whispers(directory, lambda _: None)
     with capture_logs() as logs:
@@ -68,7 +68,25 @@ async def test_invented_keys_do_not_fill_the_store(machine: Machine, monkeypatch
 
     seventh = phones[6].curve25519_key.to_base64()
     device = Device(ANA, "PHONE", "signing", seventh, True)
-    directory._trusts[ANA] = Trust(PublishedKeys(ANA, None, None, None, (device,)), None)  # noqa: SLF001  # as it answered
+    await directory._learn(PublishedKeys(ANA, None, None, None, (device,)))  # noqa: SLF001  # as it answered
     whispers.read(machine, messages, lambda *_: None)
     assert sessions(machine) == 6
     assert machine.session_store.get(seventh) is not None
+
+
+async def test_devices_that_are_signed_out_again_are_no_invented_ones(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever signs in at another computer each day, and out again, is heard after any number of days."""
+    monkeypatch.setattr("bot.whispers._STRANGE_KEYS", 3)
+    [bots_key] = [key["key"] for key in machine.fresh_keys(0, fallback=True)["fallback_keys"].values()]
+    directory = Directory(Homeserver("http://127.0.0.1:9"), pin, lambda *changed: whispers.learn(*changed))
+    directory.follow([ANA])
+    whispers = Whispers(directory, lambda _: None)
+    for day in range(8):
+        phone = vodozemac.Account()
+        whispers.read(machine, [sealed_by(phone, machine, bots_key)], lambda *_: None)
+        assert sessions(machine) == day + 1
+        device = Device(ANA, f"DAY{day}", phone.ed25519_key.to_base64(), phone.curve25519_key.to_base64(), True)
+        for devices in ((device,), ()):
+            await directory._learn(PublishedKeys(ANA, None, None, None, devices))  # noqa: SLF001  # as it answered
