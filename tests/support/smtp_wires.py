@@ -97,7 +97,12 @@ class Conversation:
         self.wire = wire
         self.client = client
         self.writer = writer
-        self.turn = next(wire.turns, "")
+        # Where all steps are a mail's, the turn comes with the mail: a connection that gets none would lose one.
+        self.waits = wire.fault is not None and {CONNECT, EHLO}.isdisjoint(wire.fault.steps)
+        self.turn = self.next_turn()
+
+    def next_turn(self) -> str:
+        return "" if self.waits else next(self.wire.turns, "")
 
     async def run(self) -> None:
         if not await self.disturb(CONNECT):
@@ -160,7 +165,9 @@ class Conversation:
     async def disturb(self, step: str) -> bool:
         """Do what the fault wants at this step before the server hears of it; whether the server is to hear of it."""
         fault = self.wire.fault
-        if fault is None or step != self.turn or fault.what in (SLOW, LOSE):
+        if step == MAIL and self.waits and not self.turn:
+            self.turn = next(self.wire.turns, "")
+        if fault is None or not step or step != self.turn or fault.what in (SLOW, LOSE):
             return True
         self.wire.met[step] += 1
         match fault.what:
@@ -180,7 +187,7 @@ class Conversation:
                 if step == CONNECT or reply.startswith("421"):
                     raise Cut
                 if step != EHLO:  # who is refused there may say HELO instead
-                    self.turn = next(self.wire.turns, "")
+                    self.turn = self.next_turn()
                 return False
 
     async def hold(self, step: str, waiting: Coroutine[Any, Any, None]) -> None:
