@@ -15,7 +15,17 @@ from supervision import audit, exports, notifications, pairs, unreads
 from supervision.audit import Actor
 from supervision.db import Transaction
 from supervision.errors import NotUnderstood
-from supervision.models import Channel, ExportState, Fault, PairStatus, State, attachments, memberships, questions
+from supervision.models import (
+    Channel,
+    ExportState,
+    Fault,
+    PairStatus,
+    Question,
+    State,
+    attachments,
+    memberships,
+    questions,
+)
 from supervision.models import exports as copies
 from supervision.models import notifications as outbox
 from supervision.models import pairs as table
@@ -48,14 +58,12 @@ async def renew_room(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: 
     pair's room is there, or was never made.
     """
     await pairs.require_admin(tx, actor)
-    pair = await pairs.get_locked(tx, pair_id)
-    pair.require_active()
-    if pair.room_id is None or pair.fault is not Fault.GONE:
-        raise NotUnderstood("refused.room_not_gone")
-    kept = await _set_apart(tx, pair, now=now)
+    _require_gone(await pairs.get(tx, pair_id))
+    pair = await _lock_all(tx, pair_id)
+    _require_gone(pair)
     await _give_up_copies(tx, pair, now=now)
+    kept = await _set_apart(tx, pair, now=now)
     await unreads.end_of_pair(tx, pair.id, now=now)
-    await tx.execute(delete(questions).where(questions.c.pair_id == pair.id))
     await _say_no_more(tx, pair, now=now)
     await notifications.hurry(tx, pair.id, "room_stopped", now=now)
     await audit.record(tx, actor, "pair.renew_room", "pair", pair.id, now=now)
@@ -64,6 +72,25 @@ async def renew_room(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: 
     await notifications.enqueue(tx, mails, now=now)
     await pairs.wake_keepers(tx)
     return kept
+
+
+def _require_gone(pair: Pair) -> None:
+    pair.require_active()
+    if pair.room_id is None or pair.fault is not Fault.GONE:
+        raise NotUnderstood("refused.room_not_gone")
+
+
+async def _lock_all(tx: Transaction, pair_id: uuid.UUID) -> Pair:
+    """The pair, whose questions nobody answers any more. Whoever answers one just now is waited for.
+
+    The order is theirs: their own question, the people, the other's question; what they write there, as a copy that is
+    being made does, refers to the pair, which is therefore changed last.
+    """
+    asked, agreeing = questions.c.pair_id == pair_id, questions.c.kind == Question.AGREE_EXPORT
+    await tx.execute(delete(questions).where(asked, ~agreeing))
+    pair = await pairs.get_locked(tx, pair_id)
+    await tx.execute(delete(questions).where(asked))
+    return pair
 
 
 async def _set_apart(tx: Transaction, pair: Pair, *, now: datetime) -> uuid.UUID:

@@ -200,3 +200,56 @@ async def test_the_old_room_is_removed_like_any_other_archived_one(
         assert isinstance(task_id, uuid.UUID)
         task = await homeserver_tasks.get(tx, task_id)
         assert (task.pair_id, task.details) == (kept.id, {"room": "!old:example.org"})
+
+
+async def test_a_copy_that_is_done_as_the_room_is_given_up_is_waited_for(
+    database: Database, pair: Pair, now: datetime
+) -> None:
+    async with database.transaction() as tx:
+        making = await exports.ask(tx, acts(pair.supervisee), pair.id, default=Consent.ONE, now=now)
+        assert making is not None
+    async with database.transaction() as writing:
+        await exports.put(writing, making.id, 0, b"sealed", size=6)
+        renewing = asyncio.create_task(renew(database, pair, now))
+        await asyncio.sleep(0.2)  # it has come as far as it comes
+        await exports.finish(writing, making, pair, events=1, now=now)
+    await renewing
+    async with database.transaction() as tx:
+        assert (await exports.get(tx, making.id)).state is ExportState.READY
+
+
+async def test_whoever_answers_as_the_room_is_given_up_is_waited_for(
+    database: Database, pair: Pair, now: datetime
+) -> None:
+    ana = pair.supervisor.id
+    said = Notice(ana, Channel.MATRIX, "reply", {}, pair_id=pair.id)
+    async with database.transaction() as tx:
+        await notifications.enqueue(tx, [said], now=now)
+        asked = Asked(said.id, pair.id, ana, Question.CONFIRM_EXPORT, now + timedelta(days=1), code="1234")
+        await questions.put(tx, asked, now=now)
+    async with database.transaction() as typing:
+        assert await questions.last(typing, ana, pair.id, Question.CONFIRM_EXPORT, now=now) is not None
+        renewing = asyncio.create_task(renew(database, pair, now))
+        await asyncio.sleep(0.2)
+        made = await exports.ask(typing, acts(pair.supervisor), pair.id, default=Consent.ONE, now=now)
+        assert made is not None
+    await renewing
+    async with database.transaction() as tx:
+        assert (await exports.get(tx, made.id)).state is ExportState.FAILED
+
+
+async def test_a_yes_to_a_copy_as_the_room_is_given_up_makes_nothing(
+    database: Database, pair: Pair, now: datetime
+) -> None:
+    async with database.transaction() as tx:
+        await exports.ask(tx, acts(pair.supervisee), pair.id, default=Consent.BOTH, now=now)
+    async with database.transaction() as typing:
+        question = await exports.asked(typing, pair.id, pair.supervisor.id, now=now)
+        assert question is not None
+        await questions.answer(typing, question, now=now)
+        renewing = asyncio.create_task(renew(database, pair, now))
+        await asyncio.sleep(0.2)
+        made = await exports.agreed(typing, acts(pair.supervisor), pair, now=now)
+    await renewing
+    async with database.transaction() as tx:
+        assert (await exports.get(tx, made.id)).state is ExportState.FAILED
