@@ -1,5 +1,7 @@
 """Taking the room home, by words: whoever asks types a code, and so does the other, unless one word is enough here."""
 
+from functools import partial
+
 from bot import codes
 from bot.commands import Export
 from bot.replies import Line, Reply, say
@@ -8,8 +10,6 @@ from supervision import exports, questions
 from supervision.exports import ANSWER_TIME
 from supervision.models import Consent, Question
 from supervision.texts import Moment
-
-KINDS = (Question.AGREE_EXPORT, Question.CONFIRM_EXPORT)
 
 
 async def take(talk: Talk, command: Export) -> Reply:
@@ -38,13 +38,12 @@ async def _type(talk: Talk, code: str) -> Reply:
 
 
 async def _meant(talk: Talk, code: str) -> Question:
-    found = [
-        await questions.last(talk.tx, talk.person.id, talk.pair.id, kind, now=talk.now, unanswered=True)
-        for kind in KINDS
-    ]
-    fits = [one.kind for one in found if one is not None and one.code == code]
-    there = [one.kind for one in found if one is not None]
-    return next(iter(fits or there), Question.CONFIRM_EXPORT)
+    """One's own is looked at first, and the other's is left unlocked where that fits: see `exports.forget_room`."""
+    last = partial(questions.last, talk.tx, talk.person.id, talk.pair.id, now=talk.now, unanswered=True)
+    own = await last(Question.CONFIRM_EXPORT)
+    if (own is not None and own.code == code) or await last(Question.AGREE_EXPORT) is None:
+        return Question.CONFIRM_EXPORT
+    return Question.AGREE_EXPORT
 
 
 async def _ask_other(talk: Talk) -> Reply:
