@@ -249,6 +249,8 @@ class Keeping:
         await asyncio.sleep(BREATH)
 
     async def _stop(self, pair: Pair, fault: Fault) -> None:
+        if pair.status is PairStatus.ARCHIVED and pair.fault is fault:
+            return  # told when it was found, and nothing is said there
         CHECKED.labels("stopped").inc()
         log.error("room.stopped", pair=str(pair.id), fault=fault)
         async with self.database.transaction() as tx:

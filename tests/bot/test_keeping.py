@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import select, update
 
 from bot.greetings import greet
@@ -275,6 +276,7 @@ async def test_a_new_room_in_place_of_one_that_is_gone(kept: Kept, tmp_path: Pat
         async with kept.database.transaction() as tx:
             apart = await renewals.renew_room(tx, OPERATOR, kept.pair.id, now=kept.clock())
             token = (await pairs.get(tx, kept.pair.id)).room_token
+        stopped = stops()
         plan = Plan(str(token), frozenset({kept.ana, kept.bruno}), federate=False)
         made = await create_room(kept.seat.client, plan)  # and before that was noted the process died
         assert (await kept.look()).room_id == made != gone
@@ -295,6 +297,11 @@ async def test_a_new_room_in_place_of_one_that_is_gone(kept: Kept, tmp_path: Pat
         assert (old.room_id, old.status, old.fault) == (gone, PairStatus.ARCHIVED, Fault.GONE)
         assert (await pairs.get(tx, kept.pair.id)).fault is None
     assert await kept.rows("room.fault") == [("mail", "pending")] * 3
+    assert stops() == stopped  # or each hour would look like another room's end
+
+
+def stops() -> float | None:
+    return REGISTRY.get_sample_value("visavis_rooms_checked_total", {"outcome": "stopped"})
 
 
 @pytest.mark.parametrize(
