@@ -24,7 +24,7 @@ from bot.standings import Standings
 from bot.tasks import Tasks
 from bot.together import Together
 from bot.trust import Trust
-from supervision import audit, bots, identities, memory, notifications
+from supervision import audit, bots, identities, notifications
 from supervision.audit import SYSTEM
 from supervision.config import Config
 from supervision.db import AccountLock, Database, listen
@@ -101,7 +101,6 @@ class Bot:
         try:
             await lock.acquire()
             async with asyncio.TaskGroup() as group:
-                group.create_task(memory.keep_small())
                 group.create_task(self._stop_without(lock))  # from now on: to connect may take as long as an outage
                 await self._connect()
                 group.create_task(self.notices.run())

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from migrations.revisions import head, known
-from supervision import connections
 from supervision.errors import DatabaseTooNew, DatabaseTooOld
 
 if TYPE_CHECKING:
@@ -38,20 +38,19 @@ async def upgrade(owner_url: str, app_url: str) -> None:
     from alembic import command
 
     app_role = make_url(app_url).username
-    engine = connections.Engine(owner_url)
+    engine = create_async_engine(owner_url)
     try:
-        async with engine.connect() as connection:
+        async with engine.begin() as connection:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
             _refuse_newer(await _current(connection))
             await connection.run_sync(lambda sync: command.upgrade(configuration(sync, app_role), "head"))
             if app_role is not None and app_role != make_url(owner_url).username:
                 await grant(connection, app_role)
-            await connection.run_sync(Connection.commit)
     finally:
         await engine.dispose()
 
 
-async def grant(connection: connections.Connection, app_role: str) -> None:
+async def grant(connection: AsyncConnection, app_role: str) -> None:
     """The application reads and writes every table, but an audit entry, once written, is beyond it."""
     role = '"' + app_role.replace('"', '""') + '"'
     for statement in (
@@ -66,7 +65,7 @@ async def grant(connection: connections.Connection, app_role: str) -> None:
 
 async def check(url: str) -> None:
     """Raise DatabaseTooOld or DatabaseTooNew unless the database is at our newest revision."""
-    engine = connections.Engine(url, connect_args={"timeout": 10})
+    engine = create_async_engine(url, connect_args={"timeout": 10})
     try:
         async with engine.connect() as connection:
             current = await _current(connection)
@@ -77,7 +76,7 @@ async def check(url: str) -> None:
         raise DatabaseTooOld("The database needs migrating first: run visavis migrate.")
 
 
-async def _current(connection: connections.Connection) -> str | None:
+async def _current(connection: AsyncConnection) -> str | None:
     """The revision that Alembic noted in the database, if it was there."""
     if await connection.scalar(text("SELECT to_regclass('alembic_version')")) is None:
         return None

@@ -12,12 +12,11 @@ from sqlalchemy import Dialect, Executable, text
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-
-from supervision.connections import Connection, Engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 log = structlog.get_logger()
 
-Transaction = Connection
+Transaction = AsyncConnection
 
 
 # What is raised while PostgreSQL is away or goes away: by raw connections, and by SQLAlchemy's.
@@ -47,13 +46,13 @@ class Ready:
         return rows
 
 
-def _driver(connection: Connection) -> Any:
+def _driver(connection: AsyncConnection) -> Any:
     """asyncpg's connection below SQLAlchemy's."""
     sync = connection.sync_connection
     return None if sync is None else sync.connection.driver_connection
 
 
-async def _undo(connection: Connection, begun: Any) -> None:
+async def _undo(connection: AsyncConnection, begun: Any) -> None:
     """Roll back, without hiding what went wrong before: a cancellation, for example, stays one.
 
     A connection on which that fails, or where the cancellation met BEGIN or COMMIT itself, is thrown away, and
@@ -83,7 +82,7 @@ class Database:
 
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
         self.url = url
-        self.engine = Engine(
+        self.engine = create_async_engine(
             url,
             pool_size=pool_size,
             max_overflow=pool_size,
@@ -123,7 +122,7 @@ class Database:
                 raise DBAPIError(None, None, error, connection_invalidated=lost) from error
 
     @contextlib.asynccontextmanager
-    async def _connect(self) -> AsyncIterator[Connection]:
+    async def _connect(self) -> AsyncIterator[AsyncConnection]:
         """A connection that is open as far as we know: after a restart of PostgreSQL those in the pool are not."""
         while True:
             async with self.engine.connect() as connection:

@@ -93,8 +93,9 @@ async def until_tried(database: Database, pair: Pair, answers: Answers, count: i
         while True:
             async with database.transaction() as tx:
                 at = await outside.next_due(tx)
+            settled = at is not None and not await is_claimed(database, pair)
             one = await known(database, pair)
-            if at is not None and (one.fetched_at or one.error) and not await is_claimed(database, pair):
+            if settled and (one.fetched_at or one.error):
                 return one
             await asyncio.sleep(0.02)
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-UNWANTED = ("alembic", "bot.makings", "holidays", "icalendar", "jinja2", "sqlalchemy.ext.asyncio", "sqlalchemy.orm")
+UNWANTED = ("alembic", "bot.makings", "holidays", "icalendar", "jinja2")
 LOADING = "import sys, visavis, web.metrics, web.serving, bot.app; print(*sorted(sys.modules), sep='\\n')"
 
 
