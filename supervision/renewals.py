@@ -1,9 +1,9 @@
 """A new room for a pair whose own is gone: the bot was put out of it, or the homeserver has it no more.
 
 The pair goes on with its settings, its appointments and its people. What there is of the old room is kept apart, as an
-archived pair without appointments: its files, its days of retention with all that was announced, its legal hold, and
-with them the bot's keys; until an admin has it removed like any other archived pair's. So nothing that was promised of
-the old room ends with it, and nothing of it is deleted unasked.
+archived pair without appointments: its files, its days of retention with all that was announced, whose word a copy
+takes, its legal hold, and with them the bot's keys; until an admin has it removed like any other archived pair's. So
+nothing that was promised of the old room ends with it, and nothing of it is deleted unasked.
 """
 
 import uuid
@@ -42,6 +42,7 @@ OF_ROOM = (
     table.c.room_token,
     table.c.created_at,
     table.c.retention_days,
+    table.c.export_consent,
     table.c.retained_since,
     table.c.held_at,
     table.c.fault,

@@ -67,6 +67,7 @@ async def test_the_pair_goes_on_and_its_old_room_is_kept_apart(database: Databas
     people = {person.matrix_id or "": "join" for person in pair.people}
     async with database.transaction() as tx:
         booked = await appointments.book(tx, acts(pair.supervisee), pair, TUESDAY, now=now)
+        await tx.execute(update(pairs_table).values(export_consent=Consent.BOTH))
         await memberships.note(tx, pair, people, [], now=now)
         await attachments.note(
             tx,
@@ -98,6 +99,7 @@ async def test_the_pair_goes_on_and_its_old_room_is_kept_apart(database: Databas
         assert await pairs.by_room(tx, "!old:example.org") == kept
         assert (await appointments.get(tx, acts(pair.supervisee), booked.id)).pair_id == renewed.id
         assert {pair_id for pair_id, _ in await memberships.of(tx, [renewed.id, kept.id])} == {kept.id}
+        assert {await exports.consent(tx, one.id, Consent.ONE) for one in (renewed, kept)} == {Consent.BOTH}
         assert [len(await attachments.list_of(tx, one.id)) for one in (renewed, kept)] == [0, 1]
         assert await retention.standing_of(tx, kept, RoomsConfig(), now=now) == before
         fresh = await retention.standing_of(tx, renewed, RoomsConfig(), now=now)
