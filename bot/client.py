@@ -489,6 +489,8 @@ class Client:
                     filter_id = await self._upload_filter()
                 answer = await self._poll(token, filter_id, first)
                 following = _token(answer)
+                if _whispered(answer):
+                    self._machine_now().require_disk()
             except HomeserverRefused as refused:
                 if refused.code in _LOGGED_OUT:
                     raise LoggedOut from refused
@@ -543,7 +545,7 @@ class Client:
                 inviter = _inviter(part, self.user_id)
                 lanes.put(room_id, "invitation", partial(self._refuse, room_id, inviter), batch)
         self._read_devices(answer)
-        self._read_to_device(_array(_object(answer, "to_device"), "events"), batch)
+        self._read_to_device(_whispered(answer), batch)
         for room_id, part in joined.items():
             if room_id in self._rooms:
                 self._read_timeline(room_id, _object(part, "timeline"), since, batch)
@@ -677,6 +679,7 @@ class Client:
 
     async def _open_calmly(self, sender: str, event: Json) -> None:
         """Open a message that had to wait, and leave as much time to everything else."""
+        self._machine_now().require_disk()
         spent = self._whispers.open_queued(self._machine_now(), sender, event)
         self._mend()
         await asyncio.sleep(spent)
@@ -772,6 +775,11 @@ class Client:
             await self._judge.hear(envelope, ears.on_event, queue, batch)
         elif ears.on_state is not None:
             await ears.on_state(read_content(envelope, envelope.event_type, envelope.content, Origin(None)))
+
+
+def _whispered(answer: Json) -> list[object]:
+    """What came to this device alone with an answer of `/sync`."""
+    return _array(_object(answer, "to_device"), "events")
 
 
 def _object(value: object, name: str) -> Json:

@@ -234,6 +234,11 @@ class Machine(Olm):
 
     # What comes in
 
+    def require_disk(self) -> None:
+        """Raise Transient while the disk takes nothing: what `take` cannot write down then is not opened again."""
+        with patient():
+            self.save_account()
+
     def take(self, event: Json) -> str | None:
         """Decrypt a to-device `m.room.encrypted`; give the ID of the Megolm session it brought, if it did.
 

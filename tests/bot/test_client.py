@@ -228,6 +228,15 @@ async def test_a_disk_that_takes_nothing_loses_no_event_and_no_answer(seat: Seat
     assert (await seat.next_heard(event_id)).doubt is None
 
 
+async def test_a_disk_that_takes_nothing_loses_no_key(seat: Seat, pair: Pair) -> None:
+    database = seat.client._machine_now().store.database  # noqa: SLF001
+    database.execute_sql("PRAGMA query_only = ON")
+    event_id = await pair.bruno.send_text(pair.room_id, "the first that this device writes")
+    await asyncio.sleep(3)
+    database.execute_sql("PRAGMA query_only = OFF")
+    assert (await seat.next_heard(event_id)).doubt is None
+
+
 async def test_event_of_a_bug_is_dropped_and_the_room_goes_on(seat: Seat, pair: Pair) -> None:
     tries = 0
 
