@@ -137,14 +137,19 @@ async def ask(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, default: Con
     return None
 
 
-async def asked(tx: Transaction, pair_id: uuid.UUID, person_id: uuid.UUID, *, now: datetime) -> Asked | None:
-    """What this person is asked to agree to, while they can."""
-    return await questions.last(tx, person_id, pair_id, Question.AGREE_EXPORT, now=now, unanswered=True)
+async def asked(
+    tx: Transaction, pair_id: uuid.UUID, person_id: uuid.UUID, *, now: datetime, locked: bool = True
+) -> Asked | None:
+    """What this person is asked to agree to, while they can; `locked`, unless it is only to be shown."""
+    wanted = Question.AGREE_EXPORT
+    return await questions.last(tx, person_id, pair_id, wanted, now=now, unanswered=True, locked=locked)
 
 
-async def pending(tx: Transaction, pair: Pair, person_id: uuid.UUID, *, now: datetime) -> Asked | None:
-    """What the other is asked because of this person, while they can answer."""
-    return await asked(tx, pair.id, pair.other(person_id).id, now=now)
+async def pending(
+    tx: Transaction, pair: Pair, person_id: uuid.UUID, *, now: datetime, locked: bool = True
+) -> Asked | None:
+    """What the other is asked because of this person, while they can answer; as `asked`."""
+    return await asked(tx, pair.id, pair.other(person_id).id, now=now, locked=locked)
 
 
 async def agree(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: datetime) -> Export:

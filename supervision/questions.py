@@ -128,10 +128,12 @@ async def last(
     now: datetime,
     expired: bool = False,
     unanswered: bool = False,
+    locked: bool = True,
 ) -> Asked | None:
     """What this person was asked last in this pair's room of these kinds, while it is not too old.
 
-    With `expired` even what is too old, with `unanswered` only what is still open. Locked until the transaction ends.
+    With `expired` even what is too old, with `unanswered` only what is still open. Unless that is not wanted, it is
+    `locked` until the transaction ends.
     """
     query = (
         select(*COLUMNS)
@@ -142,8 +144,9 @@ async def last(
         )
         .order_by(questions.c.asked_at.desc())
         .limit(1)
-        .with_for_update()
     )
+    if locked:
+        query = query.with_for_update()
     if not expired:
         query = query.where(questions.c.expires_at > now)
     if unanswered:

@@ -93,8 +93,8 @@ async def _stand(tx: Transaction, request: web.Request) -> Standing:
     own = await exports.list_of(tx, pair.id, me.id, since=at - SHOWN_FOR)
     return Standing(
         pair,
-        await exports.asked(tx, pair.id, me.id, now=at),
-        await exports.pending(tx, pair, me.id, now=at),
+        await exports.asked(tx, pair.id, me.id, now=at, locked=False),
+        await exports.pending(tx, pair, me.id, now=at, locked=False),
         [one for one in own if one.state is not ExportState.READY or (one.expires_at and one.expires_at > at)],
         await exports.made(tx, pair.id),
         await exports.consent(tx, pair.id, default) is Consent.BOTH,

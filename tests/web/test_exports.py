@@ -12,7 +12,16 @@ from embedded.postgresql import PostgreSQL
 from supervision import exports, pairs, sign_ins
 from supervision.db import Database
 from supervision.exports import CHUNK, Export, Seal
-from supervision.models import Channel, Consent, ExportState, audit_entries, export_chunks, notifications, sessions
+from supervision.models import (
+    Channel,
+    Consent,
+    ExportState,
+    audit_entries,
+    export_chunks,
+    notifications,
+    questions,
+    sessions,
+)
 from supervision.models import exports as table
 from supervision.models import sign_ins as sign_ins_table
 from supervision.pairs import Pair
@@ -80,6 +89,22 @@ async def test_asking_and_agreeing_on_the_page(
         ("export.ask", pair.supervisee.id, "127.0.0.1"),
         ("export.agree", pair.supervisor.id, "127.0.0.1"),
     ]
+
+
+async def test_both_may_look_while_somebody_answers(
+    database: Database, pair: Pair, open_browser: Open, clock: Clock
+) -> None:
+    """Each was asked by the other, so their pages look at the same two questions, in another order."""
+    browsers = [await open_browser(one) for one in pair.people]
+    async with database.transaction() as tx:
+        for one in pair.people:
+            await exports.ask(tx, acts(one), pair.id, default=Consent.BOTH, now=clock())
+    async with database.transaction() as answering:
+        await answering.execute(select(questions).with_for_update())
+        async with asyncio.timeout(4):
+            for browser in browsers:
+                assert (await browser.get(f"/rooms/{pair.id}/export")).status == 200
+                assert (await get(browser, f"/api/pairs/{pair.id}/exports"))["items"] == []
 
 
 async def test_saying_no_and_taking_back(database: Database, pair: Pair, open_browser: Open) -> None:

@@ -72,7 +72,7 @@ async def fetch_export(request: web.Request) -> web.StreamResponse:
 async def _standing(tx: Transaction, request: web.Request) -> schemas.Exports:
     me, at = person(request), now(request)
     pair = await own_pair(tx, request, path_id(request))
-    pending = await exports.pending(tx, pair, me.id, now=at)
+    pending = await exports.pending(tx, pair, me.id, now=at, locked=False)
     own = await exports.list_of(tx, pair.id, me.id, since=at - page.SHOWN_FOR)
     return schemas.Exports(
         items=[schemas.Export.seen(one, now=at) for one in own],
