@@ -193,9 +193,14 @@ class Member:
         return room_link(self.pair)
 
     @property
-    def why_no_room(self) -> str:
-        """The sentence for a pair without one; the reason is for those who run Visavis."""
-        return "web.room_soon" if self.pair.fault is None else "web.room_not_made"
+    def trouble(self) -> str | None:
+        """The sentence for a pair without a room, or whose room is stopped.
+
+        The reason of the first is for those who run Visavis, that of the second was mailed.
+        """
+        if self.pair.room_id is None:
+            return "web.room_soon" if self.pair.fault is None else "web.room_not_made"
+        return None if self.pair.fault is None else "web.room_stopped"
 
     @property
     def active(self) -> bool:

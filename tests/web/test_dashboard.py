@@ -12,8 +12,8 @@ from supervision import appointments, audit, moves, pairs
 from supervision.appointments import Appointment
 from supervision.audit import Actor
 from supervision.db import Database
+from supervision.models import Fault, audit_entries
 from supervision.models import appointments as table
-from supervision.models import audit_entries
 from supervision.pairs import Pair
 from supervision.people import Person
 from tests.support.sample import acts, add_pair, add_person
@@ -72,6 +72,31 @@ async def test_a_supervisee_books(database: Database, now: datetime, open_browse
     assert "Request sent. You will be told the answer." in bruno.page
     assert "Tue 24 Nov, 13:00–13:50 (Lisbon; 10:00–10:50 in Sao Paulo)" in bruno.page
     assert slot not in bruno.slots()
+
+
+async def test_a_room_that_is_stopped_is_told_until_it_is_well(
+    database: Database, now: datetime, open_browser: Open
+) -> None:
+    pair = await add_pair(database, now=now)
+    browsers = {
+        "/appointments": await open_browser(pair.supervisee),
+        "/supervisor": await open_browser(pair.supervisor),
+    }
+    sentences = {
+        "/appointments": "The bot has stopped writing in the room and takes no commands there.",
+        "/supervisor": "O robô parou de escrever na sala e não aceita comandos lá.",
+    }
+    async with database.transaction() as tx:
+        await pairs.set_room(tx, pair.id, "!room:example.org")
+        await pairs.set_fault(tx, await pairs.get(tx, pair.id), Fault.STRANGER, now=now)
+    for path, browser in browsers.items():
+        await browser.get(path)
+        assert sentences[path] in browser.page
+    async with database.transaction() as tx:
+        await pairs.clear_fault(tx, pair.id, now=now)
+    for path, browser in browsers.items():
+        await browser.get(path)
+        assert sentences[path] not in browser.page
 
 
 async def test_a_room_that_cannot_be_made_is_told_without_its_reason(
