@@ -194,9 +194,9 @@ async def test_a_file_whose_pieces_were_touched_never_looks_whole(
     async with database.transaction() as tx:
         touched = func.overlay(export_chunks.c.content, b"x", 40)
         await tx.execute(update(export_chunks).where(export_chunks.c.position == 1).values(content=touched))
-    answer = await his.get(path)
-    with pytest.raises((aiohttp.ClientError, ConnectionResetError)):
-        await answer.read()
+    async with await his.get(path) as answer:
+        with pytest.raises((aiohttp.ClientError, ConnectionResetError)):
+            await answer.read()
     async with database.transaction() as tx:
         await tx.execute(update(export_chunks).where(export_chunks.c.position == 0).values(content=b"nothing"))
     assert (await his.get(path)).status == 404
@@ -223,11 +223,11 @@ async def test_a_file_that_the_database_breaks_off_is_cut_short_and_no_page_foll
         await connection.execute(text("GRANT SELECT ON export_chunks TO visavis_app"))
     await owner.dispose()
     his, received = await open_browser(pair.supervisee), bytearray()
-    answer = await his.client.get(f"/rooms/{pair.id}/export/{export.id}/file")
 
     async def take() -> None:
-        async for piece in answer.content.iter_any():
-            received.extend(piece)
+        async with his.client.get(f"/rooms/{pair.id}/export/{export.id}/file") as answer:
+            async for piece in answer.content.iter_any():
+                received.extend(piece)
 
     with pytest.raises((aiohttp.ClientError, ConnectionResetError)):
         await asyncio.wait_for(take(), 20)
