@@ -553,6 +553,7 @@ class RoomKeys:
         self._directory = directory
         self._shared: dict[str, _Shared] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._claiming = asyncio.Lock()  # two claims at once of one device's keys: Synapse may give one of them none
         self._unwedged_at: dict[str, float] = {}
 
     async def share(self, room_id: str, users: Collection[str]) -> None:
@@ -605,7 +606,8 @@ class RoomKeys:
         session.shared = True
 
     async def _give(self, room_id: str, session: OutboundGroupSession, shared: _Shared, devices: set[Device]) -> None:
-        await self._claim({device for device in devices if not self._machine.can_whisper(device)})
+        async with self._claiming:
+            await self._claim({device for device in devices if not self._machine.can_whisper(device)})
         reachable = [device for device in devices if self._machine.can_whisper(device)]
         retry_at = time.monotonic() + _RETRY_SECONDS
         shared.retry_at = {device: retry_at for device in devices if device not in reachable}
@@ -673,7 +675,8 @@ class RoomKeys:
         if not broken:
             return
         try:
-            await self._claim(broken)
+            async with self._claiming:
+                await self._claim(broken)
             sealed = {
                 device: self._machine.whisper(device, "m.dummy", {})
                 for device in broken
