@@ -496,6 +496,14 @@ async def test_phone_out_of_one_time_keys_does_not_block_others(far_seat: Seat, 
     assert (await far_pair.bruno.next_message(far_seat.account.user_id)).body == "hello"
 
 
+async def test_rooms_that_speak_at_once_claim_one_key_of_a_phone(far_seat: Seat, far_pair: Pair, proxy: Proxy) -> None:
+    keys = far_seat.client._keys  # noqa: SLF001  # a room of which there is nothing but its key
+    assert keys is not None
+    people = {far_pair.ana.user_id, far_pair.bruno.user_id}
+    await asyncio.gather(*(keys.share(f"!{number}:localhost", people) for number in range(8)))
+    assert [path for _, path in proxy.asked].count("/keys/claim") == 1
+
+
 async def test_room_key_changes_after_hundred_messages(seat: Seat, pair: Pair) -> None:
     for number in range(101):
         await seat.say(pair, str(number))
