@@ -94,20 +94,41 @@ class Administrator:
 
         State stays, and a room's last message (Synapse, "Purge History API"). Nothing to purge is success.
         """
+        body = {"delete_local_events": True, **await self._bound(room_id, before)}
+        target = path("/purge_history/{room}", room=room_id)
+        begun = await self._unless_gone("POST", target, body, version="v1")
+        if begun is not None:
+            status = path("/purge_history_status/{purge}", purge=str(begun.get("purge_id")))
+            await self._wait(status, version="v1")
+
+    async def _bound(self, room_id: str, before: datetime) -> Json:
+        """Up to where a purge goes: the first event from then on, and behind none of the room's ends.
+
+        Synapse purges what is less deep than an event. An end of the room that were purged so, and is state, would stay
+        as one without what Synapse has to know of it, and the room would answer 500 to whatever is sent to it from then
+        on; people who write at once, or servers that were apart, leave several ends for a while.
+        """
         first = await self._unless_gone(
             "GET",
             path("/rooms/{room}/timestamp_to_event", room=room_id),
             params={"ts": str(_milliseconds(before)), "dir": "f"},
             version="v1",
         )
+        lowest = min(await self.ends(room_id), key=lambda end: int(end["depth"]), default=None)
+        if lowest is not None and (first is None or lowest["depth"] < await self._depth(first["event_id"])):
+            return {"purge_up_to_event_id": lowest["event_id"]}
         # By the time alone Synapse would keep the last message of before it.
-        bound = {"purge_up_to_event_id": first["event_id"]} if first else {"purge_up_to_ts": _milliseconds(before)}
-        body = {"delete_local_events": True, **bound}
-        target = path("/purge_history/{room}", room=room_id)
-        begun = await self._unless_gone("POST", target, body, version="v1")
-        if begun is not None:
-            status = path("/purge_history_status/{purge}", purge=str(begun.get("purge_id")))
-            await self._wait(status, version="v1")
+        return {"purge_up_to_event_id": first["event_id"]} if first else {"purge_up_to_ts": _milliseconds(before)}
+
+    async def ends(self, room_id: str) -> list[Json]:
+        """The events of a room that none follows yet, each with its `event_id` and `depth`."""
+        target = path("/rooms/{room}/forward_extremities", room=room_id)
+        found = await self._unless_gone("GET", target, version="v1")
+        return list((found or {}).get("results", ()))
+
+    async def _depth(self, event_id: str) -> int:
+        found = await self._ask("GET", path("/fetch_event/{event}", event=event_id), version="v1")
+        return int(_object(found, "event").get("depth", 0))
 
     async def remove_room(self, room_id: str) -> None:
         """Put everybody out of a room, remove it with all events, and wait until it is done."""

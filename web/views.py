@@ -196,7 +196,7 @@ class Member:
     def trouble(self) -> str | None:
         """The sentence for a pair without a room, or whose room is stopped.
 
-        The reason of the first is for those who run Visavis, that of the second was mailed.
+        The reason is for those who run Visavis; that of the second was mailed, once a day at most.
         """
         if self.pair.room_id is None:
             return "web.room_soon" if self.pair.fault is None else "web.room_not_made"

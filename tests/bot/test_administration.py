@@ -1,5 +1,6 @@
 """The homeserver's admin API, on a real Synapse."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -152,6 +153,45 @@ async def test_all_that_was_written_before_a_time_is_purged(
     await administrator.purge_history(room_id, bound)
     assert [await is_there(homeserver, room_id, one) for one in (*before, after)] == [False, False, False, True]
     await administrator.purge_history(room_id, bound - timedelta(days=400))
+
+
+async def hurry(homeserver: Homeserver, synapse: Synapse) -> None:
+    """Limit the rate of whoever is logged in no more."""
+    user_id = (await homeserver.ask("GET", "/account/whoami"))["user_id"]
+    url = f"{synapse.base_url}/_synapse/admin/v1/users/{user_id}/override_ratelimit"
+    body, headers = {"messages_per_second": 0, "burst_count": 0}, {"Authorization": f"Bearer {synapse.admin_token}"}
+    async with synapse.http.post(url, json=body, headers=headers) as answer:
+        assert answer.status == 200
+
+
+async def fork(administrator: Administrator, homeserver: Homeserver, room_id: str) -> str:
+    """Write at once until one of the room's ends is state that lies behind another end. Returns the deepest end."""
+    for _ in range(100):
+        states = [
+            homeserver.ask("PUT", f"/rooms/{room_id}/state/org.visavis.fork/{number}", {"value": secrets.token_hex(4)})
+            for number in range(8)
+        ]
+        put = await asyncio.gather(*states)
+        ends = sorted((one["depth"], one["event_id"]) for one in await administrator.ends(room_id))
+        if ends[0][0] < ends[-1][0] and ends[0][1] in {one["event_id"] for one in put}:
+            return str(ends[-1][1])
+    raise AssertionError("no fork")
+
+
+@pytest.mark.parametrize("since", ["nothing", "the deepest end"])
+async def test_a_room_in_which_people_wrote_at_once_goes_on_after_a_purge(
+    administrator: Administrator, homeserver: Homeserver, synapse: Synapse, since: str
+) -> None:
+    """Without a look at all of the room's ends Synapse takes one for an outlier, and answers 500 there for ever."""
+    room_id = await make_room(homeserver, synapse)
+    await hurry(homeserver, synapse)
+    old = await say(homeserver, room_id, "old")
+    deepest = await fork(administrator, homeserver, room_id)
+    written_at = (await homeserver.ask("GET", f"/rooms/{room_id}/event/{deepest}"))["origin_server_ts"]
+    at = datetime.fromtimestamp(written_at / 1000, UTC) if since == "the deepest end" else datetime.now(UTC)
+    await administrator.purge_history(room_id, at)
+    assert not await is_there(homeserver, room_id, old)
+    assert await say(homeserver, room_id, "and on")
 
 
 async def test_a_room_is_removed_with_everything(
