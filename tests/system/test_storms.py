@@ -156,6 +156,8 @@ async def gather(stack: AsyncExitStack, practice: Practice) -> list[Phone]:
     for phone in phones:
         for room_id in phone.rooms:
             await phone.human.next_message(practice.bot, room_id=room_id)
+    for phone in phones:
+        phone.human.unreadable.clear()  # what greeted the other in the moment in which this person came
     return phones
 
 
