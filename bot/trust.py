@@ -553,7 +553,7 @@ class RoomKeys:
         self._directory = directory
         self._shared: dict[str, _Shared] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._claiming = asyncio.Lock()  # two claims at once of one device's keys: Synapse may give one of them none
+        self._claiming: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by the name of a homeserver
         self._unwedged_at: dict[str, float] = {}
 
     async def share(self, room_id: str, users: Collection[str]) -> None:
@@ -606,8 +606,7 @@ class RoomKeys:
         session.shared = True
 
     async def _give(self, room_id: str, session: OutboundGroupSession, shared: _Shared, devices: set[Device]) -> None:
-        async with self._claiming:
-            await self._claim({device for device in devices if not self._machine.can_whisper(device)})
+        await self._meet(devices)
         reachable = [device for device in devices if self._machine.can_whisper(device)]
         retry_at = time.monotonic() + _RETRY_SECONDS
         shared.retry_at = {device: retry_at for device in devices if device not in reachable}
@@ -638,9 +637,22 @@ class RoomKeys:
             await self._send("m.room_key.withheld", dict.fromkeys(devices, notice))
             shared.refused.update(devices)
 
+    async def _meet(self, devices: Collection[Device], *, anew: bool = False) -> None:
+        """Begin an Olm session with those of the devices with which there is none; `anew`, with all of them.
+
+        One homeserver's devices at a time: of two claims at once of one device's keys Synapse may give one none. So a
+        homeserver that is slow holds up those alone who talk with its people.
+        """
+        of_server: defaultdict[str, list[Device]] = defaultdict(list)
+        for device in devices:
+            of_server[device.user_id.partition(":")[2]].append(device)
+        for server, theirs in of_server.items():
+            async with self._claiming[server]:
+                wanted = [device for device in theirs if anew or not self._machine.can_whisper(device)]
+                if wanted:
+                    await self._claim(wanted)
+
     async def _claim(self, devices: Collection[Device]) -> None:
-        if not devices:
-            return
         wanted: defaultdict[str, dict[str, str]] = defaultdict(dict)
         for device in devices:
             wanted[device.user_id][device.device_id] = _SIGNED_KEY
@@ -675,8 +687,7 @@ class RoomKeys:
         if not broken:
             return
         try:
-            async with self._claiming:
-                await self._claim(broken)
+            await self._meet(broken, anew=True)
             sealed = {
                 device: self._machine.whisper(device, "m.dummy", {})
                 for device in broken

@@ -8,7 +8,7 @@ from datetime import timedelta
 import structlog
 from aiohttp import web
 
-from supervision import audit, exports, pairs
+from supervision import audit, exports
 from supervision.db import Transaction
 from supervision.errors import NotFound, Refused
 from supervision.exports import Export
@@ -20,7 +20,7 @@ from web import fields, pages, problems, reauth, repeats, sessions
 from web.changes import Change, carry_out
 from web.dashboard import path_id, read_id
 from web.rooms import name_size
-from web.state import database, now, parts, person, visitor
+from web.state import database, now, own_pair, parts, person, visitor
 
 log = structlog.get_logger()
 
@@ -88,7 +88,7 @@ async def page(request: web.Request, refused: Refused | None = None) -> web.Resp
 async def _stand(tx: Transaction, request: web.Request) -> Standing:
     """Raises NotFound for anybody but the two."""
     me, at = person(request), now(request)
-    pair = await _own_pair(tx, request, path_id(request))
+    pair = await own_pair(tx, request, path_id(request))
     default = parts(request).config.rooms.export_consent
     own = await exports.list_of(tx, pair.id, me.id, since=at - SHOWN_FOR)
     return Standing(
@@ -99,13 +99,6 @@ async def _stand(tx: Transaction, request: web.Request) -> Standing:
         await exports.made(tx, pair.id),
         await exports.consent(tx, pair.id, default) is Consent.BOTH,
     )
-
-
-async def _own_pair(tx: Transaction, request: web.Request, pair_id: uuid.UUID) -> Pair:
-    pair = await pairs.get(tx, pair_id)
-    if person(request).id not in {one.id for one in pair.people}:
-        raise NotFound("refused.pair_not_found")
-    return pair
 
 
 async def ask(request: web.Request) -> web.Response:
@@ -152,7 +145,7 @@ async def _change(
     request: web.Request, action: str, act: Callable[[Transaction, Pair], Awaitable[None]]
 ) -> web.Response:
     async def do(tx: Transaction) -> None:
-        await act(tx, await _own_pair(tx, request, path_id(request)))
+        await act(tx, await own_pair(tx, request, path_id(request)))
 
     change = Change(action, "pair", path_id(request), do)
     answer = repeats.Answer(303, {"Location": _home(request)})
@@ -178,7 +171,7 @@ async def send(request: web.Request, pair_id: uuid.UUID, export_id: uuid.UUID) -
         raise web.HTTPMethodNotAllowed(request.method, ["GET"])
     actor, at = visitor(request).actor, now(request)
     async with database(request).transaction() as tx:
-        pair = await _own_pair(tx, request, pair_id)
+        pair = await own_pair(tx, request, pair_id)
         export = await exports.to_fetch(tx, actor, export_id, now=at)
         if export.pair_id != pair.id:
             raise NotFound("refused.export_gone")

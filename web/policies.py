@@ -2,17 +2,16 @@
 
 from aiohttp import web
 
-from supervision import pairs, policies, public_holidays
+from supervision import policies, public_holidays
 from supervision.db import Transaction
 from supervision.errors import NotFound, Refused
 from supervision.hours import Availability
 from supervision.models import Approval
-from supervision.pairs import Pair
 from web import fields, pages, problems
 from web.changes import Change, carry_out
 from web.dashboard import path_id
 from web.hours import LIMITS, coming_exceptions, coming_holidays, name_days, name_rule, show_ranges
-from web.state import database, now, person, visitor
+from web.state import database, now, own_pair, person, visitor
 
 
 async def show(request: web.Request) -> web.Response:
@@ -23,7 +22,7 @@ async def page(request: web.Request, refused: Refused | None = None) -> web.Resp
     """What holds for the pair in the path, and for its supervisor the form that changes it."""
     me = person(request)
     async with database(request).transaction() as tx:
-        pair = await _own(tx, request)
+        pair = await own_pair(tx, request, path_id(request))
         try:
             settled = await policies.of(tx, pair)
         except NotFound as error:
@@ -59,7 +58,7 @@ async def settle(request: web.Request) -> web.Response:
     pair_id, actor = path_id(request), visitor(request).actor
 
     async def act(tx: Transaction) -> object:
-        pair = await _own(tx, request)
+        pair = await own_pair(tx, request, path_id(request))
         lengths = fields.read_lengths(fields.text_of(request, "lengths"))
         approval = fields.text_of(request, "approval")
         await policies.set_pair(
@@ -79,14 +78,6 @@ async def settle(request: web.Request) -> web.Response:
     except Refused as refused:
         return await page(request, refused)
     return pages.respond(answer)
-
-
-async def _own(tx: Transaction, request: web.Request) -> Pair:
-    """The pair in the path. Somebody else's is as little found as one that never was."""
-    pair = await pairs.get(tx, path_id(request))
-    if person(request).id not in {one.id for one in pair.people}:
-        raise NotFound("refused.pair_not_found")
-    return pair
 
 
 ROUTES = [

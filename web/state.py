@@ -1,16 +1,19 @@
 """What every request can reach: the database, the configuration, the clock, and who is asking."""
 
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from aiohttp import web
 
+from supervision import pairs
 from supervision.audit import Actor
 from supervision.config import Config
-from supervision.db import Database
-from supervision.errors import NotAllowed
+from supervision.db import Database, Transaction
+from supervision.errors import NotAllowed, NotFound
 from supervision.models import Role
+from supervision.pairs import Pair
 from supervision.people import Person
 from supervision.sign_ins import Session
 from supervision.texts import Reader
@@ -82,3 +85,11 @@ def person(request: web.Request, role: Role | None = None) -> Person:
     if session is None or (role is not None and role not in session.person.roles):
         raise NotAllowed
     return session.person
+
+
+async def own_pair(tx: Transaction, request: web.Request, pair_id: uuid.UUID) -> Pair:
+    """A pair in which the person stands. Anybody else's is as little found as one that never was."""
+    pair = await pairs.get(tx, pair_id)
+    if person(request).id not in {member.id for member in pair.people}:
+        raise NotFound("refused.pair_not_found")
+    return pair

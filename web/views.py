@@ -13,7 +13,7 @@ from supervision.appointments import OPEN, OVER, Appointment, Proposal
 from supervision.db import Transaction
 from supervision.errors import Refused
 from supervision.hours import Slot
-from supervision.models import Approval, Mode, PairStatus, Status
+from supervision.models import Approval, Fault, Mode, PairStatus, Status
 from supervision.pairs import Pair
 from supervision.people import Person
 from supervision.presences import Presence
@@ -209,7 +209,8 @@ class Member:
     @property
     def closed(self) -> bool:
         """Whether it is archived, and its room is still there to be read."""
-        return self.pair.status is PairStatus.ARCHIVED and self.pair.room_id is not None
+        there = self.pair.room_id is not None and self.pair.fault is not Fault.GONE
+        return self.pair.status is PairStatus.ARCHIVED and there
 
 
 def rows(me: Person, pairs: Iterable[Pair], found: Iterable[Appointment], now: datetime) -> list[Row]:

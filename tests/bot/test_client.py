@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -502,6 +503,30 @@ async def test_rooms_that_speak_at_once_claim_one_key_of_a_phone(far_seat: Seat,
     people = {far_pair.ana.user_id, far_pair.bruno.user_id}
     await asyncio.gather(*(keys.share(f"!{number}:localhost", people) for number in range(8)))
     assert [path for _, path in proxy.asked].count("/keys/claim") == 1
+
+
+async def test_a_slow_homeserver_holds_up_its_own_rooms_alone(far_seat: Seat, far_pair: Pair, proxy: Proxy) -> None:
+    keys, ana = far_seat.client._keys, far_seat.client.trust(far_pair.ana.user_id)  # noqa: SLF001 - as above
+    assert keys is not None
+    assert ana is not None
+    stranger, key = "@far:slow.example", vodozemac.Account().curve25519_key.to_base64()
+    theirs = tuple(replace(one, user_id=stranger, curve25519=key) for one in ana.believed)
+    abroad = replace(ana, keys=replace(ana.keys, user_id=stranger, devices=theirs))
+    keys._directory._trusts[stranger] = abroad  # noqa: SLF001 - what a federation would have told
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def hold(path: str, body: bytes) -> None:
+        if path == "/keys/claim" and b"slow.example" in body:
+            asked.set()
+            await answered.wait()
+
+    proxy.hold = hold
+    slow = asyncio.create_task(keys.share("!slow:localhost", {stranger, far_pair.ana.user_id}))
+    await asyncio.wait_for(asked.wait(), 30)
+    await asyncio.wait_for(keys.share("!quick:localhost", {far_pair.ana.user_id, far_pair.bruno.user_id}), 30)
+    assert not slow.done()
+    answered.set()
+    await slow
 
 
 async def test_room_key_changes_after_hundred_messages(seat: Seat, pair: Pair) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,15 +11,21 @@ import aiohttp
 from aiohttp import web
 
 Json = dict[str, Any]
+Hold = Callable[[str, bytes], Awaitable[None]]
 Refusal = Callable[[str, str], tuple[int, Json] | None]
 Forgery = Callable[[str, Json], Json]
+
+
+async def _hold_nothing(_path: str, _body: bytes) -> None:
+    pass
 
 
 class Proxy:
     """Passes requests on to a homeserver.
 
-    `refuse(method, path)` may answer instead, with a status and a JSON object; `forge(path, answer)` may
-    change a successful answer. `asked` are all (method, path) so far, paths without query and prefix.
+    `hold(path, body)` may keep a request waiting; `refuse(method, path)` may answer instead, with a status and a
+    JSON object; `forge(path, answer)` may change a successful answer. `asked` are all (method, path) so far, paths
+    without query and prefix.
     """
 
     def __init__(self, target: str, http: aiohttp.ClientSession) -> None:
@@ -27,6 +33,7 @@ class Proxy:
         self._http = http
         self.url = ""
         self.asked: list[tuple[str, str]] = []
+        self.hold: Hold = _hold_nothing
         self.refuse: Refusal = lambda *_: None
         self.forge: Forgery = lambda _, answer: answer
 
@@ -50,13 +57,15 @@ class Proxy:
     async def pass_on(self, request: web.Request) -> web.Response:
         path = request.path.removeprefix("/_matrix/client/v3")
         self.asked.append((request.method, path))
+        body = await request.read()
+        await self.hold(path, body)
         refused = self.refuse(request.method, path)
         if refused is not None:
             return web.json_response(refused[1], status=refused[0])
         names = ("Authorization", "Content-Type")
         headers = {name: request.headers[name] for name in names if name in request.headers}
         async with self._http.request(
-            request.method, self._target + request.raw_path, headers=headers, data=await request.read()
+            request.method, self._target + request.raw_path, headers=headers, data=body
         ) as answer:
             said = json.loads(await answer.read())
             if answer.status == 200:

@@ -99,6 +99,27 @@ async def test_a_room_that_is_stopped_is_told_until_it_is_well(
         assert sentences[path] not in browser.page
 
 
+async def test_an_archived_room_is_shown_as_long_as_it_can_be_read(
+    database: Database, now: datetime, open_browser: Open
+) -> None:
+    pair = await add_pair(database, now=now)
+    browsers = {
+        "/appointments": await open_browser(pair.supervisee),
+        "/supervisor": await open_browser(pair.supervisor),
+    }
+    async with database.transaction() as tx:
+        await pairs.set_room(tx, pair.id, "!room:example.org")
+        await pairs.archive(tx, acts(pair.supervisor), pair.id, now=now)
+    for path, browser in browsers.items():
+        await browser.get(path)
+        assert f'href="/rooms/{pair.id}"' in browser.page
+    async with database.transaction() as tx:
+        await pairs.set_fault(tx, await pairs.get(tx, pair.id), Fault.GONE, now=now)
+    for path, browser in browsers.items():
+        await browser.get(path)
+        assert f'href="/rooms/{pair.id}"' not in browser.page
+
+
 async def test_a_room_that_cannot_be_made_is_told_without_its_reason(
     database: Database, now: datetime, open_browser: Open
 ) -> None:

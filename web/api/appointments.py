@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from supervision import appointments, availability, groups, moves, pairs, queries, shifts
+from supervision import appointments, availability, groups, moves, queries, shifts
 from supervision.appointments import Appointment
 from supervision.audit import Actor
 from supervision.db import Transaction
@@ -24,7 +24,7 @@ from web.api.requests import path_id
 from web.changes import Change
 from web.repeats import Answer
 from web.schemas import Given
-from web.state import database, now, person, visitor
+from web.state import database, now, own_pair, person, visitor
 
 LOOK_BACK = timedelta(days=90)
 SLOTS_SPAN = timedelta(days=14)
@@ -212,14 +212,6 @@ async def mark(request: web.Request) -> web.Response:
         body,
         lambda tx, revision: appointments.mark(tx, actor, identifier, status, now=at, if_revision=revision),
     )
-
-
-async def own_pair(tx: Transaction, request: web.Request, pair_id: uuid.UUID) -> Pair:
-    """A pair in which the person stands. Anybody else's is as little found as one that never was."""
-    pair = await pairs.get(tx, pair_id)
-    if person(request).id not in {member.id for member in pair.people}:
-        raise NotFound("refused.pair_not_found")
-    return pair
 
 
 async def _list(request: web.Request, role: Role) -> web.Response:

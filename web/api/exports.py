@@ -8,11 +8,10 @@ from supervision.errors import NotFound
 from web import exports as page
 from web import reauth, schemas
 from web.api import answers, requests
-from web.api.appointments import own_pair
 from web.api.requests import path_id
 from web.changes import Change
 from web.repeats import Answer
-from web.state import database, now, parts, person, visitor
+from web.state import database, now, own_pair, parts, person, visitor
 
 
 async def list_exports(request: web.Request) -> web.Response:

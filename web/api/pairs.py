@@ -7,11 +7,10 @@ from supervision.db import Transaction, lock_people
 from supervision.errors import Stale
 from web import schemas, views
 from web.api import answers, requests
-from web.api.appointments import own_pair
 from web.api.requests import path_id
 from web.changes import Change
 from web.repeats import Answer
-from web.state import database, now, person, visitor
+from web.state import database, now, own_pair, person, visitor
 
 
 async def me(request: web.Request) -> web.Response:

@@ -7,12 +7,11 @@ from supervision.db import Transaction
 from supervision.errors import Stale
 from web import schemas
 from web.api import answers, requests
-from web.api.appointments import own_pair
 from web.api.requests import path_id
 from web.changes import Change
 from web.repeats import Answer
 from web.rooms import require_reader
-from web.state import database, now, parts, person, visitor
+from web.state import database, now, own_pair, parts, person, visitor
 
 
 async def show_room(request: web.Request) -> web.Response:

@@ -9,11 +9,10 @@ from supervision.series import Booked
 from supervision.texts import Reader
 from web import schemas
 from web.api import answers, requests
-from web.api.appointments import own_pair
 from web.api.requests import path_id
 from web.changes import Change
 from web.repeats import Answer
-from web.state import database, now, visitor
+from web.state import database, now, own_pair, visitor
 
 
 async def book_series(request: web.Request) -> web.Response:

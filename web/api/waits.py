@@ -8,10 +8,9 @@ from supervision.db import Transaction
 from supervision.waits import Wait
 from web import schemas
 from web.api import answers, requests
-from web.api.appointments import own_pair
 from web.api.requests import path_id
 from web.changes import Change
-from web.state import database, now, person, visitor
+from web.state import database, now, own_pair, person, visitor
 
 
 async def list_waits(request: web.Request) -> web.Response:
