@@ -104,9 +104,9 @@ class Administrator:
     async def _bound(self, room_id: str, before: datetime) -> Json:
         """Up to where a purge goes: the first event from then on, and behind none of the room's ends.
 
-        Synapse purges what is less deep than an event. An end of the room that were purged so, and is state, would stay
-        as one without what Synapse has to know of it, and the room would answer 500 to whatever is sent to it from then
-        on; people who write at once, or servers that were apart, leave several ends for a while.
+        Synapse purges what is less deep than an event. An end of the room that is state and was purged so stays one,
+        without what Synapse has to know of it, and from then on the room answers 500 to whatever is sent; people who
+        write at once, or servers that were apart, leave several ends for a while.
         """
         first = await self._unless_gone(
             "GET",
@@ -114,9 +114,10 @@ class Administrator:
             params={"ts": str(_milliseconds(before)), "dir": "f"},
             version="v1",
         )
-        lowest = min(await self.ends(room_id), key=lambda end: int(end["depth"]), default=None)
-        if lowest is not None and (first is None or lowest["depth"] < await self._depth(first["event_id"])):
-            return {"purge_up_to_event_id": lowest["event_id"]}
+        ends = sorted(await self.ends(room_id), key=lambda end: int(end["depth"]))
+        behind = first is None or (len(ends) > 1 and ends[0]["depth"] < await self._depth(first["event_id"]))
+        if ends and behind:
+            return {"purge_up_to_event_id": ends[0]["event_id"]}
         # By the time alone Synapse would keep the last message of before it.
         return {"purge_up_to_event_id": first["event_id"]} if first else {"purge_up_to_ts": _milliseconds(before)}
 
