@@ -49,8 +49,8 @@ async def read_room(client: Client, room_id: str, *, page: int = PAGE) -> AsyncI
         events, following = answer.get("chunk"), answer.get("end")
         if isinstance(events, list) and events:
             yield [past for event in events if (past := _read(client, room_id, event)) is not None]
-        if not events or not isinstance(following, str) or following == query.get("from"):
-            return
+        if not isinstance(following, str) or following == query.get("from"):
+            return  # an empty page alone is no end: the homeserver may hide all that is on it
         query["from"] = following
 
 

@@ -229,3 +229,18 @@ async def test_a_room_is_read_from_its_first_event_to_its_last(seat: Seat, pair:
         (f"ours {number}", None, seat.client.device_id) for number in range(3)
     ]
     assert len({one.event_id for one in found}) == len(found)
+
+
+async def test_messages_that_the_homeserver_shows_no_more_do_not_end_the_room(seat: Seat, pair: Pair) -> None:
+    """Synapse hides what is older than a room's days until it purges it: a page of such messages is empty."""
+    homeserver = seat.client.homeserver
+    old = str(int((datetime.now(UTC) - timedelta(days=40)).timestamp() * 1000))
+    for number in range(12):
+        place = f"/rooms/{pair.room_id}/send/m.room.message/old-{number}"
+        await homeserver.ask("PUT", place, {"msgtype": "m.text", "body": "old"}, params={"ts": old})
+    days = {"max_lifetime": int(timedelta(days=30).total_seconds() * 1000)}
+    await homeserver.ask("PUT", f"/rooms/{pair.room_id}/state/m.room.retention/", days)
+    young = await seat.say(pair, "young")
+    pages = [events async for events in read_room(seat.client, pair.room_id, page=4)]
+    found = [one.event for events in pages for one in events]
+    assert [one.event_id for one in found if one.event_type == "m.room.message"] == [young]
