@@ -211,6 +211,8 @@ async def try_token(config: Config, token: str) -> str:
     except Transient as failure:
         if failure.code == homeserver_tasks.ADMIN_TOKEN_REFUSED:
             raise click.ClickException(ADMINISTRATOR_REFUSED) from failure
+        if failure.code == homeserver_tasks.NO_ADMIN_API:
+            raise click.ClickException(ADMINISTRATOR_UNKNOWN) from failure
         return ADMINISTRATOR_UNTRIED
     except Permanent as failure:
         raise click.ClickException(ADMINISTRATOR_UNKNOWN) from failure

@@ -12,12 +12,12 @@ from typing import Any
 from bot.events import Json
 from bot.requests import Homeserver, HomeserverRefused, path
 from supervision.errors import Permanent, Transient
-from supervision.homeserver_tasks import ADMIN_TOKEN_REFUSED
+from supervision.homeserver_tasks import ADMIN_TOKEN_REFUSED, NO_ADMIN_API
 
 ROOT = "/_synapse/admin"
 POLL_SECONDS = 0.25, 5.0  # the first and the longest pause between looks at something long
 LONGEST_SECONDS = 600.0
-TOKEN_AGAIN_SECONDS = 300.0
+OPERATOR_SECONDS = 300.0  # between two tries of what the operator has to put right
 
 
 class Administrator:
@@ -39,12 +39,18 @@ class Administrator:
         params: Mapping[str, str] | None = None,
         version: str,
     ) -> Json:
-        """As `Homeserver.ask`; that our token is not an administrator's passes once the operator has put it right."""
+        """As `Homeserver.ask`; what the operator has to put right passes once they have.
+
+        That is that our token is not an administrator's, and that something else answers than the admin API: whatever
+        a proxy says is not there may be there.
+        """
         try:
             return await self._server.ask(method, target, body, params=params, version=version)
         except HomeserverRefused as refused:
             if refused.status == 401 or (refused.status, refused.code) == (403, "M_FORBIDDEN"):
-                raise Transient(ADMIN_TOKEN_REFUSED, TOKEN_AGAIN_SECONDS) from refused
+                raise Transient(ADMIN_TOKEN_REFUSED, OPERATOR_SECONDS) from refused
+            if refused.code == "M_UNRECOGNIZED" or "errcode" not in refused.answer:
+                raise Transient(NO_ADMIN_API, OPERATOR_SECONDS) from refused
             raise
 
     async def try_token(self, user_id: str) -> None:

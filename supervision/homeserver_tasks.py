@@ -3,7 +3,7 @@
 A task is claimed with a lease, done at the homeserver, and settled: at least once, and each kind bears being done
 again, but for what a page waits for: done once more, it would take away what the person has set up since. Where nobody
 has the token, a task is settled at once with the error `no_admin_token`; one whose token the homeserver does not take
-stays open with `admin_token_refused`.
+stays open with `admin_token_refused`, and one for which no admin API is to be found with `no_admin_api`.
 """
 
 import uuid
@@ -21,6 +21,8 @@ from supervision.models import Task, homeserver_tasks
 CHANNEL = "visavis_tasks"
 NO_ADMIN_TOKEN = "no_admin_token"  # noqa: S105  # the word for its lack
 ADMIN_TOKEN_REFUSED = "admin_token_refused"  # noqa: S105  # it is done once the operator has put the token right
+NO_ADMIN_API = "no_admin_api"  # likewise, once Synapse itself answers
+OPERATORS = frozenset({ADMIN_TOKEN_REFUSED, NO_ADMIN_API})
 WITHDRAWN = "withdrawn"
 AWAITED = frozenset({Task.RESET_PASSWORD, Task.SIGN_OUT})
 PATIENCE = timedelta(minutes=5)  # longer than any page waits, however far two clocks are apart
@@ -119,11 +121,11 @@ async def latest(tx: Transaction, kind: Task, person_id: uuid.UUID) -> Homeserve
 
 
 async def list_failed(tx: Transaction, most: int = 50) -> list[HomeserverTask]:
-    """Those that were given up, or wait for a token that the homeserver takes, newest first, for the admin's page."""
+    """Those that were given up, or wait for the operator, newest first, for the admin's page."""
     error = homeserver_tasks.c.error
     query = (
         select(*COLUMNS)
-        .where(error.is_not(None), or_(homeserver_tasks.c.done_at.is_not(None), error == ADMIN_TOKEN_REFUSED))
+        .where(error.is_not(None), or_(homeserver_tasks.c.done_at.is_not(None), error.in_(OPERATORS)))
         .order_by(homeserver_tasks.c.created_at.desc())
         .limit(most)
     )

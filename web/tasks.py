@@ -7,7 +7,7 @@ from aiohttp import web
 
 from supervision import homeserver_tasks
 from supervision.errors import NotUnderstood, Refused
-from supervision.homeserver_tasks import ADMIN_TOKEN_REFUSED, NO_ADMIN_TOKEN, HomeserverTask
+from supervision.homeserver_tasks import NO_ADMIN_TOKEN, OPERATORS, HomeserverTask
 from web.homeserver import HomeserverAway
 from web.state import database, now
 
@@ -33,7 +33,7 @@ async def finish(request: web.Request, task_id: uuid.UUID) -> HomeserverTask:
             task = await homeserver_tasks.get(tx, task_id)
         if task.done_at is not None:
             break
-        if task.error == ADMIN_TOKEN_REFUSED:  # nothing was done, and nobody waits for the operator
+        if task.error in OPERATORS:  # nothing was done, and nobody waits for the operator
             async with database(request).transaction() as tx:
                 await homeserver_tasks.withdraw(tx, task_id, now=now(request))
             raise HomeserverAway

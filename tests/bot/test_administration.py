@@ -13,6 +13,7 @@ from bot.requests import Homeserver, HomeserverRefused
 from embedded.synapse import Synapse
 from supervision.errors import Permanent, Transient
 from tests.support.homeserver import PASSWORD, make_account
+from tests.support.proxy import Proxy
 
 
 @pytest.fixture
@@ -121,6 +122,28 @@ async def test_media_that_are_gone_count_as_deleted(administrator: Administrator
     assert await administrator.uploader_of("mxc://elsewhere.example/nothinghere") is None
     with pytest.raises(Permanent):
         await administrator.delete_media("https://example.org/nothing")
+
+
+@pytest.mark.parametrize("said", [None, {}, {"errcode": "M_UNRECOGNIZED"}])
+async def test_where_there_is_no_admin_api_nothing_counts_as_gone(
+    proxy: Proxy, synapse: Synapse, said: dict[str, Any] | None
+) -> None:
+    """A proxy hides it, or leads elsewhere for a while: what is to be removed there is all still there."""
+    proxy.refuse = lambda *_: (404, said or {})
+    url = f"{synapse.base_url}/elsewhere" if said is None else proxy.url
+    administrator = Administrator(url, synapse.admin_token)
+    try:
+        for removal in (
+            administrator.delete_media(f"mxc://{synapse.server_name}/something"),
+            administrator.purge_history("!room:localhost", datetime.now(UTC)),
+            administrator.remove_room("!room:localhost"),
+            administrator.uploader_of(f"mxc://{synapse.server_name}/something"),
+        ):
+            with pytest.raises(Transient) as hidden:
+                await removal
+            assert (hidden.value.code, hidden.value.retry_after) == ("no_admin_api", 300.0)
+    finally:
+        await administrator.close()
 
 
 async def make_room(homeserver: Homeserver, synapse: Synapse) -> str:

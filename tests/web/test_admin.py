@@ -252,11 +252,14 @@ async def test_what_waits_for_a_token_and_a_room_that_cannot_be_made_are_shown(
     async with database.transaction() as tx:
         await pairs.note_not_made(tx, pair, now=now)
         await tasks.put(tx, Task.REMOVE_MEDIA, details={"media": {}}, now=now)
-        task = await tasks.claim(tx, now=now)
-        assert task is not None
-        await tasks.put_off(tx, task, tasks.ADMIN_TOKEN_REFUSED, now=now)
+        await tasks.put(tx, Task.REMOVE_MEDIA, details={"media": {}}, now=now)
+        for error in (tasks.ADMIN_TOKEN_REFUSED, tasks.NO_ADMIN_API):
+            task = await tasks.claim(tx, now=now)
+            assert task is not None
+            await tasks.put_off(tx, task, error, now=now)
     await rita.get("/admin")
     assert "The chat server does not take the administrator&#39;s token." in rita.page
+    assert "There is no admin API of Synapse at matrix.homeserver." in rita.page
     assert "The chat server refuses to make it, mostly because" in rita.page
     await rita.get(f"/admin/pairs/{pair.id}")
     assert "The chat server refuses to make it, mostly because" in rita.page
