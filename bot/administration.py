@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from bot.events import Json
-from bot.requests import Homeserver, HomeserverRefused, path
+from bot.requests import Homeserver, HomeserverRefused, NotAHomeserver, path
 from supervision.errors import Permanent, Transient
 from supervision.homeserver_tasks import ADMIN_TOKEN_REFUSED, NO_ADMIN_API
 
@@ -46,10 +46,12 @@ class Administrator:
         """
         try:
             return await self._server.ask(method, target, body, params=params, version=version)
+        except NotAHomeserver as failure:
+            raise Transient(NO_ADMIN_API, OPERATOR_SECONDS) from failure
         except HomeserverRefused as refused:
             if refused.status == 401 or (refused.status, refused.code) == (403, "M_FORBIDDEN"):
                 raise Transient(ADMIN_TOKEN_REFUSED, OPERATOR_SECONDS) from refused
-            if refused.code == "M_UNRECOGNIZED" or "errcode" not in refused.answer:
+            if refused.code == "M_UNRECOGNIZED":
                 raise Transient(NO_ADMIN_API, OPERATOR_SECONDS) from refused
             raise
 

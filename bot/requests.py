@@ -17,6 +17,7 @@ from supervision.errors import Permanent, Transient
 
 _KNOWN_CODE = re.compile(r"[A-Z][A-Z_.0-9]{1,60}")
 _LARGE = 1 << 20  # bytes; a longer answer is parsed beside the event loop
+_ODD_REQUEST = (400, 413, 414, 431)  # what a proxy, too, would say again of the same request
 
 
 class HomeserverRefused(Permanent):
@@ -28,6 +29,10 @@ class HomeserverRefused(Permanent):
         super().__init__(str(code) if known else f"http_{status}")
         self.status = status
         self.answer = answer
+
+
+class NotAHomeserver(Transient):
+    """Something that is no homeserver refused, as a proxy before it does: whatever it says, the homeserver may not."""
 
 
 def path(template: str, **parts: str) -> str:
@@ -67,7 +72,8 @@ class Homeserver:
 
         `path` is below `/_matrix/client/{version}` and percent-encoded (see `path`); `timeout` in seconds
         covers all of it. Raises Transient where the homeserver cannot be reached, is too slow, limits the
-        rate (with its `retry_after`), fails itself (5xx) or answers nonsense; HomeserverRefused otherwise.
+        rate (with its `retry_after`), fails itself (5xx), is none (NotAHomeserver) or answers nonsense;
+        HomeserverRefused otherwise.
         """
         answer = await self._exchange(method, path, body, params or {}, timeout, version)
         if not isinstance(answer, dict):
@@ -131,7 +137,10 @@ def _judge(status: int, answer: object, hint: str | None) -> object:
         raise Transient("rate_limited", _retry_after(answer, hint))
     if not 400 <= status < 500 or status == 408:
         raise Transient(f"http_{status}", _retry_after(answer, hint))
-    raise HomeserverRefused(status, answer if isinstance(answer, dict) else {})
+    said = answer if isinstance(answer, dict) else {}
+    if not said.keys() & {"errcode", "flows"} and status not in _ODD_REQUEST:  # Matrix 1.18, "Standard error response"
+        raise NotAHomeserver(f"http_{status}")
+    raise HomeserverRefused(status, said)
 
 
 def _retry_after(answer: object, hint: str | None) -> float | None:

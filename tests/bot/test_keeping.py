@@ -358,6 +358,18 @@ async def test_a_room_that_fails_keeps_the_others_waiting_for_a_moment_only(far:
     proxy.refuse = lambda *_: None
 
 
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_what_a_proxy_says_is_no_fault_of_a_room(far: Kept, proxy: Proxy, status: int) -> None:
+    """Or all rooms would be gone, and everybody be mailed so, while something else answers for the homeserver."""
+    proxy.refuse = lambda _, place: (status, {}) if far.room_id in place else None
+    far.keeping.ask(far.pair.id)
+    with pytest.raises(Transient, match=f"http_{status}"):
+        await far.keeping.look()
+    proxy.refuse = lambda *_: None
+    async with far.database.transaction() as tx:
+        assert (await pairs.get(tx, far.pair.id)).fault is None
+
+
 async def test_what_was_asked_for_waits_for_no_hourly_round(far: Kept, proxy: Proxy) -> None:
     """The pair here was added first, and the others' hour has come, too."""
     account = await make_account(far.synapse)
