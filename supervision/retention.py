@@ -120,7 +120,8 @@ def _cut(at: datetime, zone: ZoneInfo) -> datetime:
     return midnight(at, zone).replace(minute=0, second=0, microsecond=0)
 
 
-# An announcement is a row for each of the two, or one for both. `until` is missing in one that a hold made void.
+# An announcement is a row for each of the two, or one for both. `until` is missing in one that a hold made void. One that
+# is pending will be said yet; one that never was counts when it is `unheard` old.
 _STANDING = text(
     """
     SELECT p.id, coalesce(p.retention_days, CAST(:days AS integer)) AS days, p.held_at IS NOT NULL AS held,
@@ -131,8 +132,10 @@ _STANDING = text(
         FROM (
             SELECT CAST(details ->> 'until' AS timestamptz) AS until,
                 max(CAST(details ->> 'since' AS timestamptz)) AS since,
-                bool_and((state = 'sent' AND settled_at <= CAST(:now AS timestamptz) - CAST(:ahead AS interval))
-                    OR created_at <= CAST(:now AS timestamptz) - CAST(:unheard AS interval)) AS said
+                bool_and(CASE state
+                    WHEN 'sent' THEN settled_at <= CAST(:now AS timestamptz) - CAST(:ahead AS interval)
+                    WHEN 'pending' THEN false
+                    ELSE created_at <= CAST(:now AS timestamptz) - CAST(:unheard AS interval) END) AS said
             FROM notifications
             WHERE pair_id = p.id AND kind = 'retention.announced' AND details ->> 'until' IS NOT NULL
             GROUP BY 1

@@ -264,6 +264,17 @@ async def test_an_announcement_that_nobody_is_there_to_hear_counts_after_ten_day
     assert (await stand(database, pair, now + 10 * DAY)).allowed == until
 
 
+async def test_an_announcement_that_was_not_said_yet_counts_for_nothing(database: Database, now: datetime) -> None:
+    """As where the bot was away for weeks right after it had written it down."""
+    pair = await add_pair(database, now=now)
+    until = (await announce(database, pair, now)).until
+    later = now + 20 * DAY
+    assert (await stand(database, pair, later)).allowed is None
+    await settle(database, now=later)
+    assert (await stand(database, pair, later + 3 * DAY - HOUR)).allowed is None
+    assert (await stand(database, pair, later + 3 * DAY)).allowed == until
+
+
 async def test_an_announcement_waits_for_nobody_who_is_disabled(database: Database, now: datetime) -> None:
     pair = await add_pair(database, now=now)
     async with database.transaction() as tx:
