@@ -120,8 +120,8 @@ def _cut(at: datetime, zone: ZoneInfo) -> datetime:
     return midnight(at, zone).replace(minute=0, second=0, microsecond=0)
 
 
-# An announcement is a row for each of the two, or one for both. `until` is missing in one that a hold made void. A pending
-# one will be said yet; one that nobody could be told counts when it is `unheard` old.
+# An announcement is a row for each of the two, or one for both. `until` is missing in one that a hold made void. One
+# that waits for its reader counts when it is `unheard` old, a pending one not at all: it has yet to be said.
 _STANDING = text(
     """
     SELECT p.id, coalesce(p.retention_days, CAST(:days AS integer)) AS days, p.held_at IS NOT NULL AS held,
