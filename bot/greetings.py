@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from bot.client import Client
-from supervision import notifications, pairs
+from supervision import notifications, pairs, retention
 from supervision.db import Database, Transaction
 from supervision.errors import NotFound
 from supervision.models import Channel
@@ -53,5 +53,7 @@ async def _introductions(tx: Transaction, pair: Pair, ready: list[Person], *, no
 
 
 async def _summaries(tx: Transaction, pair: Pair, ready: list[Person], *, now: datetime) -> list[Notice]:
+    for one in ready:
+        await retention.void_waiting(tx, pair.id, one.id)
     waited = [one for one in ready if await notifications.take_waiting(tx, pair.id, one.id, now=now)]
     return [Notice(one.id, Channel.MATRIX, "room.summary", pair_id=pair.id) for one in waited]

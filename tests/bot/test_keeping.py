@@ -20,7 +20,7 @@ from bot.requests import path
 from bot.rooms import Plan, create_room
 from bot.signatures import Seeds, read_keys
 from embedded.synapse import Synapse
-from supervision import bots, memberships, notifications, pairs, people, renewals
+from supervision import bots, memberships, notifications, pairs, people, renewals, retention
 from supervision.audit import Actor
 from supervision.config import RoomsConfig
 from supervision.db import Database
@@ -31,6 +31,7 @@ from supervision.models import pairs as pairs_table
 from supervision.models import people as people_table
 from supervision.notifications import Notice
 from supervision.pairs import Pair
+from supervision.retention import Announcement
 from tests.support.homeserver import Seat, make_account, phone
 from tests.support.human import HomeserverRefused as RefusedPerson
 from tests.support.proxy import Proxy
@@ -335,6 +336,24 @@ async def test_what_cannot_be_mended_silences_the_room_until_it_is(
         await notices.deliver_due()
         said = await ana.next_message(client.user_id, lambda one: "não podia lhe escrever" in one.body, since=mark)
         assert said.encrypted
+
+
+async def test_what_waited_to_be_announced_is_announced_anew(kept: Kept, tmp_path: Path) -> None:
+    """The summary that replaces what waited says how the bookings stand, and nothing of what is to be removed."""
+    now, days = kept.clock(), RoomsConfig(retention_days=30)
+    announced = Announcement(now + timedelta(days=3), now - timedelta(days=27), 30)
+    async with kept.database.transaction() as tx:
+        await retention.announce(tx, kept.pair, announced, now=now)
+    await Notices(kept.database, kept.seat.client, kept.clock).deliver_due()
+    assert await kept.rows("retention.announced") == [("matrix", "waiting")] * 2
+    async with phone(kept.synapse, tmp_path, kept.ana) as ana:
+        await ana.join(kept.room_id)
+        await kept.seat.wait_for(lambda: kept.seat.client.can_read(kept.room_id, kept.ana))
+        await greet(kept.database, kept.seat.client, kept.room_id, kept.clock)
+    assert sorted(await kept.rows("retention.announced")) == [("matrix", "superseded"), ("matrix", "waiting")]
+    async with kept.database.transaction() as tx:
+        standing = await retention.standing_of(tx, kept.pair, days, now=now + timedelta(days=20))
+    assert (standing.announced, standing.allowed) == (None, None)
 
 
 async def test_a_room_that_fails_keeps_the_others_waiting_for_a_moment_only(far: Kept, proxy: Proxy) -> None:
