@@ -604,6 +604,8 @@ class Client:
         room = _Room()
         for event in await self.homeserver.ask_list("GET", path("/rooms/{room}/state", room=room_id)):
             room.read(event)
+        if room.creator is None:
+            raise Transient("homeserver_incomprehensible")
         if room.creator != self.user_id:
             log.warning("room.not_ours", room_id=room_id)
             await self._refuse(room_id, room.creator)

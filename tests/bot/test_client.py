@@ -8,7 +8,7 @@ import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
@@ -568,9 +568,13 @@ async def test_invitation_is_refused_and_told(seat: Seat, pair: Pair) -> None:
     assert [event["content"]["membership"] for event in ours] == ["leave"]
 
 
+@pytest.mark.parametrize("asked", ["answers", "says nothing at first"])
 async def test_room_without_a_word_who_made_it_is_asked_about_and_kept(
-    far_seat: Seat, far_pair: Pair, proxy: Proxy
+    far_seat: Seat, far_pair: Pair, proxy: Proxy, asked: str
 ) -> None:
+    """Who has left a room that nobody else can invite to is out of it for ever."""
+    state, nothing = f"/rooms/{far_pair.room_id}/state", cast(Json, [])
+
     def forge(path: str, answer: Json) -> Json:
         if path == "/sync":
             for room in answer.get("rooms", {}).get("join", {}).values():
@@ -580,6 +584,8 @@ async def test_room_without_a_word_who_made_it_is_asked_about_and_kept(
         return answer
 
     proxy.forge = forge
+    if asked != "answers":
+        proxy.refuse = lambda _, path: (200, nothing) if path == state and proxy.count(state) == 1 else None
     await far_seat.restart()
     await far_seat.wait_for(lambda: far_seat.client.rooms() == {far_pair.room_id})
     assert (await far_seat.next_heard(await far_pair.bruno.send_text(far_pair.room_id, "!book"))).doubt is None
