@@ -22,11 +22,13 @@ from supervision.models import (
     PairStatus,
     Question,
     State,
+    Task,
     attachments,
     memberships,
     questions,
 )
 from supervision.models import exports as copies
+from supervision.models import homeserver_tasks as tasks
 from supervision.models import notifications as outbox
 from supervision.models import pairs as table
 from supervision.notifications import SCRUBBED, Notice
@@ -116,6 +118,8 @@ async def _set_apart(tx: Transaction, pair: Pair, *, now: datetime) -> uuid.UUID
         await tx.execute(update(one).where(one.c.pair_id == pair.id).values(pair_id=kept))
     announced = update(outbox).where(outbox.c.pair_id == pair.id, outbox.c.kind.in_(ANNOUNCED))
     await tx.execute(announced.values(pair_id=kept))
+    media = tasks.c.pair_id == pair.id, tasks.c.kind == Task.REMOVE_MEDIA, tasks.c.done_at.is_(None)
+    await tx.execute(update(tasks).where(*media).values(pair_id=kept))  # they wait for the hold of its room to end
     return kept
 
 

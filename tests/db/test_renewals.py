@@ -26,7 +26,7 @@ from supervision.audit import Actor
 from supervision.config import RoomsConfig
 from supervision.db import Database
 from supervision.errors import NotAllowed, NotUnderstood, PairArchived, Refused
-from supervision.models import Channel, Consent, ExportState, Fault, PairStatus, Question, audit_entries
+from supervision.models import Channel, Consent, ExportState, Fault, PairStatus, Question, Task, audit_entries
 from supervision.models import notifications as outbox
 from supervision.models import pairs as pairs_table
 from supervision.models import people as people_table
@@ -114,6 +114,23 @@ async def test_the_pair_goes_on_and_its_old_room_is_kept_apart(database: Databas
         )
         told = [(name, "mail", renewed.id) for name in ("Ana", "Bruno")]
         assert [tuple(row) for row in await tx.execute(mails)] == told
+
+
+async def test_files_that_wait_for_the_old_room_s_hold_to_end_wait_for_it_alone(
+    database: Database, pair: Pair, now: datetime
+) -> None:
+    media = {"mxc://example.org/x": ["@bruno:example.org"]}
+    async with database.transaction() as tx:
+        await attachments.give_away(tx, pair.id, media, "example.org", now=now)
+        done = await homeserver_tasks.put(tx, Task.REMOVE_MEDIA, pair_id=pair.id, now=now)
+        await homeserver_tasks.settle(tx, done, now=now)
+    renewed, kept = await renew(database, pair, now)
+    async with database.transaction() as tx:
+        await pairs.release(tx, OPERATOR, renewed.id, now=now)
+        task = await homeserver_tasks.claim(tx, now=now)
+        assert task is not None
+        assert (task.details, task.pair_id) == ({"media": media}, kept.id)
+        assert (await homeserver_tasks.get(tx, done)).pair_id == renewed.id
 
 
 async def test_it_is_made_once_and_only_where_the_room_is_gone(database: Database, pair: Pair, now: datetime) -> None:
