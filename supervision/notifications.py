@@ -426,16 +426,16 @@ async def settle_unwanted(tx: Transaction, notification_id: uuid.UUID, *, now: d
 async def _settle(tx: Transaction, notification_id: uuid.UUID, state: State, *, now: datetime) -> None:
     await tx.execute(
         update(notifications)
-        .where(notifications.c.id == notification_id)
+        .where(notifications.c.id == notification_id, notifications.c.state == State.PENDING)
         .values(state=state, settled_at=now, claimed_until=None, details=SCRUBBED)
     )
 
 
 async def let_wait(tx: Transaction, notification_id: uuid.UUID) -> None:
-    """Keep a Matrix row until its person has a device that the bot may write to."""
+    """Keep a Matrix row until its person has a device that the bot may write to, unless it is settled by now."""
     await tx.execute(
         update(notifications)
-        .where(notifications.c.id == notification_id)
+        .where(notifications.c.id == notification_id, notifications.c.state == State.PENDING)
         .values(state=State.WAITING, claimed_until=None)
     )
 
