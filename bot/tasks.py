@@ -19,7 +19,7 @@ from supervision.models import Task
 log = structlog.get_logger()
 
 Note = Callable[[Transaction], Awaitable[bytes | None]]
-AT_ONCE = 4
+AT_ONCE = 4  # the last place is for what somebody waits for before a page: large rooms take minutes to remove
 LOOK_EVERY = 60.0  # seconds, when nothing says that there is something to do
 
 
@@ -41,7 +41,7 @@ class Tasks:
         self.secret = secret
         self.clock = clock
         self._wake = asyncio.Event()
-        self._places = asyncio.Semaphore(AT_ONCE)
+        self._running = 0
 
     async def run(self) -> None:
         """Do what is due, for ever."""
@@ -60,22 +60,22 @@ class Tasks:
                         await self._wake.wait()
 
     async def _begin_due(self, group: asyncio.TaskGroup) -> None:
-        while True:
-            await self._places.acquire()
-            task = None
-            try:
-                async with self.database.transaction() as tx:
-                    task = await homeserver_tasks.claim(tx, now=self.clock())
-            finally:
-                if task is None:
-                    self._places.release()
+        while self._running < AT_ONCE:
+            async with self.database.transaction() as tx:
+                task = await homeserver_tasks.claim(tx, awaited=self._is_busy(), now=self.clock())
             if task is None:
                 return
+            self._running += 1
             group.create_task(self._finish(task))
 
+    def _is_busy(self) -> bool:
+        return self._running >= AT_ONCE - 1
+
     async def _pause(self) -> float:
+        if self._running >= AT_ONCE:
+            return LOOK_EVERY  # whichever is done first wakes us
         async with self.database.transaction() as tx:
-            due = await homeserver_tasks.next_due_at(tx)
+            due = await homeserver_tasks.next_due_at(tx, awaited=self._is_busy())
         seconds = LOOK_EVERY if due is None else (due - self.clock()).total_seconds()
         return min(max(seconds, 0.05), LOOK_EVERY)
 
@@ -88,7 +88,7 @@ class Tasks:
             log.exception("homeserver_task.failed", task=str(task.id), kind=task.kind, error=type(error).__name__)
             await self._give_up(task, "failed")
         finally:
-            self._places.release()
+            self._running -= 1
             self._wake.set()
 
     async def _settle(self, task: HomeserverTask) -> None:

@@ -72,7 +72,7 @@ class Whispers:
             self._strange[user_id] -= {device.curve25519 for device in trust.keys.devices}
 
     def forget_queued(self) -> None:
-        """What waited will come again."""
+        """What waited is lost where the homeserver took it as fetched: its lanes are gone."""
         self._queued.clear()
 
     def _open(self, machine: Machine, sender: str, event: Json) -> float:

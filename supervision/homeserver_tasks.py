@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
 
 from supervision.db import Transaction
 from supervision.errors import NotFound
@@ -132,10 +132,11 @@ async def list_failed(tx: Transaction, most: int = 50) -> list[HomeserverTask]:
     return [_from_row(row) for row in await tx.execute(query)]
 
 
-async def claim(tx: Transaction, *, now: datetime) -> HomeserverTask | None:
+async def claim(tx: Transaction, *, awaited: bool = False, now: datetime) -> HomeserverTask | None:
     """The task that is due for longest, leased to the caller; None if there is none.
 
-    What a page waited for that cannot wait any more, as everything was killed, is withdrawn on the way.
+    With `awaited` one for which somebody waits before a page, whatever else is due. What a page waited for that cannot
+    wait any more, as everything was killed, is withdrawn on the way.
     """
     await tx.execute(
         update(homeserver_tasks)
@@ -149,7 +150,7 @@ async def claim(tx: Transaction, *, now: datetime) -> HomeserverTask | None:
     )
     due = (
         select(homeserver_tasks.c.id)
-        .where(homeserver_tasks.c.done_at.is_(None), homeserver_tasks.c.next_try_at <= now)
+        .where(*_open(awaited), homeserver_tasks.c.next_try_at <= now)
         .order_by(homeserver_tasks.c.next_try_at, homeserver_tasks.c.id)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -164,11 +165,15 @@ async def claim(tx: Transaction, *, now: datetime) -> HomeserverTask | None:
     return None if row is None else _from_row(row)
 
 
-async def next_due_at(tx: Transaction) -> datetime | None:
-    """When the next open task wants to be looked at."""
-    query = select(func.min(homeserver_tasks.c.next_try_at)).where(homeserver_tasks.c.done_at.is_(None))
-    due: datetime | None = await tx.scalar(query)
+async def next_due_at(tx: Transaction, *, awaited: bool = False) -> datetime | None:
+    """When the next open task, of those that `claim` may give, wants to be looked at."""
+    due: datetime | None = await tx.scalar(select(func.min(homeserver_tasks.c.next_try_at)).where(*_open(awaited)))
     return due
+
+
+def _open(awaited: bool) -> tuple[ColumnElement[bool], ...]:
+    open_one: ColumnElement[bool] = homeserver_tasks.c.done_at.is_(None)
+    return (open_one, homeserver_tasks.c.kind.in_(AWAITED)) if awaited else (open_one,)
 
 
 async def settle(tx: Transaction, task_id: uuid.UUID, *, answer: bytes | None = None, now: datetime) -> None:

@@ -1,8 +1,10 @@
 """The loop that does the homeserver's tasks, on a real Synapse: what goes with a room, and what cannot be done."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +18,7 @@ from embedded.synapse import Synapse
 from supervision import attachments, homeserver_tasks, pairs
 from supervision.audit import SYSTEM
 from supervision.db import Database
+from supervision.homeserver_tasks import HomeserverTask
 from supervision.models import Task
 from supervision.models import homeserver_tasks as tasks_table
 from supervision.models import pairs as pairs_table
@@ -23,6 +26,7 @@ from supervision.models import people as people_table
 from supervision.pairs import Pair
 from tests.bot.test_administration import log_in
 from tests.support.homeserver import make_account
+from tests.support.proxy import Proxy
 from tests.support.sample import add_pair
 
 SECRET = "a secret of the tests that is long enough"
@@ -136,6 +140,45 @@ async def test_a_task_that_nobody_can_do_holds_up_no_other(database: Database, s
         async with database.transaction() as tx:
             await homeserver_tasks.put(tx, Task.REMOVE_MEDIA, details={"media": {}}, now=utc_now())
         assert await all_done(database) == [("remove_room", "failed"), ("remove_media", None)]
+
+
+async def test_who_waits_before_a_page_waits_for_no_large_room(
+    database: Database, synapse: Synapse, owner: Homeserver
+) -> None:
+    pair, person = await archived_pair(database, owner), await make_account(synapse)
+    asked, released = asyncio.Semaphore(0), asyncio.Event()
+
+    async def hold(path: str, _: bytes) -> None:
+        if "/rooms/" in path:
+            asked.release()
+            await released.wait()
+
+    async with Proxy.before(synapse.base_url) as proxy:
+        proxy.hold = hold
+        async with database.transaction() as tx:
+            for _ in range(5):
+                await homeserver_tasks.put(
+                    tx, Task.REMOVE_ROOM, pair_id=pair.id, details={"room": pair.room_id}, now=utc_now()
+                )
+        async with doing(database, replace(synapse, base_url=proxy.url)):
+            async with asyncio.timeout(20):
+                for _ in range(3):
+                    await asked.acquire()
+            async with database.transaction() as tx:
+                await tx.execute(
+                    update(people_table).where(people_table.c.id == pair.supervisor.id).values(matrix_id=person)
+                )
+                task_id = await homeserver_tasks.put(tx, Task.SIGN_OUT, person_id=pair.supervisor.id, now=utc_now())
+            async with asyncio.timeout(20):
+                while not (await one(database, task_id)).succeeded:  # noqa: ASYNC110 - the bot writes it
+                    await asyncio.sleep(0.05)
+            released.set()
+            assert [error for _, error in await all_done(database)] == [None] * 6
+
+
+async def one(database: Database, task_id: uuid.UUID) -> HomeserverTask:
+    async with database.transaction() as tx:
+        return await homeserver_tasks.get(tx, task_id)
 
 
 async def test_nobody_has_another_s_file_deleted(database: Database, synapse: Synapse, owner: Homeserver) -> None:
