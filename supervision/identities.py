@@ -13,6 +13,7 @@ from supervision.db import Transaction
 from supervision.errors import NotFound, Stale
 from supervision.models import Channel, audit_entries, identities, people
 from supervision.notifications import HIGH, Notice
+from supervision.people import require_admin
 
 
 async def pin(tx: Transaction, matrix_id: str, master_key: str, *, now: datetime) -> str | None:
@@ -58,9 +59,12 @@ async def pinned(tx: Transaction, matrix_ids: Collection[str]) -> dict[str, str]
 async def confirm(tx: Transaction, actor: Actor, matrix_id: str, *, master_key: str, now: datetime) -> None:
     """Believe the offered identity from now on: its owner, signed in by mail, or an admin vouches for it.
 
-    `master_key` is the one that they were shown; spaces in it do not count. Raises NotFound where none is offered,
-    and Stale where another one is by now.
+    `master_key` is the one that they were shown; spaces in it do not count. Raises NotAllowed for anybody else but the
+    operator, NotFound where none is offered, and Stale where another one is by now.
     """
+    person_id = await tx.scalar(select(people.c.id).where(people.c.matrix_id == matrix_id))
+    if person_id is None or actor.person_id != person_id:
+        await require_admin(tx, actor)
     changed = await tx.execute(
         update(identities)
         .where(identities.c.matrix_id == matrix_id, identities.c.offered_key == "".join(master_key.split()))
@@ -70,7 +74,6 @@ async def confirm(tx: Transaction, actor: Actor, matrix_id: str, *, master_key: 
         if await tx.scalar(select(identities.c.offered_key).where(identities.c.matrix_id == matrix_id)) is None:
             raise NotFound("refused.no_new_identity")
         raise Stale
-    person_id = await tx.scalar(select(people.c.id).where(people.c.matrix_id == matrix_id))
     await audit.record(tx, actor, "identity.confirm", "person", person_id, now=now)
     if person_id is not None:
         await _tell_both(tx, person_id, "identity.confirmed", now=now)

@@ -84,7 +84,8 @@ async def add(
     """Add a person and mail them how to come in.
 
     `account` is the localpart of a new account of our homeserver, `server_name`; `matrix_id` an account that they have.
-    Who has neither uses the dashboard alone, and gets no mail. Refused where people.add refuses, or the name cannot be.
+    Who has neither uses the dashboard alone, and gets no mail. Raises what people.add does; refused where the name
+    cannot be.
     """
     if account is not None and matrix_id is not None:
         raise NotUnderstood("refused.one_account")
@@ -109,7 +110,11 @@ async def invite_again(
     server_name: str,
     now: datetime,
 ) -> None:
-    """Mail a new link; the one before leads nowhere then. `account` changes the name of an account not made yet."""
+    """Mail a new link; the one before leads nowhere then. `account` changes the name of an account not made yet.
+
+    Raises NotAllowed for anybody but an admin and the operator.
+    """
+    await people.require_admin(tx, actor)
     await lock_people(tx, [person_id])
     person = await people.get(tx, person_id)
     if person.disabled_at:

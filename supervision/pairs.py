@@ -157,8 +157,10 @@ def from_row(row: Iterable[Any]) -> Pair:
 async def add(tx: Transaction, actor: Actor, supervisor: Person, supervisee: Person, *, now: datetime) -> Pair:
     """Pair two people up. Their bot makes the room, once both have a Matrix ID.
 
-    Refused without the roles, or if they are a pair already.
+    Refused without the roles, or if they are a pair already. Raises NotAllowed for anybody but an admin and the
+    operator.
     """
+    await people.require_admin(tx, actor)
     if supervisor.id == supervisee.id:
         raise NotUnderstood("refused.pair_needs_two")
     if Role.SUPERVISOR not in supervisor.roles or Role.SUPERVISEE not in supervisee.roles:
@@ -253,7 +255,7 @@ async def release(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: dat
 async def _set_hold(
     tx: Transaction, actor: Actor, pair_id: uuid.UUID, held_at: datetime | None, action: str, *, now: datetime
 ) -> None:
-    await require_admin(tx, actor)
+    await people.require_admin(tx, actor)
     pair = await get_locked(tx, pair_id)
     if (pair.held_at is None) == (held_at is None):
         return
@@ -279,7 +281,7 @@ async def remove_room(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now:
     stay as records. Raises NotAllowed for anybody but an admin and the operator, NotUnderstood for a pair that is
     active, held, or without a room.
     """
-    await require_admin(tx, actor)
+    await people.require_admin(tx, actor)
     pair = await get_locked(tx, pair_id)
     if pair.status is not PairStatus.ARCHIVED:
         raise NotUnderstood("refused.pair_active")
@@ -323,7 +325,7 @@ async def hand_over(
     Nothing of the old room is shown to her. Raises NotAllowed for anybody but an admin and the operator, and what
     `add` raises.
     """
-    await require_admin(tx, actor)
+    await people.require_admin(tx, actor)
     pair = await get(tx, pair_id)
     await lock_people(tx, [pair.supervisor.id, pair.supervisee.id, new_supervisor.id])
     pair, new_supervisor = await get(tx, pair_id), await people.get(tx, new_supervisor.id)
@@ -401,19 +403,10 @@ def _local_day(pair: Pair, now: datetime) -> date:
     return now.astimezone(pair.supervisor.zone).date()
 
 
-async def require_admin(tx: Transaction, actor: Actor) -> None:
-    """Raise NotAllowed for anybody but an admin; the operator's shell and the system itself may."""
-    if actor.is_operator:
-        return
-    person = None if actor.person_id is None else await people.get(tx, actor.person_id)
-    if person is None or Role.ADMIN not in person.roles or person.disabled_at is not None:
-        raise NotAllowed
-
-
 async def require_supervisor(tx: Transaction, actor: Actor, pair: Pair) -> None:
-    """Raise NotAllowed for anybody but the pair's supervisor and those whom `require_admin` lets."""
+    """Raise NotAllowed for anybody but the pair's supervisor and those whom `people.require_admin` lets."""
     if actor.person_id != pair.supervisor.id or pair.supervisor.disabled_at is not None:
-        await require_admin(tx, actor)
+        await people.require_admin(tx, actor)
 
 
 async def get_locked(tx: Transaction, pair_id: uuid.UUID) -> Pair:

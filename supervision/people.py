@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from supervision import audit
 from supervision.audit import Actor
 from supervision.db import Transaction, lock_people
-from supervision.errors import NotFound, NotUnderstood
+from supervision.errors import NotAllowed, NotFound, NotUnderstood
 from supervision.models import Role, address_changes, people, sign_ins
 
 LANGUAGES = ("pt-BR", "en")
@@ -71,7 +71,11 @@ async def add(
     roles: Iterable[str],
     now: datetime,
 ) -> Person:
-    """Add a person. Refused if a value makes no sense, or the address or Matrix ID is somebody's already."""
+    """Add a person. Refused if a value makes no sense, or the address or Matrix ID is somebody's already.
+
+    Raises NotAllowed for anybody but an admin and the operator.
+    """
+    await require_admin(tx, actor)
     person = Person(
         uuid.uuid4(),
         check_name(name),
@@ -117,10 +121,23 @@ async def list_all(tx: Transaction) -> list[Person]:
     return [from_row(row) for row in rows]
 
 
+async def require_admin(tx: Transaction, actor: Actor) -> None:
+    """Raise NotAllowed for anybody but an admin; the operator's shell and the system itself may."""
+    if actor.is_operator:
+        return
+    person = None if actor.person_id is None else await get(tx, actor.person_id)
+    if person is None or Role.ADMIN not in person.roles or person.disabled_at is not None:
+        raise NotAllowed
+
+
 async def disable(tx: Transaction, actor: Actor, person_id: uuid.UUID, *, now: datetime) -> None:
-    """Take away a person's sign-in, commands and rooms. Their appointments stay as they are."""
+    """Take away a person's sign-in, commands and rooms. Their appointments stay as they are.
+
+    Raises NotAllowed for anybody but an admin and the operator.
+    """
     from supervision import exports, pairs, presences  # they build on this module
 
+    await require_admin(tx, actor)
     await lock_people(tx, [person_id])
     changed = await tx.execute(
         update(people).where(people.c.id == person_id, people.c.disabled_at.is_(None)).values(disabled_at=now)

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from sqlalchemy import delete, insert, select, update
 
-from supervision import audit, exports, notifications, pairs, unreads
+from supervision import audit, exports, notifications, pairs, people, unreads
 from supervision.audit import Actor
 from supervision.db import Transaction
 from supervision.errors import NotUnderstood
@@ -60,7 +60,7 @@ async def renew_room(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: 
     Raises NotAllowed for anybody but an admin and the operator, NotFound, PairArchived, and NotUnderstood where the
     pair's room is there, or was never made.
     """
-    await pairs.require_admin(tx, actor)
+    await people.require_admin(tx, actor)
     _require_gone(await pairs.get(tx, pair_id))
     pair = await _lock_all(tx, pair_id)
     _require_gone(pair)

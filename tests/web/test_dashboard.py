@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from supervision import appointments, audit, moves, pairs
 from supervision.appointments import Appointment
-from supervision.audit import Actor
+from supervision.audit import SYSTEM, Actor
 from supervision.db import Database
 from supervision.models import Fault, audit_entries
 from supervision.models import appointments as table
@@ -483,7 +483,7 @@ async def test_a_supervisor_without_hours_is_told_calmly(database: Database, now
     ana = await add_person(database, "Ana", ["supervisor"], now=now)
     bruno = await add_person(database, "Bruno", ["supervisee"], now=now)
     async with database.transaction() as tx:
-        await pairs.add(tx, acts(ana), ana, bruno, now=now)
+        await pairs.add(tx, SYSTEM, ana, bruno, now=now)
     browser = await open_browser(bruno)
     assert (await browser.get("/appointments")).status == 200
     assert "Ainda não há horários definidos para esta supervisão." in browser.page
