@@ -37,6 +37,7 @@ FILES = Counter("visavis_files_total", "Files in rooms by outcome", ["outcome"])
 
 AT_ONCE = 2  # files that are fetched side by side, so that many rooms do not take the machine
 MOST_IN_ONE = 50  # files that one event may show
+FORWARDED = timedelta(seconds=10)  # in which a file that one room refuses may come into another, which takes it
 PATIENCE = timedelta(minutes=1)  # with a file that is still being uploaded, or on a homeserver that is away
 REMEMBERED = 1_000
 MOST_TRIES = 5  # of a file that our homeserver, which answers, is too slow with or fails to give
@@ -214,7 +215,7 @@ class Files:
                 tx, actor, "file.share", "pair", pair.id, now=self.clock(), success=False, reason=judged.outcome
             )
             free = await attachments.unused(tx, judged.media)
-            await attachments.give_away(tx, pair.id, free, self.server_name, now=self.clock())
+            await attachments.give_away(tx, pair.id, free, self.server_name, after=FORWARDED, now=self.clock())
         if judged.told is None:
             return Reply(())
         shown = name_kinds(reader(person.language, person.time_zone), judged.allowed)

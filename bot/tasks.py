@@ -175,12 +175,15 @@ class Tasks:
         return note
 
     async def _remove_media(self, administrator: Administrator, task: HomeserverTask) -> None:
-        """Those of the files that one of those uploaded who showed them; none while the pair's room is on hold."""
-        if task.pair_id is not None:
-            async with self.database.transaction() as tx:
-                if (await pairs.get(tx, task.pair_id)).held_at is not None:
-                    raise Transient("pair_held")
-        for mxc, showers in task.details["media"].items():
+        """Those of the files that nothing shows, and that one of those uploaded who showed them; none while the pair's
+        room is on hold."""
+        media: dict[str, list[str]] = task.details["media"]
+        async with self.database.transaction() as tx:
+            if task.pair_id is not None and (await pairs.get(tx, task.pair_id)).held_at is not None:
+                raise Transient("pair_held")
+            free = await attachments.unused(tx, list(media))
+        for mxc in free:
+            showers = media[mxc]
             uploader = await administrator.uploader_of(mxc)
             if uploader in showers:
                 await administrator.delete_media(mxc)

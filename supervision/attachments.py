@@ -8,7 +8,7 @@ may have uploaded it: whoever knows somebody's file or portrait could otherwise 
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -167,8 +167,21 @@ async def unused(tx: Transaction, media: Sequence[str]) -> Showers:
     return by_media
 
 
-async def give_away(tx: Transaction, pair_id: uuid.UUID, media: Showers, server_name: str, *, now: datetime) -> None:
-    """Have the homeserver's administrator delete what lies on ours; other homeservers' is theirs to delete."""
+async def give_away(
+    tx: Transaction,
+    pair_id: uuid.UUID,
+    media: Showers,
+    server_name: str,
+    *,
+    after: timedelta = timedelta(),
+    now: datetime,
+) -> None:
+    """Have the homeserver's administrator delete what lies on ours; other homeservers' is theirs to delete.
+
+    What is shown again by the time that it is to be deleted stays.
+    """
     ours = {one: who for one, who in media.items() if one.startswith(f"mxc://{server_name}/")}
     if ours:
-        await homeserver_tasks.put(tx, Task.REMOVE_MEDIA, pair_id=pair_id, details={"media": ours}, now=now)
+        await homeserver_tasks.put(
+            tx, Task.REMOVE_MEDIA, pair_id=pair_id, details={"media": ours}, after=after, now=now
+        )

@@ -80,9 +80,10 @@ async def put(
     person_id: uuid.UUID | None = None,
     pair_id: uuid.UUID | None = None,
     details: Mapping[str, Any] | None = None,
+    after: timedelta = timedelta(),
     now: datetime,
 ) -> uuid.UUID:
-    """Write a task down and wake the bot when this transaction commits; gives the task's ID."""
+    """Write a task down, to be done `after` so long, and wake the bot when this transaction commits; gives its ID."""
     identifier = uuid.uuid4()
     await tx.execute(
         insert(homeserver_tasks).values(
@@ -93,7 +94,7 @@ async def put(
             details=dict(details or {}),
             attempts=0,
             created_at=now,
-            next_try_at=now,
+            next_try_at=now + after,
         )
     )
     await tx.execute(select(func.pg_notify(CHANNEL, "")))

@@ -195,6 +195,28 @@ async def test_nobody_has_another_s_file_deleted(database: Database, synapse: Sy
     assert [await is_stored(synapse, owner, mxc) for mxc in (portrait, file)] == [True, False]
 
 
+async def test_a_file_that_another_room_took_meanwhile_stays(
+    database: Database, synapse: Synapse, owner: Homeserver
+) -> None:
+    first = await add_pair(database, now=utc_now())
+    second = await add_pair(database, supervisor=first.supervisor, now=utc_now())
+    ana, file = await be(database, owner, first), await upload(synapse, owner)
+    about = {"locked_name": None, "type": None, "size": None, "sent_at": utc_now(), "media": [file]}
+    async with database.transaction() as tx:
+        await attachments.note(tx, "$1", first.id, first.supervisor.id, refused="kind", **about)  # type: ignore[arg-type]
+        await attachments.give_away(tx, first.id, {file: [ana]}, synapse.server_name, now=utc_now())
+        await attachments.note(tx, "$2", second.id, first.supervisor.id, **about)  # type: ignore[arg-type]
+    async with doing(database, synapse):
+        assert await all_done(database) == [("remove_media", None)]
+        assert await is_stored(synapse, owner, file)
+        async with database.transaction() as tx:
+            gone = await attachments.take_back(tx, "$2", first.supervisor.id, now=utc_now())
+            assert gone == {file: [ana]}
+            await attachments.give_away(tx, second.id, gone, synapse.server_name, now=utc_now())
+        assert await all_done(database) == [("remove_media", None)] * 2
+    assert not await is_stored(synapse, owner, file)
+
+
 async def test_a_hold_keeps_files_that_wait_to_be_deleted(
     database: Database, synapse: Synapse, owner: Homeserver
 ) -> None:

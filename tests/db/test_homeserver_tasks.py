@@ -28,6 +28,16 @@ async def test_a_task_is_claimed_by_one_process_until_its_lease_ends(database: D
         assert again.attempts == 2
 
 
+async def test_what_is_to_wait_is_claimed_when_its_time_has_come(database: Database, now: datetime) -> None:
+    async with database.transaction() as tx:
+        await homeserver_tasks.put(tx, Task.REMOVE_MEDIA, after=timedelta(seconds=10), now=now)
+        assert await homeserver_tasks.claim(tx, now=now + timedelta(seconds=9)) is None
+        assert await homeserver_tasks.next_due_at(tx) == now + timedelta(seconds=10)
+        assert await homeserver_tasks.next_due_at(tx, awaited=True) is None
+        assert await homeserver_tasks.claim(tx, awaited=True, now=now + timedelta(seconds=10)) is None
+        assert await homeserver_tasks.claim(tx, now=now + timedelta(seconds=10)) is not None
+
+
 async def test_a_task_wakes_its_loop_at_the_commit(database: Database, now: datetime) -> None:
     wake = asyncio.Event()
     listening = asyncio.create_task(listen(database, homeserver_tasks.CHANNEL, wake))
