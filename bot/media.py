@@ -175,7 +175,7 @@ class Media:
             raise await self._failure("homeserver_unreachable", ours=ours) from failure
 
     async def _refusal(self, status: int, answer: Json, *, ours: bool) -> Exception:
-        """What an answer other than 200 means: a homeserver that is away has no errcode of its own."""
+        """What an answer other than 200 means: what has no errcode is a proxy's, whatever the homeserver has."""
         code = answer.get("errcode")
         if status == 429:
             waiting = answer.get("retry_after_ms")
@@ -186,10 +186,10 @@ class Media:
             return Unreadable("too_large")
         if status == 401:
             return Transient("logged_out")
-        if status >= 500 and isinstance(code, str):
-            return Transient("media_failed") if ours else Unreadable("late")
-        if status >= 500:
+        if not isinstance(code, str):
             return await self._failure(f"http_{status}", ours=ours)
+        if status >= 500:
+            return Transient("media_failed") if ours else Unreadable("late")
         return Unreadable("missing")
 
     async def _failure(self, away: str, alone: str = "media_failed", *, ours: bool) -> Exception:

@@ -26,6 +26,7 @@ REFUSALS: dict[str, tuple[int, dict[str, object]]] = {
     "broken": (502, {"errcode": "M_UNKNOWN"}),
     "often": (429, {"errcode": "M_LIMIT_EXCEEDED", "retry_after_ms": 2500}),
     "proxy": (502, {}),
+    "hidden": (404, {}),
     "unknown-token": (401, {"errcode": "M_UNKNOWN_TOKEN"}),
 }
 
@@ -134,6 +135,7 @@ async def test_no_more_is_read_than_is_allowed(media: Media) -> None:
     [
         ("often", "rate_limited"),
         ("proxy", "http_502"),
+        ("hidden", "http_404"),
         ("broken", "media_failed"),
         ("unknown-token", "logged_out"),
         ("cut", "homeserver_unreachable"),
@@ -146,7 +148,8 @@ async def test_a_homeserver_that_fails_is_waited_for(media: Media, name: str, co
 
 
 @pytest.mark.parametrize(
-    ("name", "code"), [("proxy", "media_failed"), ("cut", "media_failed"), ("silent", "media_slow")]
+    ("name", "code"),
+    [("proxy", "media_failed"), ("hidden", "media_failed"), ("cut", "media_failed"), ("silent", "media_slow")],
 )
 async def test_a_file_that_alone_cannot_be_had_is_told_from_a_homeserver_that_is_away(
     alive: Media, media: Media, monkeypatch: pytest.MonkeyPatch, name: str, code: str
@@ -157,7 +160,7 @@ async def test_a_file_that_alone_cannot_be_had_is_told_from_a_homeserver_that_is
         await fetch(alive, encrypted(name))
     with pytest.raises(Unreadable, match="late"):
         await fetch(alive, Source(f"mxc://far.example/{name}", KEY, COUNTER, b"x" * 32))
-    away = "http_502" if name == "proxy" else "homeserver_unreachable"
+    away = {"proxy": "http_502", "hidden": "http_404"}.get(name, "homeserver_unreachable")
     for server in ("ours.example", "far.example"):
         with pytest.raises(Transient, match=away):
             await fetch(media, Source(f"mxc://{server}/{name}", KEY, COUNTER, b"x" * 32))
