@@ -183,6 +183,8 @@ def _faulty(fault: Fault) -> Iterator[None]:
     except HomeserverRefused as refused:
         if refused.status == 401:
             raise Transient("logged_out") from refused
+        if "errcode" not in refused.answer:  # a proxy may have said it
+            raise Transient(refused.code) from refused
         raise Unmendable(fault) from refused
 
 

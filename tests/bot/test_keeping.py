@@ -377,7 +377,7 @@ async def test_a_room_that_fails_keeps_the_others_waiting_for_a_moment_only(far:
     proxy.refuse = lambda *_: None
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
 async def test_what_a_proxy_says_is_no_fault_of_a_room(far: Kept, proxy: Proxy, status: int) -> None:
     """Or all rooms would be gone, and everybody be mailed so, while something else answers for the homeserver."""
     proxy.refuse = lambda _, place: (status, {}) if far.room_id in place else None
