@@ -759,6 +759,8 @@ class Client:
             except HomeserverRefused as refused:
                 if refused.code in _LOGGED_OUT:
                     raise Transient("logged_out") from refused
+                if "errcode" not in refused.answer:  # a proxy may have said it
+                    raise Transient(refused.code) from refused
                 log.warning("gap.refused", room_id=room_id, code=refused.code)
                 return missed
             chunk, following = _array(page, "chunk"), page.get("end")

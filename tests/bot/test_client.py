@@ -134,6 +134,17 @@ async def test_gap_that_is_refused_loses_nothing_else(far_seat: Seat, far_pair: 
     assert event.doubt is None
 
 
+async def test_gap_that_a_proxy_refuses_is_filled_later(far_seat: Seat, far_pair: Pair, proxy: Proxy) -> None:
+    """What it says is not the homeserver's word, and commands stand in the gap."""
+    place = f"/rooms/{far_pair.room_id}/messages"
+    sent = await say_much(far_seat, far_pair, 55)
+    refused = proxy.count(place) + 1
+    proxy.refuse = lambda _, path: (400, {}) if path == place and proxy.count(place) == refused else None
+    await far_seat.start()
+    await far_seat.next_heard(sent[-1])
+    assert [event.event_id for event in far_seat.heard if event.event_id in sent] == sent
+
+
 async def test_what_was_taken_back_before_it_was_read_commands_nothing(
     far_seat: Seat, far_pair: Pair, proxy: Proxy
 ) -> None:
