@@ -146,6 +146,17 @@ async def test_where_there_is_no_admin_api_nothing_counts_as_gone(
         await administrator.close()
 
 
+async def test_what_an_old_synapse_cannot_do_is_not_asked_of_it_for_ever(proxy: Proxy, synapse: Synapse) -> None:
+    """It knows the path, and something else to do there: the admin API is found."""
+    proxy.refuse = lambda *_: (405, {"errcode": "M_UNRECOGNIZED"})
+    administrator = Administrator(proxy.url, synapse.admin_token)
+    try:
+        with pytest.raises(HomeserverRefused, match="M_UNRECOGNIZED"):
+            await administrator.uploader_of(f"mxc://{synapse.server_name}/something")
+    finally:
+        await administrator.close()
+
+
 async def make_room(homeserver: Homeserver, synapse: Synapse) -> str:
     homeserver.token = await log_in(homeserver, await make_account(synapse))
     return str((await homeserver.ask("POST", "/createRoom", {"preset": "private_chat"}))["room_id"])
