@@ -53,7 +53,7 @@ async def _introductions(tx: Transaction, pair: Pair, ready: list[Person], *, no
 
 
 async def _summaries(tx: Transaction, pair: Pair, ready: list[Person], *, now: datetime) -> list[Notice]:
-    for one in ready:
-        await retention.void_waiting(tx, pair.id, one.id)
     waited = [one for one in ready if await notifications.take_waiting(tx, pair.id, one.id, now=now)]
+    for one in ready:
+        await retention.void_unsaid(tx, pair.id, one.id)
     return [Notice(one.id, Channel.MATRIX, "room.summary", pair_id=pair.id) for one in waited]

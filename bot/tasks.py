@@ -19,7 +19,7 @@ from supervision.models import Task
 log = structlog.get_logger()
 
 Note = Callable[[Transaction], Awaitable[bytes | None]]
-AT_ONCE = 4  # the last place is for what somebody waits for before a page: large rooms take minutes to remove
+AT_ONCE = 4  # the last place is for what is quick, and waited for before a page: large rooms take minutes
 LOOK_EVERY = 60.0  # seconds, when nothing says that there is something to do
 
 
@@ -62,7 +62,7 @@ class Tasks:
     async def _begin_due(self, group: asyncio.TaskGroup) -> None:
         while self._running < AT_ONCE:
             async with self.database.transaction() as tx:
-                task = await homeserver_tasks.claim(tx, awaited=self._is_busy(), now=self.clock())
+                task = await homeserver_tasks.claim(tx, quick=self._is_busy(), now=self.clock())
             if task is None:
                 return
             self._running += 1
@@ -75,7 +75,7 @@ class Tasks:
         if self._running >= AT_ONCE:
             return LOOK_EVERY  # whichever is done first wakes us
         async with self.database.transaction() as tx:
-            due = await homeserver_tasks.next_due_at(tx, awaited=self._is_busy())
+            due = await homeserver_tasks.next_due_at(tx, quick=self._is_busy())
         seconds = LOOK_EVERY if due is None else (due - self.clock()).total_seconds()
         return min(max(seconds, 0.05), LOOK_EVERY)
 

@@ -25,6 +25,7 @@ NO_ADMIN_API = "no_admin_api"  # likewise, once Synapse itself answers
 OPERATORS = frozenset({ADMIN_TOKEN_REFUSED, NO_ADMIN_API})
 WITHDRAWN = "withdrawn"
 AWAITED = frozenset({Task.RESET_PASSWORD, Task.SIGN_OUT})
+SLOW = frozenset({Task.REMOVE_ROOM, Task.REMOVE_MEDIA})
 PATIENCE = timedelta(minutes=5)  # longer than any page waits, however far two clocks are apart
 LEASE = timedelta(minutes=15)  # a large room takes minutes to remove
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=2), timedelta(hours=1)
@@ -133,11 +134,11 @@ async def list_failed(tx: Transaction, most: int = 50) -> list[HomeserverTask]:
     return [_from_row(row) for row in await tx.execute(query)]
 
 
-async def claim(tx: Transaction, *, awaited: bool = False, now: datetime) -> HomeserverTask | None:
+async def claim(tx: Transaction, *, quick: bool = False, now: datetime) -> HomeserverTask | None:
     """The task that is due for longest, leased to the caller; None if there is none.
 
-    With `awaited` one for which somebody waits before a page, whatever else is due. What a page waited for that cannot
-    wait any more, as everything was killed, is withdrawn on the way.
+    With `quick` none that may take minutes, whatever else is due. What a page waited for that cannot wait any more, as
+    everything was killed, is withdrawn on the way.
     """
     await tx.execute(
         update(homeserver_tasks)
@@ -151,7 +152,7 @@ async def claim(tx: Transaction, *, awaited: bool = False, now: datetime) -> Hom
     )
     due = (
         select(homeserver_tasks.c.id)
-        .where(*_open(awaited), homeserver_tasks.c.next_try_at <= now)
+        .where(*_open(quick), homeserver_tasks.c.next_try_at <= now)
         .order_by(homeserver_tasks.c.next_try_at, homeserver_tasks.c.id)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -166,15 +167,15 @@ async def claim(tx: Transaction, *, awaited: bool = False, now: datetime) -> Hom
     return None if row is None else _from_row(row)
 
 
-async def next_due_at(tx: Transaction, *, awaited: bool = False) -> datetime | None:
+async def next_due_at(tx: Transaction, *, quick: bool = False) -> datetime | None:
     """When the next open task, of those that `claim` may give, wants to be looked at."""
-    due: datetime | None = await tx.scalar(select(func.min(homeserver_tasks.c.next_try_at)).where(*_open(awaited)))
+    due: datetime | None = await tx.scalar(select(func.min(homeserver_tasks.c.next_try_at)).where(*_open(quick)))
     return due
 
 
-def _open(awaited: bool) -> tuple[ColumnElement[bool], ...]:
+def _open(quick: bool) -> tuple[ColumnElement[bool], ...]:
     open_one: ColumnElement[bool] = homeserver_tasks.c.done_at.is_(None)
-    return (open_one, homeserver_tasks.c.kind.in_(AWAITED)) if awaited else (open_one,)
+    return (open_one, homeserver_tasks.c.kind.not_in(SLOW)) if quick else (open_one,)
 
 
 async def settle(tx: Transaction, task_id: uuid.UUID, *, answer: bytes | None = None, now: datetime) -> None:

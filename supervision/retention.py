@@ -153,12 +153,13 @@ _REMOVED = text(
             WHERE kind = 'remove_room' AND done_at IS NOT NULL AND error IS NULL AND details ->> 'room' = room))
     """
 )
-_VOID_WAITING = text(
+_VOID_UNSAID = text(
     """
     UPDATE notifications SET details = details - 'until'
     WHERE pair_id = :pair AND kind = 'retention.announced' AND details ->> 'until' IN (
         SELECT details ->> 'until' FROM notifications
-        WHERE pair_id = :pair AND person_id = :person AND kind = 'retention.announced' AND state = 'waiting')
+        WHERE pair_id = :pair AND person_id = :person AND kind = 'retention.announced'
+            AND state IN ('waiting', 'superseded'))
     """
 )
 _OWN_WORDS = text(
@@ -224,12 +225,12 @@ async def announce(
     await audit.record(tx, SYSTEM, "retention.announce", "pair", pair.id, now=now)
 
 
-async def void_waiting(tx: Transaction, pair_id: uuid.UUID, person_id: uuid.UUID) -> None:
+async def void_unsaid(tx: Transaction, pair_id: uuid.UUID, person_id: uuid.UUID) -> None:
     """What waited to be announced to this person is not to be removed for it: it has to be announced anew, to both.
 
-    For whoever can read now, before a summary that does not speak of it replaces what waited.
+    For whoever can read now, and is told a summary that does not speak of it in place of what waited.
     """
-    await tx.execute(_VOID_WAITING, {"pair": pair_id, "person": person_id})
+    await tx.execute(_VOID_UNSAID, {"pair": pair_id, "person": person_id})
 
 
 async def finish(

@@ -33,8 +33,8 @@ async def test_what_is_to_wait_is_claimed_when_its_time_has_come(database: Datab
         await homeserver_tasks.put(tx, Task.REMOVE_MEDIA, after=timedelta(seconds=10), now=now)
         assert await homeserver_tasks.claim(tx, now=now + timedelta(seconds=9)) is None
         assert await homeserver_tasks.next_due_at(tx) == now + timedelta(seconds=10)
-        assert await homeserver_tasks.next_due_at(tx, awaited=True) is None
-        assert await homeserver_tasks.claim(tx, awaited=True, now=now + timedelta(seconds=10)) is None
+        assert await homeserver_tasks.next_due_at(tx, quick=True) is None
+        assert await homeserver_tasks.claim(tx, quick=True, now=now + timedelta(seconds=10)) is None
         assert await homeserver_tasks.claim(tx, now=now + timedelta(seconds=10)) is not None
 
 
