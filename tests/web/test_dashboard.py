@@ -74,14 +74,19 @@ async def test_a_supervisee_books(database: Database, now: datetime, open_browse
     assert slot not in bruno.slots()
 
 
+async def dashboards(pair: Pair, open_browser: Open) -> dict[str, Browser]:
+    """Both people's, by path."""
+    return {
+        "/appointments": await open_browser(pair.supervisee),
+        "/supervisor": await open_browser(pair.supervisor),
+    }
+
+
 async def test_a_room_that_is_stopped_is_told_until_it_is_well(
     database: Database, now: datetime, open_browser: Open
 ) -> None:
     pair = await add_pair(database, now=now)
-    browsers = {
-        "/appointments": await open_browser(pair.supervisee),
-        "/supervisor": await open_browser(pair.supervisor),
-    }
+    browsers = await dashboards(pair, open_browser)
     sentences = {
         "/appointments": "The bot has stopped writing in the room and takes no commands there.",
         "/supervisor": "O robô parou de escrever na sala e não aceita comandos lá.",
@@ -103,10 +108,7 @@ async def test_an_archived_room_is_shown_as_long_as_it_can_be_read(
     database: Database, now: datetime, open_browser: Open
 ) -> None:
     pair = await add_pair(database, now=now)
-    browsers = {
-        "/appointments": await open_browser(pair.supervisee),
-        "/supervisor": await open_browser(pair.supervisor),
-    }
+    browsers = await dashboards(pair, open_browser)
     async with database.transaction() as tx:
         await pairs.set_room(tx, pair.id, "!room:example.org")
         await pairs.archive(tx, acts(pair.supervisor), pair.id, now=now)
