@@ -305,7 +305,7 @@ class Notices:
                     await notifications.settle_superseded(tx, notification.id, now=self.clock())
                     await pairs.unset_introduced(tx, pair, [uuid.UUID(one) for one in notification.details["people"]])
                 case _:
-                    await notifications.let_wait(tx, notification.id)
+                    await notifications.let_wait(tx, notification.id, now=self.clock())
 
     async def _fail(self, notification: Notification, failure: DeliveryFailed) -> None:
         if isinstance(failure, LoggedOut):

@@ -19,7 +19,7 @@ from supervision.models import Task
 log = structlog.get_logger()
 
 Note = Callable[[Transaction], Awaitable[bytes | None]]
-AT_ONCE = 4  # the last place is for what is quick, and waited for before a page: large rooms take minutes
+AT_ONCE = 4  # the last place takes nothing that is slow: who waits before a page waits for no large room
 LOOK_EVERY = 60.0  # seconds, when nothing says that there is something to do
 
 
@@ -189,6 +189,8 @@ class Tasks:
                 await administrator.delete_media(mxc)
             elif uploader is not None:
                 log.warning("media.not_theirs", task=str(task.id))
+        if len(free) < len(media):
+            raise Transient("media_shown")  # who uploaded it may stand here alone, once it is shown no more
 
     async def _remove_room(self, administrator: Administrator, task: HomeserverTask) -> Note:
         """The room that the task was put for, unless it is on hold by now.

@@ -431,12 +431,15 @@ async def _settle(tx: Transaction, notification_id: uuid.UUID, state: State, *, 
     )
 
 
-async def let_wait(tx: Transaction, notification_id: uuid.UUID) -> None:
-    """Keep a Matrix row until its person has a device that the bot may write to, unless it is settled by now."""
+async def let_wait(tx: Transaction, notification_id: uuid.UUID, *, now: datetime) -> None:
+    """Keep a Matrix row until its person has a device that the bot may write to, unless it is settled by now.
+
+    `next_try_at` is from then on when that was found out.
+    """
     await tx.execute(
         update(notifications)
         .where(notifications.c.id == notification_id, notifications.c.state == State.PENDING)
-        .values(state=State.WAITING, claimed_until=None)
+        .values(state=State.WAITING, claimed_until=None, next_try_at=now)
     )
 
 

@@ -121,7 +121,7 @@ def _cut(at: datetime, zone: ZoneInfo) -> datetime:
 
 
 # An announcement is a row for each of the two, or one for both. `until` is missing in one that a hold made void. One
-# that waits for its reader counts when it is `unheard` old, a pending one not at all: it has yet to be said.
+# that has waited for its reader for `unheard` counts; one that is pending or parked does not: nobody could hear it.
 _STANDING = text(
     """
     SELECT p.id, coalesce(p.retention_days, CAST(:days AS integer)) AS days, p.held_at IS NOT NULL AS held,
@@ -135,7 +135,9 @@ _STANDING = text(
                 bool_and(CASE state
                     WHEN 'sent' THEN settled_at <= CAST(:now AS timestamptz) - CAST(:ahead AS interval)
                     WHEN 'pending' THEN false
-                    ELSE created_at <= CAST(:now AS timestamptz) - CAST(:unheard AS interval) END) AS said
+                    WHEN 'parked' THEN false
+                    ELSE greatest(created_at, next_try_at)
+                        <= CAST(:now AS timestamptz) - CAST(:unheard AS interval) END) AS said
             FROM notifications
             WHERE pair_id = p.id AND kind = 'retention.announced' AND details ->> 'until' IS NOT NULL
             GROUP BY 1

@@ -19,7 +19,7 @@ from supervision.series import Booked, Series
 from web import dashboard, fields, pages, problems, views
 from web.changes import Change, carry_out
 from web.repeats import Answer
-from web.state import database, now, person, visitor
+from web.state import database, now, own_pair, person, visitor
 
 DAYS_LISTED = 28
 Frequency = Literal["weekly", "fortnightly", "monthly"]
@@ -78,9 +78,7 @@ async def book(request: web.Request) -> web.Response:
         return await page(request, refused)
 
     async def act(tx: Transaction) -> Appointment | Booked:
-        pair, wish = await pairs.get(tx, pair_id), read_wish(request, me)
-        if me.id not in {member.id for member in pair.people}:
-            raise NotFound("refused.pair_not_found")
+        pair, wish = await own_pair(tx, request, pair_id), read_wish(request, me)
         return await carry_out_wish(tx, request, pair, wish)
 
     def answer(done: Appointment | Booked) -> Answer:

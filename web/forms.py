@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from supervision import appointments, groups, identities, pairs, shifts
+from supervision import appointments, groups, identities, shifts
 from supervision.appointments import Appointment
 from supervision.db import Transaction
 from supervision.errors import NotFound, NotUnderstood, Refused
@@ -17,7 +17,7 @@ from web import dashboard, fields, pages, reauth
 from web.changes import Change, carry_out
 from web.middleware import FORM
 from web.repeats import Answer
-from web.state import database, now, person, visitor
+from web.state import database, now, own_pair, person, visitor
 
 Act = Callable[[Transaction], Awaitable[list[Appointment]]]
 Done = TypeVar("Done")
@@ -32,10 +32,8 @@ async def book(request: web.Request) -> web.Response:
         return await dashboard.supervisee_page(request, refused)
 
     async def act(tx: Transaction) -> Appointment:
-        pair = await pairs.get(tx, pair_id)
+        pair = await own_pair(tx, request, pair_id)
         starts_at, ends_at = fields.read_slot(request)
-        if visitor(request).actor.person_id not in {member.id for member in pair.people}:
-            raise NotFound("refused.pair_not_found")
         return await appointments.book(tx, visitor(request).actor, pair, starts_at, ends_at=ends_at, now=now(request))
 
     def answer(booked: Appointment) -> Answer:

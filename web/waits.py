@@ -7,13 +7,13 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from supervision import pairs, waits
+from supervision import waits
 from supervision.db import Transaction
 from supervision.errors import NotFound, NotUnderstood, Refused
 from supervision.models import Role, Status
 from web import dashboard, fields, pages, schemas, views
 from web.changes import Change, carry_out
-from web.state import now, person, visitor
+from web.state import now, own_pair, person, visitor
 
 HOME = "/appointments"
 
@@ -30,9 +30,7 @@ async def join(request: web.Request) -> web.Response:
 
     async def act(tx: Transaction) -> object:
         first, days = _days(request)
-        pair = await pairs.get(tx, pair_id)
-        if me.id not in {member.id for member in pair.people}:
-            raise NotFound("refused.pair_not_found")
+        pair = await own_pair(tx, request, pair_id)
         wanted = views.midnight(first, me.zone), views.midnight(first + timedelta(days=days), me.zone)
         length = fields.read_optional_number(request, "length")
         return await waits.join(tx, visitor(request).actor, pair, [wanted], now=now(request), length=length)

@@ -207,11 +207,12 @@ async def test_a_file_that_another_room_took_meanwhile_stays(
         await attachments.give_away(tx, first.id, {file: [ana]}, synapse.server_name, now=utc_now())
         await attachments.note(tx, "$2", second.id, first.supervisor.id, **about)  # type: ignore[arg-type]
     async with doing(database, synapse):
-        assert await all_done(database) == [("remove_media", None)]
+        await until_put_off(database, "media_shown")
         assert await is_stored(synapse, owner, file)
         async with database.transaction() as tx:
             gone = await attachments.take_back(tx, "$2", first.supervisor.id, now=utc_now())
             assert gone == {file: [ana]}
+            await tx.execute(update(tasks_table).values(next_try_at=utc_now()))
             await attachments.give_away(tx, second.id, gone, synapse.server_name, now=utc_now())
         assert await all_done(database) == [("remove_media", None)] * 2
     assert not await is_stored(synapse, owner, file)

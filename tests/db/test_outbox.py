@@ -396,7 +396,7 @@ async def test_who_lost_a_row_may_only_say_that_it_was_sent(database: Database, 
     assert await fail(database, second, later, permanent=True) is State.PARKED  # what follows, were it not sent
     assert (await row(database, notice.id)).state == State.SENT
     async with database.transaction() as tx:
-        await notifications.let_wait(tx, notice.id)  # or a summary would tell it once more
+        await notifications.let_wait(tx, notice.id, now=now)  # or a summary would tell it once more
         await notifications.settle_superseded(tx, notice.id, now=later)
         await notifications.settle_unwanted(tx, notice.id, now=later)
     assert (await row(database, notice.id)).state == State.SENT

@@ -174,7 +174,7 @@ async def test_what_spoke_of_the_old_room_alone_ends(database: Database, pair: P
         said = Notice(pair.supervisor.id, Channel.MATRIX, "room.introduction", {"people": []}, pair_id=pair.id)
         news = Notice(pair.supervisor.id, Channel.MATRIX, "pair.reopened", {"by": None}, pair_id=pair.id)
         await notifications.enqueue(tx, [said, news], now=now)
-        await notifications.let_wait(tx, news.id)
+        await notifications.let_wait(tx, news.id, now=now)
         asked = Asked(said.id, pair.id, pair.supervisor.id, Question.AGREE_EXPORT, now + timedelta(days=1), code="1234")
         await questions.put(tx, asked, now=now)
     renewed, _ = await renew(database, pair, now)

@@ -275,6 +275,24 @@ async def test_an_announcement_that_was_not_said_yet_counts_for_nothing(database
     assert (await stand(database, pair, later + 3 * DAY)).allowed == until
 
 
+async def test_an_announcement_waits_for_its_reader_from_when_it_could_have_been_said(
+    database: Database, now: datetime
+) -> None:
+    """The bot was away for weeks, and finds nobody who could read it; or it could not be said at all."""
+    pair = await add_pair(database, now=now)
+    until = (await announce(database, pair, now)).until
+    later = now + 20 * DAY
+    announced = outbox.c.kind == "retention.announced"
+    async with database.transaction() as tx:
+        for notification_id in list(await tx.scalars(select(outbox.c.id).where(announced))):
+            await notifications.let_wait(tx, notification_id, now=later)
+    assert (await stand(database, pair, later + 10 * DAY - HOUR)).allowed is None
+    assert (await stand(database, pair, later + 10 * DAY)).allowed == until
+    async with database.transaction() as tx:
+        await tx.execute(update(outbox).where(announced).values(state="parked"))
+    assert (await stand(database, pair, later + 100 * DAY)).allowed is None
+
+
 async def test_an_announcement_waits_for_nobody_who_is_disabled(database: Database, now: datetime) -> None:
     pair = await add_pair(database, now=now)
     async with database.transaction() as tx:
