@@ -559,6 +559,7 @@ questions = Table(
     "questions",
     metadata,
     Column("notification_id", Uuid, ForeignKey("notifications.id"), primary_key=True),
+    Column("position", BigInteger, Identity(), nullable=False),
     Column("pair_id", Uuid, ForeignKey("pairs.id"), nullable=False),
     person("person_id"),
     Column("kind", Text, nullable=False),
@@ -572,7 +573,7 @@ questions = Table(
     at("expires_at"),
     at("answered_at", nullable=True),
     one_of("kind", Question),
-    Index("ix_questions_person_id_pair_id", "person_id", "pair_id", "kind", "asked_at"),
+    Index("ix_questions_person_id_pair_id", "person_id", "pair_id", "kind", "position"),
 )
 
 journal = Table(

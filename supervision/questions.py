@@ -132,6 +132,7 @@ async def last(
 ) -> Asked | None:
     """What this person was asked last in this pair's room of these kinds, while it is not too old.
 
+    Last is what was put last: two can be of one instant, or the later of an earlier one, where a clock is set back.
     With `expired` even what is too old, with `unanswered` only what is still open. Unless that is not wanted, it is
     `locked` until the transaction ends.
     """
@@ -142,7 +143,7 @@ async def last(
             questions.c.pair_id == pair_id,
             questions.c.kind.in_(kinds),
         )
-        .order_by(questions.c.asked_at.desc())
+        .order_by(questions.c.position.desc())
         .limit(1)
     )
     if locked:

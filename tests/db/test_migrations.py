@@ -1,5 +1,7 @@
 """The migrations give exactly the declared tables, and the application's role may do no more than it should."""
 
+from datetime import datetime, timedelta
+
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
@@ -12,6 +14,8 @@ from embedded.postgresql import PostgreSQL
 from supervision.db import Database
 from supervision.errors import DatabaseTooNew, DatabaseTooOld
 from supervision.models import metadata
+from tests.support.sample import add_pair, add_person
+from tests.support.talking import Room
 
 
 async def test_the_migrations_give_exactly_the_declared_schema(database: Database) -> None:
@@ -70,3 +74,29 @@ async def test_an_older_database_is_told_to_migrate(postgresql: PostgreSQL, data
     await engine.dispose()
     with pytest.raises(DatabaseTooOld, match="visavis migrate"):
         await migrations.check(postgresql.dsn(database_name, "visavis_app"))
+
+
+async def test_questions_that_were_put_before_they_had_a_number_keep_their_order(
+    postgresql: PostgreSQL, database_name: str, database: Database, now: datetime
+) -> None:
+    ana = await add_person(database, "Ana", ["supervisor"], now=now, language="en")
+    bruno = await add_person(database, "Bruno", ["supervisee"], now=now, language="en")
+    room = Room(database, await add_pair(database, now=now, supervisor=ana, supervisee=bruno), now)
+    for day in ("24/11", "25/11", "2/12"):
+        await room.hear(f"!book {day} 10:00")
+    await room.hear("!appointments november")
+    room.now -= timedelta(minutes=1)
+    await room.hear("!appointments december")  # asked before the other, as far as the clock is believed
+    owner = postgresql.dsn(database_name, "visavis_owner")
+    engine = create_async_engine(owner)
+    async with engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE questions DROP COLUMN position"))
+        await connection.execute(
+            text("CREATE INDEX ix_questions_person_id_pair_id ON questions (person_id, pair_id, kind, asked_at)")
+        )
+        await connection.execute(text("UPDATE alembic_version SET version_num = '0004'"))
+    await engine.dispose()
+    await migrations.upgrade(owner, postgresql.dsn(database_name, "visavis_app"))
+    assert (await room.hear("!cancel 2"))[0].startswith("Cancelled: Wed 25 Nov")
+    await room.hear("!appointments december")
+    assert (await room.hear("!cancel 1"))[0].startswith("Cancelled: Wed 2 Dec")

@@ -372,6 +372,15 @@ async def test_a_long_list_shows_a_dozen_and_where_the_rest_is(room: Room) -> No
     assert (await room.hear("!appointments 2/12"))[0].startswith("There are no appointments with Ana then.")
 
 
+async def test_the_list_shown_last_counts_though_the_clock_was_set_back(room: Room) -> None:
+    await room.ana("!series tue 10h weekly 3x")
+    await room.ana("!book 2/12 10:00")
+    assert (await room.hear("!appointments"))[2].startswith("2. Tue 1 Dec")
+    room.now -= timedelta(minutes=5)
+    assert (await room.hear("!appointments december"))[2].startswith("2. Wed 2 Dec")
+    assert await room.hear("!cancel 2") == ["Cancelled: Wed 2 Dec, 10:00–10:50 (Sao Paulo). Ana has been told."]
+
+
 async def test_a_number_before_any_list_is_named(room: Room) -> None:
     assert await room.hear("!book 99") == ["You have seen no list yet. Send !slots first."]
     for day in (24, 25, 26):
