@@ -39,6 +39,7 @@ from supervision.models import Channel, State, notifications
 
 PRIORITIES = HIGH, NORMAL, LOW = 1, 2, 3
 LEASE = timedelta(seconds=60)
+UNREAD_LIFETIME = timedelta(days=2)  # after which a mail of what is unread is not worth it any more
 ROUNDS = 10  # that a claim takes to find what is not out of date; the rest is left to the next
 
 # What people typed or are called leaves the outbox with the settling of its notification.
@@ -321,6 +322,28 @@ async def postpone(tx: Transaction, notification: Notification, until: datetime)
             attempts=notifications.c.attempts - 1,
         )
     )
+
+
+# When a row was first to be told: a reminder's moment hangs on its appointment's start, the mail of what is unread
+# waits for it to be read, and all else is told at once. What `postpone` put off is told later than that.
+RELEASE = Ready(
+    text(
+        """
+        UPDATE notifications SET send_at = :now, next_try_at = :now
+        WHERE person_id = :person AND state = 'pending' AND send_at > :now AND :now >= CASE kind
+            WHEN 'appointment.reminder'
+                THEN expires_at - make_interval(mins => coalesce(CAST(details ->> 'minutes' AS int), 1440))
+            WHEN 'room.unread' THEN expires_at - CAST(:unread AS interval)
+            ELSE created_at END
+        RETURNING pg_notify('visavis_' || channel, '')
+        """
+    )
+)
+
+
+async def release(tx: Transaction, person_id: uuid.UUID, *, now: datetime) -> None:
+    """A person's quiet hours are others now: what the old ones put off is judged anew, at once."""
+    await RELEASE.fetch(tx, {"person": person_id, "now": now, "unread": UNREAD_LIFETIME})
 
 
 def _own(notification: Notification) -> tuple[ColumnElement[bool], ...]:

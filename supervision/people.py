@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from supervision import audit
+from supervision import audit, notifications
 from supervision.audit import Actor
 from supervision.db import Transaction, lock_people
 from supervision.errors import NotAllowed, NotFound, NotUnderstood
@@ -187,10 +187,13 @@ async def set_language(tx: Transaction, actor: Actor, person_id: uuid.UUID, lang
 async def set_time_zone(tx: Transaction, actor: Actor, person_id: uuid.UUID, time_zone: str, *, now: datetime) -> None:
     """Change how times are shown to a person, and by whose clock her weekly hours are; what is booked stays when it is.
 
+    Quiet hours are by that clock, too: what they put off is judged anew.
+
     Refused if there is no such zone.
     """
     await lock_people(tx, [person_id])
     await tx.execute(update(people).where(people.c.id == person_id).values(time_zone=check_time_zone(time_zone)))
+    await notifications.release(tx, person_id, now=now)
     await audit.record(tx, actor, "person.set_time_zone", "person", person_id, now=now)
 
 

@@ -159,10 +159,16 @@ def _from_row(row: Any) -> Preferences:
 
 
 async def save(tx: Transaction, actor: Actor, person_id: uuid.UUID, wishes: Preferences, *, now: datetime) -> None:
-    """Set them, and plan the reminders of what is confirmed anew. Raises NotUnderstood for what makes no sense."""
+    """Set them, and plan the reminders of what is confirmed anew; what other quiet hours put off is judged by these.
+
+    Raises NotUnderstood for what makes no sense.
+    """
     wishes = check(wishes)
     await lock_people(tx, [person_id])
+    before = await of(tx, person_id)
     await _write(tx, person_id, wishes, now=now)
+    if (before.quiet_from, before.quiet_until) != (wishes.quiet_from, wishes.quiet_until):
+        await notifications.release(tx, person_id, now=now)
     await reminders.drop(tx, person_id, now=now)
     await notifications.enqueue(
         tx,

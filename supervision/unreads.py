@@ -17,11 +17,10 @@ from supervision import notifications
 from supervision.db import Ready, Transaction
 from supervision.models import Channel, PairStatus, State, pairs, people, unreads
 from supervision.models import notifications as outbox
-from supervision.notifications import LOW, SCRUBBED, Notice
+from supervision.notifications import LOW, SCRUBBED, UNREAD_LIFETIME, Notice
 from supervision.pairs import Pair
 
 KIND = "room.unread"
-LIFETIME = timedelta(days=2)  # after which a mail that could not go out is not worth it any more
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ async def _enqueue(
         pair_id=pair_id,
         priority=LOW,
         send_at=now + wait,
-        expires_at=now + wait + LIFETIME,
+        expires_at=now + wait + UNREAD_LIFETIME,
     )
     await notifications.enqueue(tx, [mail], now=now)
     return mail.id

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 import pytest
 from sqlalchemy import select, update
 
-from supervision import appointments, groups, moves, notifications, preferences, series, shifts
+from supervision import appointments, groups, moves, notifications, people, preferences, series, shifts, unreads
 from supervision.appointments import Appointment
 from supervision.db import Database
 from supervision.groups import Scope
@@ -196,6 +196,39 @@ async def test_what_is_about_to_be_told_is_left_when_wishes_change(
         await notifications.postpone(tx, one, TEN - 120 * MINUTE)
     await save(database, pair.supervisor, Preferences((), (60,)), at + MINUTE)
     assert await _all(database, pair.supervisor) == [TEN - 120 * MINUTE, TEN - 60 * MINUTE]
+
+
+@pytest.mark.parametrize("change", ["quiet hours", "time zone"])
+async def test_what_was_put_off_is_looked_at_again_when_the_quiet_hours_change(
+    database: Database, pair: Pair, now: datetime, change: str
+) -> None:
+    """It waited for the end of hours that are not quiet any more. What is planned for later stays where it is."""
+    ana = pair.supervisor
+    quiet = Preferences((30,), (600, 30), time(0), time(8))
+    await save(database, ana, quiet, now)
+    await book(database, pair, now)
+    async with database.transaction() as tx:
+        mail = unreads.note_message(tx, pair, pair.supervisee.id, "$one", wait=600 * MINUTE, now=TEN - 700 * MINUTE)
+        assert await mail is not None
+    at = TEN - 600 * MINUTE  # midnight in São Paulo
+    [one] = await tell(database, at)
+    async with database.transaction() as tx:
+        await notifications.postpone(tx, one, TEN - 120 * MINUTE)
+    await save(database, ana, quiet, at + MINUTE)
+    waiting = [TEN - 120 * MINUTE, TEN - 30 * MINUTE, TEN - 30 * MINUTE]
+    assert await _all(database, ana) == waiting
+    async with database.transaction() as tx:
+        if change == "time zone":
+            await people.set_time_zone(tx, acts(ana), ana.id, "Asia/Tokyo", now=at + 2 * MINUTE)
+        else:
+            other = replace(quiet, quiet_until=time(7))
+            await preferences.save(tx, acts(ana), ana.id, other, now=at + 2 * MINUTE)
+    assert await _all(database, ana) == [at + 2 * MINUTE, *waiting[1:]]
+    async with database.transaction() as tx:
+        [again] = await notifications.claim(tx, Channel.MATRIX, now=at + 2 * MINUTE)
+        assert (again.id, again.attempts) == (one.id, 1)
+        [unread] = await tx.scalars(select(table.c.send_at).where(table.c.kind == unreads.KIND))
+    assert unread == TEN - 100 * MINUTE
 
 
 async def test_who_changes_their_wishes_while_it_is_booked_is_reminded_by_the_new_ones(
