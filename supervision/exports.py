@@ -27,7 +27,7 @@ from supervision import audit, notifications, pairs, questions
 from supervision.audit import SYSTEM, Actor
 from supervision.db import Database, Transaction
 from supervision.errors import AlreadyAnswered, NotFound, Permanent, TooMany
-from supervision.models import Channel, Consent, ExportState, Question, audit_entries, export_chunks, exports
+from supervision.models import Channel, Consent, ExportState, Fault, Question, audit_entries, export_chunks, exports
 from supervision.models import notifications as outbox
 from supervision.models import pairs as pairs_table
 from supervision.models import questions as questions_table
@@ -89,8 +89,7 @@ async def check(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: datet
     """Whether this person may ask for an export now. Raises Refused: only the two of the pair, not an admin, may."""
     pair = await pairs.get(tx, pair_id)
     person = pair.member(actor.person_id)
-    if pair.room_id is None or pair.removed_at is not None:
-        raise NotFound("refused.export_no_room")
+    _require_room(pair)
     if await pending(tx, pair, person.id, now=now) is not None or await _being_made(tx, pair_id, person.id):
         raise AlreadyAnswered("refused.export_open")
     asked = select(func.count()).where(
@@ -103,6 +102,18 @@ async def check(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: datet
     if int(await tx.scalar(asked) or 0) >= MOST_A_DAY:
         raise TooMany("refused.export_too_many")
     return pair
+
+
+def is_lost(pair: Pair) -> bool:
+    """Whether there is a room that the bot is not in any more, so that it can read nothing of it."""
+    return pair.room_id is not None and pair.fault is Fault.GONE
+
+
+def _require_room(pair: Pair) -> None:
+    if pair.room_id is None or pair.removed_at is not None:
+        raise NotFound("refused.export_no_room")
+    if is_lost(pair):
+        raise NotFound("refused.export_room_lost")
 
 
 async def ask(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, default: Consent, now: datetime) -> Export | None:
@@ -153,12 +164,16 @@ async def pending(
 
 
 async def agree(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: datetime) -> Export:
-    """The other agrees, having proved who they are. Raises AlreadyAnswered where nothing is asked (any more)."""
+    """The other agrees, having proved who they are.
+
+    Raises AlreadyAnswered where nothing is asked (any more), NotFound where the room is lost meanwhile.
+    """
     pair = await pairs.get_locked(tx, pair_id)
     person = pair.member(actor.person_id)
     question = await asked(tx, pair_id, person.id, now=now)
     if question is None:
         raise AlreadyAnswered("refused.export_not_asked")
+    _require_room(pair)
     await questions.answer(tx, question, now=now)
     return await agreed(tx, actor, pair, now=now)
 

@@ -53,6 +53,11 @@ class Standing:
         """The newest could not be made."""
         return bool(self.own) and self.own[0].state is ExportState.FAILED
 
+    @property
+    def lost(self) -> bool:
+        """None can be made: the bot is not in the room any more."""
+        return exports.is_lost(self.pair)
+
 
 async def show(request: web.Request) -> web.Response:
     return await page(request)

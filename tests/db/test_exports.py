@@ -12,7 +12,7 @@ from supervision.audit import SYSTEM, Actor
 from supervision.db import Database, Transaction
 from supervision.errors import AlreadyAnswered, NotAllowed, NotFound, Permanent, TooMany
 from supervision.exports import CHUNK, PATIENCE, Export, Seal
-from supervision.models import Consent, ExportState, Question, audit_entries, bots, export_chunks, notifications
+from supervision.models import Consent, ExportState, Fault, Question, audit_entries, bots, export_chunks, notifications
 from supervision.models import pairs as pairs_table
 from supervision.pairs import Pair
 from tests.support.sample import acts, add_pair, add_person
@@ -324,6 +324,26 @@ async def test_what_is_asked_as_the_room_goes_is_refused(database: Database, pai
     with pytest.raises(NotFound) as refused:
         await asking
     assert refused.value.key == "refused.export_no_room"
+
+
+async def test_of_a_room_that_the_bot_is_not_in_none_is_asked_for_nor_agreed_to(
+    database: Database, pair: Pair, now: datetime
+) -> None:
+    ana, bruno = pair.people
+    async with database.transaction() as tx:
+        await exports.ask(tx, acts(bruno), pair.id, default=Consent.BOTH, now=now)
+        await pairs.set_fault(tx, pair, Fault.GONE, now=now)
+        tries = (
+            exports.ask(tx, acts(ana), pair.id, default=Consent.ONE, now=now),
+            exports.check(tx, acts(ana), pair.id, now=now),
+            exports.agree(tx, acts(ana), pair.id, now=now),
+        )
+        for one in tries:
+            with pytest.raises(NotFound, match=r"^refused\.export_room_lost$"):
+                await one
+        assert await told(tx) == [("export.asked", "matrix", ana.id), ("export.asked", "mail", ana.id)]
+        await pairs.clear_fault(tx, pair.id, now=now)
+        assert (await exports.agree(tx, acts(ana), pair.id, now=now)).person_id == bruno.id
 
 
 async def _forget(database: Database, pair: Pair, now: datetime) -> None:

@@ -25,8 +25,9 @@ from supervision import (
 from supervision.audit import Actor
 from supervision.config import RoomsConfig
 from supervision.db import Database
-from supervision.errors import NotAllowed, NotUnderstood, PairArchived, Refused
+from supervision.errors import NotAllowed, NotFound, NotUnderstood, PairArchived, Refused
 from supervision.models import Channel, Consent, ExportState, Fault, PairStatus, Question, Task, audit_entries
+from supervision.models import exports as exports_table
 from supervision.models import notifications as outbox
 from supervision.models import pairs as pairs_table
 from supervision.models import people as people_table
@@ -44,16 +45,28 @@ SECRET = "0123456789abcdef0123456789abcdef"
 
 
 @pytest.fixture
-async def pair(database: Database, now: datetime) -> Pair:
-    """Ana and Bruno, whose room is gone."""
+async def whole(database: Database, now: datetime) -> Pair:
+    """Ana and Bruno, whose room is there."""
     made = await add_pair(database, now=now)
     async with database.transaction() as tx:
         await bots.register(tx, BOT, "key", now=now)
         settled = {"room_id": "!old:example.org", "bot": BOT, "retention_days": 30, "attachment_megabytes": 7}
         settled |= {"retained_since": now - timedelta(days=40), "held_at": now, "supervisee_introduced_at": now}
         await tx.execute(update(pairs_table).values(**settled))
-        await pairs.set_fault(tx, await pairs.get(tx, made.id), Fault.GONE, now=now)
         return await pairs.get(tx, made.id)
+
+
+@pytest.fixture
+async def pair(database: Database, whole: Pair, now: datetime) -> Pair:
+    """Ana and Bruno, whose room is gone."""
+    return await lose(database, whole, now)
+
+
+async def lose(database: Database, pair: Pair, now: datetime) -> Pair:
+    """The bot is not in the pair's room any more."""
+    async with database.transaction() as tx:
+        await pairs.set_fault(tx, pair, Fault.GONE, now=now)
+        return await pairs.get(tx, pair.id)
 
 
 async def renew(database: Database, pair: Pair, now: datetime, actor: Actor = OPERATOR) -> tuple[Pair, Pair]:
@@ -163,7 +176,8 @@ async def test_it_is_made_once_and_only_where_the_room_is_gone(database: Databas
             await renewals.renew_room(tx, OPERATOR, pair.id, now=now)
 
 
-async def test_what_spoke_of_the_old_room_alone_ends(database: Database, pair: Pair, now: datetime) -> None:
+async def test_what_spoke_of_the_old_room_alone_ends(database: Database, whole: Pair, now: datetime) -> None:
+    pair = whole
     async with database.transaction() as tx:
         making = await exports.ask(tx, acts(pair.supervisee), pair.id, default=Consent.ONE, now=now)
         done = await exports.ask(tx, acts(pair.supervisor), pair.id, default=Consent.ONE, now=now)
@@ -177,7 +191,7 @@ async def test_what_spoke_of_the_old_room_alone_ends(database: Database, pair: P
         await notifications.let_wait(tx, news.id, now=now)
         asked = Asked(said.id, pair.id, pair.supervisor.id, Question.AGREE_EXPORT, now + timedelta(days=1), code="1234")
         await questions.put(tx, asked, now=now)
-    renewed, _ = await renew(database, pair, now)
+    renewed, _ = await renew(database, await lose(database, pair, now), now)
     async with database.transaction() as tx:
         assert (await exports.get(tx, making.id)).state is ExportState.FAILED
         assert (await exports.get(tx, done.id)).pair_id == renewed.id
@@ -222,11 +236,12 @@ async def test_the_old_room_is_removed_like_any_other_archived_one(
 
 
 async def test_a_copy_that_is_done_as_the_room_is_given_up_is_waited_for(
-    database: Database, pair: Pair, now: datetime
+    database: Database, whole: Pair, now: datetime
 ) -> None:
     async with database.transaction() as tx:
-        making = await exports.ask(tx, acts(pair.supervisee), pair.id, default=Consent.ONE, now=now)
+        making = await exports.ask(tx, acts(whole.supervisee), whole.id, default=Consent.ONE, now=now)
         assert making is not None
+    pair = await lose(database, whole, now)
     async with database.transaction() as writing:
         await exports.put(writing, making.id, 0, b"sealed", size=6)
         renewing = asyncio.create_task(renew(database, pair, now))
@@ -237,10 +252,12 @@ async def test_a_copy_that_is_done_as_the_room_is_given_up_is_waited_for(
         assert (await exports.get(tx, making.id)).state is ExportState.READY
 
 
+@pytest.mark.parametrize("asked_before", [True, False], ids=["before it is lost", "after"])
 async def test_whoever_answers_as_the_room_is_given_up_is_waited_for(
-    database: Database, pair: Pair, now: datetime
+    database: Database, whole: Pair, now: datetime, asked_before: bool
 ) -> None:
-    ana = pair.supervisor.id
+    """What they typed in time is given up with the room, what they typed too late is refused; neither shuts out."""
+    pair, ana = whole, whole.supervisor.id
     said = Notice(ana, Channel.MATRIX, "reply", {}, pair_id=pair.id)
     async with database.transaction() as tx:
         await notifications.enqueue(tx, [said], now=now)
@@ -248,20 +265,27 @@ async def test_whoever_answers_as_the_room_is_given_up_is_waited_for(
         await questions.put(tx, asked, now=now)
     async with database.transaction() as typing:
         assert await questions.last(typing, ana, pair.id, Question.CONFIRM_EXPORT, now=now) is not None
+        if asked_before:
+            assert await exports.ask(typing, acts(pair.supervisor), pair.id, default=Consent.ONE, now=now) is not None
+        await lose(database, pair, now)
         renewing = asyncio.create_task(renew(database, pair, now))
         await asyncio.sleep(0.2)
-        made = await exports.ask(typing, acts(pair.supervisor), pair.id, default=Consent.ONE, now=now)
-        assert made is not None
+        assert not renewing.done()
+        if not asked_before:
+            with pytest.raises(NotFound, match=r"refused\.export_room_lost"):
+                await exports.ask(typing, acts(pair.supervisor), pair.id, default=Consent.ONE, now=now)
     await renewing
     async with database.transaction() as tx:
-        assert (await exports.get(tx, made.id)).state is ExportState.FAILED
+        states = list(await tx.scalars(select(exports_table.c.state).where(exports_table.c.pair_id == pair.id)))
+        assert states == [ExportState.FAILED] * asked_before
 
 
 async def test_a_yes_to_a_copy_as_the_room_is_given_up_makes_nothing(
-    database: Database, pair: Pair, now: datetime
+    database: Database, whole: Pair, now: datetime
 ) -> None:
     async with database.transaction() as tx:
-        await exports.ask(tx, acts(pair.supervisee), pair.id, default=Consent.BOTH, now=now)
+        await exports.ask(tx, acts(whole.supervisee), whole.id, default=Consent.BOTH, now=now)
+    pair = await lose(database, whole, now)
     async with database.transaction() as typing:
         question = await exports.asked(typing, pair.id, pair.supervisor.id, now=now)
         assert question is not None

@@ -16,6 +16,7 @@ from supervision.models import (
     Channel,
     Consent,
     ExportState,
+    Fault,
     audit_entries,
     export_chunks,
     notifications,
@@ -89,6 +90,27 @@ async def test_asking_and_agreeing_on_the_page(
         ("export.ask", pair.supervisee.id, "127.0.0.1"),
         ("export.agree", pair.supervisor.id, "127.0.0.1"),
     ]
+
+
+async def test_the_page_of_a_room_that_the_bot_is_not_in_offers_no_copy(
+    database: Database, pair: Pair, open_browser: Open, clock: Clock
+) -> None:
+    his, hers, home = (
+        await open_browser(pair.supervisee),
+        await open_browser(pair.supervisor),
+        f"/rooms/{pair.id}/export",
+    )
+    await his.get(home)
+    await press(his, home)
+    async with database.transaction() as tx:
+        await pairs.set_fault(tx, pair, Fault.GONE, now=clock())
+    await hers.get(home)
+    assert "O robô não está mais nesta sala e não pode fazer uma cópia dela." in hers.page
+    assert (f'action="{home}"' in hers.page, f'action="{home}/agree"' in hers.page) == (False, False)
+    assert await press(hers, f"{home}/refuse") == 303
+    await his.get(home)
+    assert "The bot is not in this room any more and cannot make a copy of it." in his.page
+    await refused(await post(his, f"/api/pairs/{pair.id}/exports"), 404, "refused.export_room_lost")
 
 
 async def test_both_may_look_while_somebody_answers(
