@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -46,11 +46,10 @@ log = structlog.get_logger(__name__)
 
 _POLL_SECONDS = 30
 _LONGEST_PAUSE = 30.0  # seconds between two tries of a homeserver that is away
-_LOGGED_OUT = ("M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_UNKNOWN_DEVICE")
 _HEAD_START = 0.25  # seconds by which answers may go before the next poll, which costs the homeserver as much
 _FEW_KEYS = 25
 _GAP_PAGE = 200
-_GAP_LIMIT = 5_000  # events of one room fetched after an absence
+_GAP_LIMIT = 5_000  # events of one room looked through after an absence, those that are shown no more included
 _GAP_AGE = timedelta(hours=25)  # where nothing says how far back it goes; what is older commands nothing any more
 _TOLD_STATE = frozenset({"m.room.member", "m.call.member", "org.matrix.msc3401.call.member", "m.rtc.member"})
 _USER_ID = re.compile(r"@[^:]{0,254}:.{1,254}")
@@ -354,17 +353,29 @@ class Client:
         For when the homeserver may have forgotten the ID itself (Matrix 1.18, "Transaction identifiers"): events
         keep it for the device that sent them.
         """
-        query: dict[str, str] = {"dir": "b", "limit": "100"}
-        oldest = int(since.timestamp() * 1000) - 60_000
-        while True:
-            answer = await self.homeserver.ask("GET", path("/rooms/{room}/messages", room=room_id), params=query)
-            events = [event for event in answer.get("chunk", ()) if isinstance(event, dict)]
-            for event in events:
-                if event.get("unsigned", {}).get("transaction_id") == transaction_id:
+        async for page in self._read_back(room_id, since - timedelta(minutes=1)):
+            for event in page:
+                if isinstance(event, dict) and _object(event, "unsigned").get("transaction_id") == transaction_id:
                     return str(event["event_id"])
-            if not events or "end" not in answer or events[-1].get("origin_server_ts", 0) < oldest:
-                return None
-            query["from"] = str(answer["end"])
+        return None
+
+    async def _read_back(self, room_id: str, oldest: datetime, **query: str) -> AsyncIterator[list[object]]:
+        """A room's events, the newest first, a page at a time, until all on a page is older than that time.
+
+        An empty page is no end: the homeserver may hide all that would be on it. Ends after _GAP_LIMIT events, too.
+        """
+        place, left = path("/rooms/{room}/messages", room=room_id), _GAP_LIMIT
+        query |= {"dir": "b", "limit": str(_GAP_PAGE)}
+        while left > 0:
+            answer = await self.homeserver.ask("GET", place, params=query)
+            page, following = _array(answer, "chunk"), answer.get("end")
+            yield page
+            is_old = bool(page) and max(map(_time, page)) < oldest.timestamp() * 1000
+            if is_old or not isinstance(following, str) or following == query.get("from"):
+                return
+            query["from"] = following
+            left -= _GAP_PAGE
+        log.error("gap.too_long", room_id=room_id)
 
     async def look_around(self, room_id: str, event_id: str) -> Surroundings | None:
         """An event that came before we listened, and up to 25 that follow it; None if the homeserver has none such."""
@@ -372,8 +383,8 @@ class Client:
         try:
             answer = await self.homeserver.ask("GET", place, params={"limit": "50"})
         except HomeserverRefused as refused:
-            if refused.code in _LOGGED_OUT:
-                raise Transient("logged_out") from refused
+            if refused.passing is not None:
+                raise refused.passing from refused
             return None
         found = open_envelope(room_id, answer.get("event"))
         after = tuple(self._others_events(room_id, _array(answer, "events_after")))
@@ -426,7 +437,7 @@ class Client:
         try:
             answer = await self.homeserver.ask("PUT", place, content)
         except HomeserverRefused as refused:
-            if refused.code in _LOGGED_OUT:
+            if refused.is_logged_out:
                 raise Transient("logged_out") from refused
             raise
         if not isinstance(answer.get("event_id"), str):
@@ -492,7 +503,7 @@ class Client:
                 if _whispered(answer):
                     self._machine_now().require_disk()
             except HomeserverRefused as refused:
-                if refused.code in _LOGGED_OUT:
+                if refused.is_logged_out:
                     raise LoggedOut from refused
                 log.warning("sync.refused", code=refused.code)
                 filter_id, refusals = None, refusals + 1
@@ -750,27 +761,17 @@ class Client:
 
     async def _fetch_back(self, room_id: str, start: str, since: str | None) -> list[object]:
         """A room's events from `start` back to the token `since`, or a day without one; newest first."""
+        query = {"from": start} | ({"to": since} if since is not None else {})
+        oldest = datetime.fromtimestamp(0, UTC) if since is not None else datetime.now(UTC) - _GAP_AGE
         missed: list[object] = []
-        query = {"dir": "b", "from": start, "limit": str(_GAP_PAGE)} | ({"to": since} if since is not None else {})
-        oldest = 0 if since is not None else (datetime.now(UTC) - _GAP_AGE).timestamp() * 1000
-        while True:
-            try:
-                page = await self.homeserver.ask("GET", path("/rooms/{room}/messages", room=room_id), params=query)
-            except HomeserverRefused as refused:
-                if refused.code in _LOGGED_OUT:
-                    raise Transient("logged_out") from refused
-                if "errcode" not in refused.answer:  # a proxy may have said it
-                    raise Transient(refused.code) from refused
-                log.warning("gap.refused", room_id=room_id, code=refused.code)
-                return missed
-            chunk, following = _array(page, "chunk"), page.get("end")
-            missed.extend(chunk)
-            if not chunk or not isinstance(following, str) or following == query["from"] or _time(chunk[-1]) < oldest:
-                return missed
-            if len(missed) >= _GAP_LIMIT:
-                log.error("gap.too_long", room_id=room_id)
-                return missed
-            query["from"] = following
+        try:
+            async for page in self._read_back(room_id, oldest, **query):
+                missed.extend(page)
+        except HomeserverRefused as refused:
+            if refused.passing is not None:
+                raise refused.passing from refused
+            log.warning("gap.refused", room_id=room_id, code=refused.code)
+        return missed
 
     async def _hear(self, envelope: Envelope, batch: Batch) -> None:
         ears = self._ears_now()

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 POLL = 60.0  # seconds between looks when nothing wakes the loop
-LOGGED_OUT = ("M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_UNKNOWN_DEVICE")
 
 
 class Exports:
@@ -73,7 +72,7 @@ class Exports:
         try:
             await self._make(export, pair)
         except HomeserverRefused as refused:
-            await self._fail(export, pair, refused.code, permanent=refused.code not in LOGGED_OUT)
+            await self._fail(export, pair, refused.code, permanent=refused.passing is None)
         except DeliveryFailed as failure:
             await self._fail(export, pair, failure.code, permanent=isinstance(failure, Permanent))
         except DATABASE_AWAY:

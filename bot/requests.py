@@ -18,6 +18,8 @@ from supervision.errors import Permanent, Transient
 _KNOWN_CODE = re.compile(r"[A-Z][A-Z_.0-9]{1,60}")
 _LARGE = 1 << 20  # bytes; a longer answer is parsed beside the event loop
 _ODD_REQUEST = (400, 413, 414, 431)  # what a proxy, too, would say again of the same request
+_LOGGED_OUT = frozenset({"M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_UNKNOWN_DEVICE"})
+_HOMESERVERS = frozenset({"errcode", "flows"})  # one of which its refusal has: Matrix 1.18, "Standard error response"
 
 
 class HomeserverRefused(Permanent):
@@ -29,6 +31,21 @@ class HomeserverRefused(Permanent):
         super().__init__(str(code) if known else f"http_{status}")
         self.status = status
         self.answer = answer
+
+    @property
+    def is_logged_out(self) -> bool:
+        """The login is over, whatever was asked for."""
+        return self.code in _LOGGED_OUT or (self.status == 401 and "flows" not in self.answer)
+
+    @property
+    def passing(self) -> Transient | None:
+        """As what this counts where it says nothing of what was asked for; None where the homeserver refused that.
+
+        The login is over, or a proxy may have said it, which does not know what the homeserver would say.
+        """
+        if self.is_logged_out:
+            return Transient("logged_out")
+        return None if _HOMESERVERS & self.answer.keys() else Transient(self.code)
 
 
 class NotAHomeserver(Transient):
@@ -138,7 +155,7 @@ def _judge(status: int, answer: object, hint: str | None) -> object:
     if not 400 <= status < 500 or status == 408:
         raise Transient(f"http_{status}", _retry_after(answer, hint))
     said = answer if isinstance(answer, dict) else {}
-    if not said.keys() & {"errcode", "flows"} and status not in _ODD_REQUEST:  # Matrix 1.18, "Standard error response"
+    if not _HOMESERVERS & said.keys() and status not in _ODD_REQUEST:
         raise NotAHomeserver(f"http_{status}")
     raise HomeserverRefused(status, said)
 

@@ -15,7 +15,7 @@ from typing import Any
 from bot.client import Client
 from bot.events import Json
 from bot.requests import HomeserverRefused, path
-from supervision.errors import Permanent, Transient
+from supervision.errors import Permanent
 from supervision.memberships import PRESENT
 from supervision.models import Fault
 
@@ -181,10 +181,8 @@ def _faulty(fault: Fault) -> Iterator[None]:
     try:
         yield
     except HomeserverRefused as refused:
-        if refused.status == 401:
-            raise Transient("logged_out") from refused
-        if "errcode" not in refused.answer:  # a proxy may have said it
-            raise Transient(refused.code) from refused
+        if refused.passing is not None:
+            raise refused.passing from refused
         raise Unmendable(fault) from refused
 
 

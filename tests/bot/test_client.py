@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import shutil
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
@@ -120,6 +120,32 @@ async def test_gap_behind_a_forgotten_token_is_filled(seat: Seat, pair: Pair, mo
     await seat.start()
     await seat.next_heard(sent[-1])
     assert [event.event_id for event in seat.heard if event.event_id in sent] == sent
+
+
+async def hide_a_page(seat: Seat, pair: Pair, count: int) -> None:
+    """Messages that a homeserver shows no more, and has not purged yet: they are older than the room's days."""
+    homeserver = seat.client.homeserver
+    old = str(int((datetime.now(UTC) - timedelta(days=40)).timestamp() * 1000))
+    days = {"max_lifetime": int(timedelta(days=30).total_seconds() * 1000)}
+    await homeserver.ask("PUT", f"/rooms/{pair.room_id}/state/m.room.retention/", days)
+    for _ in range(count):
+        place = f"/rooms/{pair.room_id}/send/m.room.message/{secrets.token_hex(8)}"
+        await homeserver.ask("PUT", place, {"msgtype": "m.text", "body": "old"}, params={"ts": old})
+    await homeserver.close()
+
+
+async def test_gap_does_not_end_where_nothing_is_shown(seat: Seat, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command stands behind a page of messages that are hidden."""
+    monkeypatch.setattr("bot.client._GAP_PAGE", 6)
+    await seat.next_heard(await pair.bruno.send_text(pair.room_id, "good morning"))
+    await seat.stop()
+    command = await pair.bruno.send_text(pair.room_id, "!book")
+    await hide_a_page(seat, pair, 14)
+    sent = await say_much(seat, pair, 55)
+    await seat.start()
+    await seat.next_heard(sent[-1])
+    heard = [event.event_id for event in seat.heard if event.event_id in (command, *sent)]
+    assert heard == [command, *sent]
 
 
 async def test_gap_that_is_refused_loses_nothing_else(far_seat: Seat, far_pair: Pair, proxy: Proxy) -> None:
@@ -754,6 +780,18 @@ async def test_wrong_token_is_refused_at_once(synapse: Synapse, seat: Seat, tmp_
 async def test_a_sent_event_is_found_by_its_transaction(seat: Seat, pair: Pair) -> None:
     begun = datetime.now(UTC)
     sent = await seat.say(pair, "found again", transaction_id="kept")
+    assert await seat.client.find_sent(pair.room_id, "kept", since=begun) == sent
+    assert await seat.client.find_sent(pair.room_id, "never sent", since=begun) is None
+
+
+async def test_a_sent_event_is_found_behind_what_is_shown_no_more(
+    seat: Seat, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not found, it would be said a second time."""
+    monkeypatch.setattr("bot.client._GAP_PAGE", 6)
+    begun = datetime.now(UTC)
+    sent = await seat.say(pair, "found again", transaction_id="kept")
+    await hide_a_page(seat, pair, 14)
     assert await seat.client.find_sent(pair.room_id, "kept", since=begun) == sent
     assert await seat.client.find_sent(pair.room_id, "never sent", since=begun) is None
 
