@@ -11,7 +11,7 @@ import logging
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -555,6 +555,7 @@ class RoomKeys:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._claiming: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by the name of a homeserver
         self._unwedged_at: dict[str, float] = {}
+        self._unaware: set[Device] = set()  # with which a session was begun anew that they were not told of yet
 
     async def share(self, room_id: str, users: Collection[str]) -> None:
         """Make the room's outbound session ready for a message to these users.
@@ -637,18 +638,15 @@ class RoomKeys:
             await self._send("m.room_key.withheld", dict.fromkeys(devices, notice))
             shared.refused.update(devices)
 
-    async def _meet(self, devices: Collection[Device], *, anew: bool = False) -> None:
-        """Begin an Olm session with those of the devices with which there is none; `anew`, with all of them.
+    async def _meet(self, devices: Collection[Device]) -> None:
+        """Begin an Olm session with those of the devices with which there is none.
 
         One homeserver's devices at a time: of two claims at once of one device's keys Synapse may give one none. So a
         homeserver that is slow holds up those alone who talk with its people.
         """
-        of_server: defaultdict[str, list[Device]] = defaultdict(list)
-        for device in devices:
-            of_server[device.user_id.partition(":")[2]].append(device)
-        for server, theirs in of_server.items():
+        for server, theirs in _by_server(devices).items():
             async with self._claiming[server]:
-                wanted = [device for device in theirs if anew or not self._machine.can_whisper(device)]
+                wanted = [device for device in theirs if not self._machine.can_whisper(device)]
                 if wanted:
                     await self._claim(wanted)
 
@@ -684,17 +682,37 @@ class RoomKeys:
             for device in self._devices([user])[0]
             if device.curve25519 == key and now - self._unwedged_at.get(key, float("-inf")) > _UNWEDGE_SECONDS
         }
-        if not broken:
+        if not broken and not self._unaware:
             return
         try:
-            await self._meet(broken, anew=True)
-            sealed = {
-                device: self._machine.whisper(device, "m.dummy", {})
-                for device in broken
-                if self._machine.can_whisper(device)
-            }
-            await self._send("m.room.encrypted", sealed)
+            await self._begin_anew(broken)
         except Transient:
             self._machine.wedged |= wedged
             raise
-        self._unwedged_at.update((device.curve25519, now) for device in broken)
+
+    async def _begin_anew(self, broken: Collection[Device]) -> None:
+        """Each claim is noted when it was answered: whatever fails then, no further one-time key is used up for it."""
+        failed: Transient | None = None
+        for server, theirs in _by_server(broken).items():
+            try:
+                async with self._claiming[server]:
+                    await self._claim(theirs)
+            except Transient as failure:
+                failed = failure
+                continue
+            self._unwedged_at.update((device.curve25519, time.monotonic()) for device in theirs)
+            self._unaware.update(device for device in theirs if self._machine.can_whisper(device))
+        told = frozenset(self._unaware)
+        if told:
+            await self._send("m.room.encrypted", {one: self._machine.whisper(one, "m.dummy", {}) for one in told})
+            self._unaware -= told
+        if failed is not None:
+            raise failed
+
+
+def _by_server(devices: Iterable[Device]) -> Mapping[str, list[Device]]:
+    """The devices by the homeserver of their owners."""
+    of_server: defaultdict[str, list[Device]] = defaultdict(list)
+    for device in devices:
+        of_server[device.user_id.partition(":")[2]].append(device)
+    return of_server

@@ -6,6 +6,7 @@ import copy
 import json
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ import vodozemac
 
 from bot.client import NobodyToHear
 from bot.events import Doubt
-from bot.signatures import Device, Seeds, canonical, decode, fingerprint, is_signed, read_keys
+from bot.signatures import Device, PublishedKeys, Seeds, canonical, decode, fingerprint, is_signed, read_keys
+from bot.trust import Trust
 from embedded.synapse import Synapse
+from supervision.errors import Transient
 from tests.support.homeserver import Pair, Seat, phone
 from tests.support.human import Human
 from tests.support.proxy import Proxy
@@ -139,6 +142,40 @@ async def test_device_that_the_homeserver_adds_gets_no_key(far_seat: Seat, far_p
     assert {device.device_id for device in shared.holders} == {far_pair.ana.device_id, far_pair.bruno.device_id}
     assert {device.device_id for device in shared.refused} == {"ADDED"}
     assert (await far_pair.bruno.next_message(far_seat.account.user_id)).event_id == said
+
+
+@pytest.mark.parametrize("failing", ["/keys/claim", "/sendToDevice"])
+async def test_a_broken_session_is_begun_anew_once(far_seat: Seat, far_pair: Pair, proxy: Proxy, failing: str) -> None:
+    """A homeserver that is away, or does not pass it on, uses up no further one-time key of anybody's device."""
+    keys, machine = far_seat.client._keys_now(), far_seat.client._machine_now()  # noqa: SLF001
+    [device] = keys._devices([far_pair.ana.user_id])[0]  # noqa: SLF001
+    eva = replace(device, user_id="@eva:elsewhere.example", curve25519="x" * 43)
+    published = PublishedKeys(eva.user_id, "master", None, None, (eva,))
+    keys._directory._trusts[eva.user_id] = Trust(published, "master")  # noqa: SLF001  # of a homeserver that is away
+    claimed: list[str] = []
+    before = len(proxy.asked)
+
+    async def note(place: str, body: bytes) -> None:
+        if place == "/keys/claim":
+            claimed.extend(json.loads(body)["one_time_keys"])
+
+    def refuse(_: str, place: str) -> tuple[int, Json] | None:
+        if place == "/keys/claim" and claimed[-1] == eva.user_id:
+            return 502, {}
+        return (502, {}) if place.startswith(failing) and failing != "/keys/claim" else None
+
+    proxy.hold, proxy.refuse = note, refuse
+    machine.wedged |= {(one.user_id, one.curve25519) for one in (device, eva)}
+    for _ in range(4):
+        with pytest.raises(Transient, match="http_502"):
+            await keys.mend()
+    assert sorted(claimed) == [*[eva.user_id] * 4, device.user_id]
+    proxy.refuse = lambda *_: None
+    await keys.mend()
+    await keys.mend()
+    assert sorted(claimed) == [*[eva.user_id] * 5, device.user_id]
+    told = [place for _, place in proxy.asked[before:] if place.startswith("/sendToDevice/m.room.encrypted/")]
+    assert len(told) == (1 if failing == "/keys/claim" else 5)
 
 
 async def test_clear_text_is_doubted(seat: Seat, pair: Pair) -> None:
