@@ -71,6 +71,8 @@ async def page(request: web.Request, refused: Refused | None = None) -> web.Resp
 async def add_person(request: web.Request) -> web.Response:
     """Add a person, and mail them how to come in."""
     person(request, Role.ADMIN)
+    if request[FORM].get(f"role_{Role.ADMIN}") == "on":  # whoever found an open browser would come back as one
+        await reauth.require_recent(request, "/admin")
     text = {
         name: fields.text_of(request, name)
         for name in ("name", "email", "language", "time_zone", "account", "matrix_id")
@@ -233,6 +235,8 @@ async def remove_room(request: web.Request) -> web.Response:
 
 
 async def renew_room(request: web.Request) -> web.Response:
+    """The bot makes a new room; the old one is a closed pair's from then on."""
+    await _require_recent(request)
     return await _change_pair(request, "renew_room", renewals.renew_room, "room_renewed")
 
 
@@ -258,7 +262,7 @@ async def invite_into_room(request: web.Request) -> web.Response:
 
 
 async def _require_recent(request: web.Request) -> None:
-    """What calls appointments off, or lets something be deleted, does not come back."""
+    """What calls appointments off, lets something be deleted or leaves a room behind does not come back."""
     person(request, Role.ADMIN)
     await reauth.require_recent(request, f"/admin/pairs/{path_id(request)}")
 

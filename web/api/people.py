@@ -29,9 +29,14 @@ async def list_people(request: web.Request) -> web.Response:
 
 
 async def add_person(request: web.Request) -> web.Response:
-    """An admin adds a person, who is mailed how to come in: with a new account, or one that they have."""
+    """An admin adds a person, who is mailed how to come in: with a new account, or one that they have.
+
+    To add another admin needs a sign-in of the last ten minutes.
+    """
     person(request, Role.ADMIN)
     body = await requests.body(request, schemas.NewPerson)
+    if Role.ADMIN in body.roles:
+        await reauth.require_recent(request)
     actor, at, ours = visitor(request).actor, now(request), parts(request).config.matrix.server_name
 
     async def act(tx: Transaction) -> Person:
@@ -151,8 +156,12 @@ async def remove_room(request: web.Request) -> web.Response:
 
 
 async def renew_room(request: web.Request) -> web.Response:
-    """An admin has the bot make a new room for a pair whose own is gone; the old one is kept as an archived pair's."""
+    """An admin has the bot make a new room for a pair whose own is lost; the old one is kept as an archived pair's.
+
+    Needs a sign-in of the last ten minutes.
+    """
     person(request, Role.ADMIN)
+    await reauth.require_recent(request)
     return await _change_pair(request, "renew_room", renewals.renew_room)
 
 
