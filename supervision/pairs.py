@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, or_, select, update
+from sqlalchemy import Text, bindparam, cast, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
@@ -22,6 +22,7 @@ from supervision.models import (
     Role,
     Task,
     attachments,
+    audit_entries,
     journal,
     memberships,
     pairs,
@@ -214,10 +215,13 @@ async def reopen(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: date
     """Let an archived pair go on in its room. What was cancelled stays so; a last day that is over holds no more.
 
     Raises NotUnderstood where the room is gone or being removed, where the two are a pair again already, or one of
-    them is disabled; NotAllowed as `archive`, NotFound for a pair that is not archived.
+    them is disabled; NotAllowed as `archive`, and to the supervisor of a pair that was handed over; NotFound for a pair
+    that is not archived.
     """
     pair = await get_locked(tx, pair_id)
     await require_supervisor(tx, actor, pair)
+    if await is_handed_over(tx, pair):
+        await _require_admin_after_hand_over(tx, actor)
     if pair.status is not PairStatus.ARCHIVED:
         raise NotFound("refused.pair_not_archived")
     if pair.removed_at is not None or await is_being_removed(tx, pair_id):
@@ -234,6 +238,32 @@ async def reopen(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: date
     await audit.record(tx, actor, "pair.reopen", "pair", pair_id, now=now)
     await _tell_both(tx, actor, pair, "pair.reopened", {}, now=now)
     await wake_keepers(tx)
+
+
+async def is_handed_over(tx: Transaction, pair: Pair) -> bool:
+    """Whether another supervisor took over from this one, and nobody has brought the two together again since.
+
+    What is kept of an earlier room of the two (see renewals.py) is a pair of its own, and shares that.
+    """
+    theirs = (pairs.c.supervisor_id == pair.supervisor.id) & (pairs.c.supervisee_id == pair.supervisee.id)
+    query = (
+        select(audit_entries.c.action)
+        .where(
+            audit_entries.c.resource_id.in_(select(cast(pairs.c.id, Text)).where(theirs)),
+            audit_entries.c.action.in_(("pair.add", "pair.hand_over", "pair.reopen")),
+            audit_entries.c.success,
+        )
+        .order_by(audit_entries.c.id.desc())
+        .limit(1)
+    )
+    return await tx.scalar(query) == "pair.hand_over"
+
+
+async def _require_admin_after_hand_over(tx: Transaction, actor: Actor) -> None:
+    try:
+        await people.require_admin(tx, actor)
+    except NotAllowed as error:
+        raise NotAllowed("refused.pair_handed_over") from error
 
 
 async def hold(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: datetime) -> None:
@@ -322,11 +352,13 @@ async def hand_over(
 ) -> Pair:
     """Let another supervisor take over: this pair is archived, and a new one begins with a new, empty room.
 
-    Nothing of the old room is shown to her. Raises NotAllowed for anybody but an admin and the operator, and what
-    `add` raises.
+    Nothing of the old room is shown to her. Raises NotAllowed for anybody but an admin and the operator, NotUnderstood
+    where it is the same supervisor, and what `add` raises.
     """
     await people.require_admin(tx, actor)
     pair = await get(tx, pair_id)
+    if new_supervisor.id == pair.supervisor.id:
+        raise NotUnderstood("refused.pair_exists")
     await lock_people(tx, [pair.supervisor.id, pair.supervisee.id, new_supervisor.id])
     pair, new_supervisor = await get(tx, pair_id), await people.get(tx, new_supervisor.id)
     if pair.status is PairStatus.ACTIVE:

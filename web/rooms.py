@@ -55,6 +55,8 @@ async def page(
         is_member = me.id in {one.id for one in pair.people}
         found = await attachments.list_of(tx, pair.id) if is_member else []
         away = await _away(tx, pair) if settles else []
+        closed = pair.status is not PairStatus.ACTIVE
+        handed_over = closed and Role.ADMIN not in me.roles and await pairs.is_handed_over(tx, pair)
     reader = visitor(request).reader
     said = fields.typed_of(request)
     typed = said if (refused or removal) and "agreed" in said else None
@@ -72,7 +74,8 @@ async def page(
         unread_minutes=unread_minutes(request, settings),
         Minutes=Minutes,
         settles=settles,
-        closed=pair.status is not PairStatus.ACTIVE,
+        closed=closed,
+        handed_over=handed_over,
         away=away,
         typed=typed if typed is not None else _as_typed(request, settings),
         agreed=typed["retention_days"] if typed is not None and removal else "",

@@ -285,6 +285,26 @@ async def test_another_supervisor_takes_over_in_a_new_room(database: Database, n
     assert (old.status, old.room_id) == (PairStatus.ARCHIVED, "!room:example.org")
     assert (made.supervisor, made.supervisee, made.room_id) == (clara, pair.supervisee, None)
     assert made.room_token != pair.room_token
+    async with database.transaction() as tx:
+        with pytest.raises(NotUnderstood, match=r"refused\.pair_exists"):
+            await pairs.hand_over(tx, OPERATOR, made.id, clara, now=now)
+
+
+async def test_a_pair_that_was_handed_over_is_reopened_by_an_admin_alone(database: Database, now: datetime) -> None:
+    pair, clara = await add_pair(database, now=now), await add_person(database, "Clara", ["supervisor"], now=now)
+    ana, eva = acts(pair.supervisor), acts(await admin(database, now))
+    async with database.transaction() as tx:
+        await pairs.archive(tx, ana, pair.id, now=now)
+        again = await pairs.add(tx, OPERATOR, *pair.people, now=now)  # as where the first room was lost
+        hers = await pairs.hand_over(tx, OPERATOR, again.id, clara, now=now)
+        for one in (pair, again):
+            with pytest.raises(NotAllowed, match=r"^refused\.pair_handed_over$"):
+                await pairs.reopen(tx, ana, one.id, now=now)
+        await pairs.reopen(tx, eva, again.id, now=now)
+        for one, actor in ((again, ana), (hers, acts(clara))):  # both go on as an admin wants it, and may close theirs
+            await pairs.archive(tx, actor, one.id, now=now)
+            await pairs.reopen(tx, actor, one.id, now=now)
+    assert [(await read(database, one)).status for one in (pair, again, hers)] == ["archived", "active", "active"]
 
 
 async def test_who_leaves_is_told_of_and_stays_away_until_invited(database: Database, now: datetime) -> None:

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import select, update
 
 from supervision import attachments, pairs, rooms, seals
+from supervision.audit import SYSTEM
 from supervision.config import RoomsConfig
 from supervision.db import Database
 from supervision.models import Consent, FileKind, PairStatus, audit_entries
@@ -18,6 +19,7 @@ from supervision.people import Person
 from supervision.rooms import RoomSettings
 from supervision.texts import reader
 from tests.support.sample import add_pair, add_person
+from tests.web.calls import post, refused
 from tests.web.conftest import SECRET, Browser, Clock, Open
 from web.rooms import name_size
 
@@ -234,6 +236,24 @@ async def test_an_archived_room_is_found_from_both_dashboards_and_reopened_by_it
     assert [browser.page.count(f'<li><a href="{here}">') for browser, _ in homes] == [1, 1]
     assert await change("reopen") == [403, 303]
     assert [browser.page.count(f'<li><a href="{here}">') for browser, _ in homes] == [0, 0]
+
+
+async def test_the_room_of_whom_another_supervisor_took_over_offers_her_no_reopening(
+    database: Database, pair: Pair, now: datetime, open_browser: Open
+) -> None:
+    clara = await add_person(database, "Clara", ["supervisor"], now=now)
+    rita = await open_browser(await add_person(database, "Rita", ["admin"], now=now))
+    ana, here = await open_browser(pair.supervisor), f"/rooms/{pair.id}"
+    async with database.transaction() as tx:
+        await tx.execute(update(pairs_table).values(room_id="!room:example.org"))
+        await pairs.hand_over(tx, SYSTEM, pair.id, clara, now=now)
+    await ana.get(here)
+    assert "Outra pessoa assumiu esta supervisão. Só quem administra o Visavis pode reabrir a sala." in ana.page
+    assert f'action="{here}/reopen"' not in ana.page
+    await refused(await post(ana, f"/api/pairs/{pair.id}/reopen"), 403, "refused.pair_handed_over")
+    await rita.get(f"/admin/pairs/{pair.id}")
+    assert f'action="/admin/pairs/{pair.id}/reopen"' in rita.page
+    assert (await post(rita, f"/api/pairs/{pair.id}/reopen")).status == 200
 
 
 async def test_closing_the_room_wants_a_sign_in_of_now(
