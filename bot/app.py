@@ -15,6 +15,7 @@ from bot.files import FILES, Files
 from bot.greetings import greet
 from bot.handlers import COMMANDS, Handlers
 from bot.keeping import CHECKED, Keeping
+from bot.lanes import DELAYED
 from bot.logins import Account
 from bot.notices import DELIVERED, Notices
 from bot.presence import Presences
@@ -32,7 +33,7 @@ from supervision.errors import Transient
 
 log = structlog.get_logger()
 
-COLLECTORS = (CHECKED, COMMANDS, DELIVERED, FILES)
+COLLECTORS = (CHECKED, COMMANDS, DELAYED, DELIVERED, FILES)
 
 
 def utc_now() -> datetime:

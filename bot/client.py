@@ -506,7 +506,8 @@ class Client:
                 if refused.is_logged_out:
                     raise LoggedOut from refused
                 log.warning("sync.refused", code=refused.code)
-                filter_id, refusals = None, refusals + 1
+                if refused.passing is None:
+                    filter_id, refusals = None, refusals + 1
                 if refusals > 1 and token is not None:
                     log.error("sync.token_given_up")  # the homeserver does not know it any more
                     token, first = None, True

@@ -6,14 +6,17 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import zip_longest
 
 import structlog
+from prometheus_client import Gauge
 
+from bot.requests import HomeserverRefused
 from supervision.errors import Transient
 
 log = structlog.get_logger(__name__)
+DELAYED = Gauge("visavis_work_delayed", "Rooms and chores that wait for something out of reach")
 
 Work = Callable[[], Awaitable[None]]
 _TRIES = 3
@@ -153,21 +156,34 @@ class Lanes:
 async def _insist(key: str, name: str, work: Work) -> None:
     """Do the work; again, after a pause, where it fails.
 
-    What is out of reach (Transient, OSError, TimeoutError) is waited for without end, and the lane with it:
-    an event must not be lost to ten minutes without database. Any other error is a bug, and a bug's event
-    must not hold up its room for ever: it is dropped after the third time.
+    What is out of reach (see `_will_pass`) is waited for without end, and the lane with it: an event must not be
+    lost to ten minutes without database. Any other error is a bug, and a bug's event must not hold up its room for
+    ever: it is dropped after the third time.
     """
-    waiting, bugs = pauses(), 0
-    while True:
-        try:
-            await work()
-            return
-        except (Transient, OSError) as error:
-            log.warning("work.delayed", work=name, lane=key, error=type(error).__name__)
-        except Exception as error:
-            bugs += 1
-            if bugs == _TRIES:
-                log.error("work.dropped", work=name, lane=key, error=type(error).__name__)
+    waiting, tries, delayed = pauses(), _TRIES, False
+    with ExitStack() as stack:
+        while True:
+            try:
+                await work()
                 return
-            log.warning("work.failed", work=name, lane=key, error=type(error).__name__)
-        await asyncio.sleep(next(waiting))
+            except Exception as error:
+                about = {"work": name, "lane": key, "error": type(error).__name__}
+                if _will_pass(error):
+                    log.warning("work.delayed", **about)
+                    if not delayed:
+                        delayed = True
+                        stack.enter_context(DELAYED.track_inprogress())
+                else:
+                    tries -= 1
+                    if not tries:
+                        log.error("work.dropped", **about)
+                        return
+                    log.warning("work.failed", **about)
+            await asyncio.sleep(next(waiting))
+
+
+def _will_pass(error: Exception) -> bool:
+    """Whether it says that something is out of reach, a homeserver behind a proxy that refuses for it included."""
+    if isinstance(error, HomeserverRefused):
+        return error.passing is not None
+    return isinstance(error, Transient | OSError)

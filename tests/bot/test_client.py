@@ -304,6 +304,26 @@ async def test_failing_syncs_are_asked_rarely_and_recovered_from(far_seat: Seat,
     assert (await far_seat.next_heard(event_id)).doubt is None
 
 
+async def test_what_a_proxy_refuses_loses_no_place_and_no_command(far_seat: Seat, far_pair: Pair, proxy: Proxy) -> None:
+    """It does not know what the homeserver would say: neither that the token is unknown, nor whose device it was."""
+    first = await far_pair.bruno.send_text(far_pair.room_id, "good morning")
+    await far_seat.next_heard(first)
+    asked = proxy.count("/sync")
+    proxy.refuse = lambda _, path: (400, {}) if path == "/sync" and proxy.count("/sync") <= asked + 3 else None
+    second = await far_pair.bruno.send_text(far_pair.room_id, "are you there?")  # ends the open long-poll
+    third = await far_pair.bruno.send_text(far_pair.room_id, "!help")
+    await far_seat.next_heard(third)
+    until = asyncio.get_running_loop().time() + 4  # longer than what has something wrong with it is tried
+    proxy.refuse = lambda _, path: (
+        (400, {}) if path == "/keys/query" and asyncio.get_running_loop().time() < until else None
+    )
+    far_seat.client.reconsider(far_pair.bruno.user_id)
+    command = await far_seat.next_heard(await far_pair.bruno.send_text(far_pair.room_id, "!book"))
+    assert (command.doubt, asyncio.get_running_loop().time() > until) == (None, True)
+    heard = [event.event_id for event in far_seat.heard]
+    assert heard == [first, second, third, command.event_id]  # without the token, the first would come again
+
+
 async def test_hostile_olm_messages_do_not_stop_the_loop(seat: Seat, pair: Pair) -> None:
     bot = seat.account.user_id
     keys = (await pair.ana.request("POST", "/keys/query", {"device_keys": {bot: []}}))["device_keys"][bot]

@@ -6,7 +6,11 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from itertools import islice
 
+from prometheus_client import REGISTRY
+
 from bot.lanes import Lanes, Progress, pauses
+from bot.requests import HomeserverRefused
+from supervision.errors import Transient
 
 
 def test_ten_failures_are_spread_over_minutes() -> None:
@@ -95,6 +99,21 @@ async def test_a_room_that_waits_holds_up_no_other_s_news() -> None:
     await asyncio.sleep(0.05)
     assert saved == ["999"]
     saving.cancel()
+
+
+async def test_what_waits_for_something_out_of_reach_is_counted() -> None:
+    counted: list[float | None] = []
+
+    async def act() -> None:
+        counted.append(REGISTRY.get_sample_value("visavis_work_delayed"))
+        if len(counted) < 3:
+            raise failures[len(counted) - 1]
+
+    failures = [Transient("out_of_reach"), HomeserverRefused(400, {})]
+    async with asyncio.TaskGroup() as group:
+        Lanes(group).put("room", "test", act)
+    assert counted == [0, 1, 1]
+    assert REGISTRY.get_sample_value("visavis_work_delayed") == 0
 
 
 async def test_lanes_keep_order_and_do_not_wait_for_one_another() -> None:

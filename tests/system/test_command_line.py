@@ -70,6 +70,7 @@ METRICS = {
     "visavis_process_virtual_memory_bytes",
     "visavis_rooms_checked_total",
     "visavis_unread_messages",
+    "visavis_work_delayed",
 }
 SECRET = "not a secret at all, but long enough to be one"
 
