@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import select, update
 
-from supervision import audit, notifications, pairs, unreads
+from supervision import audit, notifications, pairs, people, unreads
 from supervision.audit import Actor
 from supervision.config import RoomsConfig
 from supervision.db import Transaction
@@ -103,8 +103,9 @@ async def settle(
     """Change some of a room's settings by name; None is what the configuration says, or no expiry.
 
     The pair's supervisor may, an admin, the operator and the system; whoever of the two did not do it is told in the
-    room. Of an archived room only the retention and who agrees to an export can be changed. Raises NotAllowed,
-    PairArchived, and NotUnderstood for a value that makes no sense.
+    room. Of an archived room only the retention and who agrees to an export can be changed; that one word is enough
+    for that, where it took both, is the practice's to say and not one of the two's. Raises NotAllowed, PairArchived,
+    and NotUnderstood for a value that makes no sense.
     """
     pair = await pairs.get_locked(tx, pair_id)
     await require_settler(tx, actor, pair)
@@ -112,6 +113,8 @@ async def settle(
     if pair.status is not PairStatus.ACTIVE and not changes.keys() <= OF_CLOSED:
         raise PairArchived
     values = {name: _check(name, value, pair, now) for name, value in changes.items()}
+    if before.export_consent is Consent.BOTH and _consent(values, before, defaults) is Consent.ONE:
+        await _require_practice(tx, actor)
     stored = {COLUMNS[name].name: _stored(value) for name, value in values.items()}
     if stored:
         await tx.execute(update(table).where(table.c.id == pair_id).values(**stored))
@@ -136,6 +139,19 @@ async def require_settler(tx: Transaction, actor: Actor, pair: Pair) -> None:
         await pairs.require_supervisor(tx, actor, pair)
     except NotAllowed as error:
         raise NotAllowed("refused.supervisor_settles") from error
+
+
+def _consent(values: Mapping[str, Any], before: RoomSettings, defaults: RoomsConfig) -> Consent:
+    """Who is to agree to an export then."""
+    consent: Consent | None = values.get("export_consent", before.export_consent)
+    return defaults.export_consent if consent is None else consent
+
+
+async def _require_practice(tx: Transaction, actor: Actor) -> None:
+    try:
+        await people.require_admin(tx, actor)
+    except NotAllowed as error:
+        raise NotAllowed("refused.export_consent") from error
 
 
 def removal(before: RoomSettings, after: RoomSettings, *, now: datetime) -> tuple[datetime, datetime] | None:

@@ -74,6 +74,7 @@ async def page(
         unread_minutes=unread_minutes(request, settings),
         Minutes=Minutes,
         settles=settles,
+        lowers=Role.ADMIN in me.roles or settings.export_consent is Consent.ONE,
         closed=closed,
         handed_over=handed_over,
         away=away,

@@ -95,7 +95,7 @@ async def test_the_configuration_holds_until_a_pair_has_its_own(database: Databa
     }
     own = frozenset(changes)
     kinds = frozenset({FileKind.PDF, FileKind.IMAGE})
-    settled = await settle(database, acts(pair.supervisor), pair, now, **changes)
+    settled = await settle(database, OPERATOR, pair, now, **changes)
     assert settled == RoomSettings(False, kinds, 10, 90, 0, Consent.ONE, date(2027, 12, 31), own)
     assert settled.ordered_kinds == (FileKind.IMAGE, FileKind.PDF)
     assert settled.most_bytes == 10 * 1024 * 1024
@@ -113,6 +113,26 @@ async def test_the_supervisor_an_admin_and_the_operator_may(database: Database, 
     for nobody in (pair.supervisee, other):
         with pytest.raises(NotAllowed):
             await settle(database, acts(nobody), pair, now, attachments=False)
+
+
+async def test_that_one_word_is_enough_for_a_copy_is_the_practice_s_to_say(
+    database: Database, pair: Pair, now: datetime
+) -> None:
+    ana = acts(pair.supervisor)
+    admin = acts(await add_person(database, "Iris", ["admin"], now=now))
+    with pytest.raises(NotAllowed, match=r"^refused\.export_consent$"):
+        await settle(database, ana, pair, now, export_consent="one")
+    for actor in (admin, OPERATOR):
+        assert (await settle(database, actor, pair, now, export_consent="one")).export_consent is Consent.ONE
+        assert (await settle(database, ana, pair, now, export_consent="one")).export_consent is Consent.ONE
+        assert (await settle(database, ana, pair, now, export_consent=None)).export_consent is Consent.BOTH
+    lenient = RoomsConfig(export_consent=Consent.ONE)
+    async with database.transaction() as tx:  # what she made stricter herself stays so, too, until an admin says so
+        await rooms.settle(tx, ana, pair.id, {"export_consent": "both"}, lenient, now=now)
+        with pytest.raises(NotAllowed):
+            await rooms.settle(tx, ana, pair.id, {"export_consent": None}, lenient, now=now)
+        settled = await rooms.settle(tx, ana, pair.id, {"megabytes": 7}, lenient, now=now)
+        assert (settled.export_consent, settled.megabytes) == (Consent.BOTH, 7)
 
 
 async def test_who_was_disabled_settles_nothing(database: Database, pair: Pair, now: datetime) -> None:
@@ -188,8 +208,9 @@ async def test_what_makes_no_sense(
 async def test_of_a_closed_room_only_what_still_matters(database: Database, pair: Pair, now: datetime) -> None:
     async with database.transaction() as tx:
         await tx.execute(update(table).where(table.c.id == pair.id).values(status=PairStatus.ARCHIVED))
-    settled = await settle(database, acts(pair.supervisor), pair, now, retention_days=30, export_consent="one")
-    assert (settled.retention_days, settled.export_consent) == (30, Consent.ONE)
+    await settle(database, OPERATOR, pair, now, export_consent="one")
+    settled = await settle(database, acts(pair.supervisor), pair, now, retention_days=30, export_consent="both")
+    assert (settled.retention_days, settled.export_consent) == (30, Consent.BOTH)
     with pytest.raises(PairArchived):
         await settle(database, acts(pair.supervisor), pair, now, retention_days=10, attachments=False)
 

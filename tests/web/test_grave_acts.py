@@ -73,10 +73,10 @@ def name(path: str, pair: Pair) -> str:
 async def wants_sign_in(browser: Browser, method: str, path: str, pair: Pair, form: dict[str, str]) -> bool:
     headers = {"Origin": browser.origin}
     if not path.startswith("/api/"):
-        options = {"data": form} if method == "POST" else {}
-        answer = await browser.client.request(method, path, headers=headers, allow_redirects=False, **options)
+        data = form if method == "POST" else None
+        answer = await browser.client.request(method, path, headers=headers, data=data, allow_redirects=False)
         return answer.status == 303 and answer.headers["Location"] == "/sign-in/anew"
-    body = {}
+    body: dict[str, object] = {}
     if path.endswith("/hand-over"):
         body = {"supervisor_id": str(pair.supervisor.id)}
     elif path == "/api/people":

@@ -19,7 +19,7 @@ from supervision.people import Person
 from supervision.rooms import RoomSettings
 from supervision.texts import reader
 from tests.support.sample import add_pair, add_person
-from tests.web.calls import post, refused
+from tests.web.calls import call, post, refused
 from tests.web.conftest import SECRET, Browser, Clock, Open
 from web.rooms import name_size
 
@@ -123,9 +123,26 @@ async def test_what_was_typed_otherwise_is_settled_and_nothing_else(
     assert settled.own == {"kinds", "unread_minutes", "expires_on"}
     assert settled.kinds == {FileKind.IMAGE, FileKind.PDF, FileKind.DOCUMENT, FileKind.TEXT}
     assert (settled.unread_minutes, settled.expires_on) == (0, date(2027, 12, 31))
-    assert await submit(browser, pair, attachments="", unread_minutes="0", export_consent="one") == 303
+    assert await submit(browser, pair, attachments="", unread_minutes="0") == 303
     settled = await held(database, pair)
-    assert (settled.attachments, settled.export_consent, settled.expires_on) == (False, Consent.ONE, None)
+    assert (settled.attachments, settled.export_consent, settled.expires_on) == (False, Consent.BOTH, None)
+
+
+async def test_that_one_word_is_enough_for_a_copy_is_an_admin_s_to_say(
+    database: Database, pair: Pair, now: datetime, open_browser: Open
+) -> None:
+    ana = await open_browser(pair.supervisor)
+    rita = await open_browser(await add_person(database, "Rita", ["admin"], now=now))
+    assert await submit(ana, pair, export_consent="one") == 403
+    assert "Que basta uma, só quem administra o Visavis pode definir." in ana.page
+    assert 'name="export_consent"' not in ana.page
+    answer = await call(ana, "PATCH", f"/api/pairs/{pair.id}/room", {"export_consent": "one"})
+    await refused(answer, 403, "refused.export_consent")
+    assert (await held(database, pair)).own == frozenset()
+    assert await submit(rita, pair, export_consent="one") == 303
+    assert (await held(database, pair)).export_consent is Consent.ONE
+    assert await submit(ana, pair, export_consent="both") == 303
+    assert (await held(database, pair)).export_consent is Consent.BOTH
 
 
 @pytest.mark.parametrize(
