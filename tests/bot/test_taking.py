@@ -4,7 +4,7 @@ import asyncio
 from datetime import datetime
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from bot import taking
 from bot.commands import Export
@@ -47,6 +47,17 @@ async def type_code(database: Database, pair: Pair, now: datetime) -> list[str]:
     return [line.key for line in reply.lines]
 
 
+async def until_it_waits(database: Database) -> None:
+    """Until the other has come as far as it comes: who asks for the same lock later is behind it."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async with asyncio.timeout(30):
+        while True:
+            async with database.transaction() as tx:
+                if await tx.scalar(text(waiting)):
+                    return
+            await asyncio.sleep(0.01)
+
+
 async def test_a_code_that_is_typed_as_the_room_goes(database: Database, pair: Pair, now: datetime) -> None:
     async def forget() -> None:
         async with database.transaction() as tx:
@@ -55,7 +66,7 @@ async def test_a_code_that_is_typed_as_the_room_goes(database: Database, pair: P
     async with database.transaction() as elsewhere:
         await lock_people(elsewhere, [one.id for one in pair.people])
         going = asyncio.create_task(forget())
-        await asyncio.sleep(0.2)  # it has come as far as it comes
+        await until_it_waits(database)
         typing = asyncio.create_task(type_code(database, pair, now))
         await asyncio.sleep(0.2)
     await going
@@ -71,7 +82,7 @@ async def test_a_code_that_is_typed_as_the_other_is_disabled(database: Database,
         theirs = people_table.c.id == pair.supervisee.id
         await elsewhere.execute(select(people_table.c.id).where(theirs).with_for_update())
         disabling = asyncio.create_task(disable())
-        await asyncio.sleep(0.2)
+        await until_it_waits(database)
         typing = asyncio.create_task(type_code(database, pair, now))
         await asyncio.sleep(0.2)
     await disabling

@@ -377,7 +377,9 @@ async def test_a_fault_is_told_once_a_day_for_as_long_as_it_lasts(database: Data
     async with database.transaction() as tx:
         assert [one.faults for one in await bots.list_all(tx)] == [1]
         assert [await pairs.clear_fault(tx, pair.id, now=now) for _ in range(2)] == [True, False]
-        audited = await tx.scalars(select(audit_entries.c.action).where(audit_entries.c.action.like("room.%")))
+        audited = await tx.scalars(
+            select(audit_entries.c.action).where(audit_entries.c.action.like("room.%")).order_by(audit_entries.c.id)
+        )
         assert list(audited) == ["room.fault", "room.fault", "room.recover"]
     assert found == [True, False, False, True]
     assert (faulty.fault, faulty.fault_at) == (Fault.REFUSED, now + timedelta(hours=23))

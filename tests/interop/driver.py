@@ -113,7 +113,7 @@ class Engine:
         last = {event.event_id: event.failure for event in self.events if event.sender == sender}
         return {failure for failure in last.values() if failure is not None}
 
-    async def join(self, room_id: str, timeout: float = 30) -> None:
+    async def join(self, room_id: str, timeout: float = 60) -> None:
         """Wait for the invitation, accept it, and return when the room is known to be encrypted."""
         await self.command("join", room_id=room_id, timeout=timeout)
 
@@ -134,7 +134,7 @@ class Engine:
         satisfying: Callable[[Event], bool] = lambda _: True,
         *,
         room_id: str | None = None,
-        timeout: float = 30,
+        timeout: float = 60,
     ) -> Event:
         """The sender's first event that satisfies the predicate and was not returned here before.
 
@@ -157,7 +157,7 @@ class Engine:
         here = (event for event in fresh if event.sender == sender and room_id in (None, event.room_id))
         return next((event for event in here if satisfying(event)), None)
 
-    async def command(self, name: str, *, timeout: float = 30, **values: Any) -> Json:
+    async def command(self, name: str, *, timeout: float = 60, **values: Any) -> Json:
         """Give the engine a command and return its answer; raises EngineFailed or TimeoutError."""
         number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
@@ -202,7 +202,7 @@ class Engine:
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
-            await asyncio.wait_for(self._process.wait(), 5)
+            await asyncio.wait_for(self._process.wait(), 20)
         except TimeoutError:
             self._process.kill()
             await self._process.wait()

@@ -90,7 +90,7 @@ async def test_a_second_device_and_a_lost_one(practice: Practice) -> None:
 async def heeded(practice: Practice, room: str, user_id: str) -> None:
     """Return when the bot has taken in that somebody's new identity counts."""
     assert practice.machine is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not practice.machine.client.can_read(room, user_id):  # noqa: ASYNC110  # nothing tells
             await asyncio.sleep(0.05)
 

@@ -95,12 +95,12 @@ class Process:
         """End it with SIGTERM and give its exit status."""
         assert self.running is not None
         self.running.terminate()
-        return await asyncio.wait_for(self.running.wait(), 40)
+        return await asyncio.wait_for(self.running.wait(), 90)
 
     async def metrics(self) -> dict[tuple[str, str], float]:
         """What `/metrics` tells, once it answers: (name, labels as written) -> value."""
         port = yaml.safe_load(self.config.read_text())["web"]["metrics_port"]
-        async with aiohttp.ClientSession() as http, asyncio.timeout(30):
+        async with aiohttp.ClientSession() as http, asyncio.timeout(90):
             while True:
                 with contextlib.suppress(aiohttp.ClientConnectorError):  # it is still starting
                     async with http.get(f"http://127.0.0.1:{port}/metrics") as answer:

@@ -86,7 +86,7 @@ class Databases:
 
     async def _empty(self, name: str, made: Made) -> bool:
         """Whether it could be made as it was."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await self.superuser.fetchval(END_OTHERS, name):  # noqa: ASYNC110 - PostgreSQL tells nobody
                 await asyncio.sleep(0.005)
         async with self._connect(name) as connection:

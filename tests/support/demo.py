@@ -66,7 +66,7 @@ class Demo:
     def said(self) -> Path:
         return self.state.with_name("said.txt")
 
-    async def wait_until_ready(self, timeout: float = 90) -> None:
+    async def wait_until_ready(self, timeout: float = 180) -> None:
         """Wait for `demo.json`. Raises RuntimeError with the last words of a start that ended instead."""
         async with asyncio.timeout(timeout):
             while not (self.state / "demo.json").exists():
@@ -85,9 +85,9 @@ class Demo:
         """End it with SIGTERM and give its exit status."""
         assert self._process is not None
         self._process.terminate()
-        return await asyncio.wait_for(self._process.wait(), 40)
+        return await asyncio.wait_for(self._process.wait(), 90)
 
-    async def wait_until_gone(self, timeout: float = 20) -> None:
+    async def wait_until_gone(self, timeout: float = 60) -> None:
         """Wait until no process has a file below the state folder open."""
         async with asyncio.timeout(timeout):
             while living(self.state):  # noqa: ASYNC110 - other processes end

@@ -153,7 +153,7 @@ class Seat:
         self._news.set()
         self._news = asyncio.Event()
 
-    async def wait_for(self, condition: Callable[[], bool], timeout: float = 20.0) -> None:
+    async def wait_for(self, condition: Callable[[], bool], timeout: float = 60.0) -> None:
         """Wait until the condition holds, looking at each news and four times a second."""
         async with asyncio.timeout(timeout):
             while not condition():
@@ -162,7 +162,7 @@ class Seat:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._news.wait(), 0.25)
 
-    async def next_heard(self, event_id: str, timeout: float = 20.0) -> Incoming:
+    async def next_heard(self, event_id: str, timeout: float = 60.0) -> Incoming:
         """The event of that ID, as it was first handed over."""
         await self.wait_for(lambda: any(event.event_id == event_id for event in self.heard), timeout)
         return next(event for event in self.heard if event.event_id == event_id)

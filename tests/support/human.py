@@ -237,18 +237,18 @@ class Human:
         await self.wait_for(lambda: True if self._knows(room_id) else None, "the new room")
         return room_id
 
-    async def join(self, room_id: str, timeout: float = 30) -> None:
+    async def join(self, room_id: str, timeout: float = 60) -> None:
         """Wait for the invitation, accept it, and return when the client knows the room's encryption."""
         if room_id not in self.client.rooms:
             await self.wait_for(lambda: self.client.invited_rooms.get(room_id), "an invitation", timeout)
             await self.request("POST", f"/rooms/{room_id}/join", {})
         await self.wait_for(lambda: True if self._knows(room_id) else None, "the joined and encrypted room", timeout)
 
-    async def invitation(self, timeout: float = 30) -> str:
+    async def invitation(self, timeout: float = 60) -> str:
         """Wait for any open invitation and return its room ID."""
         return await self.wait_for(lambda: next(iter(self.client.invited_rooms), None), "any invitation", timeout)
 
-    async def wait_joined(self, room_id: str, user_id: str, timeout: float = 30) -> None:
+    async def wait_joined(self, room_id: str, user_id: str, timeout: float = 60) -> None:
         """Return when this client has seen another's joining."""
 
         def find() -> bool | None:
@@ -365,7 +365,7 @@ class Human:
         *,
         room_id: str | None = None,
         since: int = 0,
-        timeout: float = 30,
+        timeout: float = 60,
     ) -> Message:
         """The sender's first message that satisfies the predicate and was not returned here before."""
 
@@ -384,14 +384,14 @@ class Human:
         sender: str,
         satisfying: Callable[[Message], bool] = lambda _: True,
         *,
-        timeout: float = 30,
+        timeout: float = 60,
     ) -> Message:
         """Send a text and return the sender's next satisfying message in the room after it."""
         mark = self.mark()
         await self.send_text(room_id, body)
         return await self.next_message(sender, satisfying, room_id=room_id, since=mark, timeout=timeout)
 
-    async def reactions_to(self, event_id: str, sender: str, *, at_least: int = 0, timeout: float = 30) -> list[str]:
+    async def reactions_to(self, event_id: str, sender: str, *, at_least: int = 0, timeout: float = 60) -> list[str]:
         """The sender's reaction keys under an event in their order, once there are `at_least` so many."""
 
         def find() -> list[str] | None:
@@ -400,7 +400,7 @@ class Human:
 
         return await self.wait_for(find, f"{at_least} reactions of {sender}", timeout)
 
-    async def wait_for(self, find: Callable[[], T | None], what: str, timeout: float = 30) -> T:
+    async def wait_for(self, find: Callable[[], T | None], what: str, timeout: float = 60) -> T:
         """Look with `find` at once and after each piece of news until it returns something else than None.
 
         Raises TimeoutError, saying what was heard last; whatever ended the background sync comes out here.

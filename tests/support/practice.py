@@ -75,7 +75,7 @@ class Practice:
         return await self.wait_for_room(pair)
 
     async def wait_for_room(self, pair: Pair) -> Pair:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 async with self.database.transaction() as tx:
                     found = await pairs.get(tx, pair.id)
@@ -112,7 +112,7 @@ class Practice:
         async with http.post(url, params={"user_id": self.bot}, headers=headers, json=invited) as answer:
             assert answer.status == 200
 
-    async def mails(self, address: str, *, at_least: int, timeout: float = 20) -> list[EmailMessage]:
+    async def mails(self, address: str, *, at_least: int, timeout: float = 60) -> list[EmailMessage]:
         """All mails to an address, oldest first, once there are so many. Raises TimeoutError with their subjects."""
         found: list[EmailMessage] = []
         try:
@@ -206,7 +206,7 @@ async def open_practice(servers: Servers, database_name: str, state: Path) -> As
     await practice.start_bridge()
     await practice.start_bot()
     try:
-        await asyncio.wait_for(started.wait(), 20)
+        await asyncio.wait_for(started.wait(), 60)
         yield practice
     finally:
         await practice.stop_bot()

@@ -32,12 +32,12 @@ async def free(*_: object, **__: object) -> bool:
 def together(parties: int) -> Callable[..., Awaitable[bool]]:
     """In place of a look: finds it free, as all do who look before anybody wrote.
 
-    It widens the window as far as it goes: each waits, 10 s at most, until so many have looked.
+    It widens the window as far as it goes: each waits, 30 s at most, until so many have looked.
     """
     barrier = asyncio.Barrier(parties)
 
     async def look(*_: object, **__: object) -> bool:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await barrier.wait()
         return True
 

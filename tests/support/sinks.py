@@ -66,7 +66,7 @@ async def smtp_sink(port: int) -> AsyncIterator[Sink]:
 
 
 async def wait_for_port(process: asyncio.subprocess.Process, port: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while process.returncode is None:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)

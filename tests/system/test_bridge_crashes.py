@@ -44,7 +44,7 @@ MAIL = {
     "longest_retry_seconds": 2.0,
 }
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(1500 if LONG else 90)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1500 if LONG else 300)]
 
 
 @dataclass

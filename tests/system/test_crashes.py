@@ -237,7 +237,7 @@ async def everybody(demo: Demo, store: Path) -> AsyncIterator[dict[str, Phone]]:
         yield dict(zip(PEOPLE, phones, strict=True))
 
 
-@pytest.mark.timeout(3600 if LONG else 300)
+@pytest.mark.timeout(3600 if LONG else 600)
 async def test_kills_lose_no_command_and_repeat_nothing(tmp_path: Path) -> None:
     try:
         async with Demo.run(tmp_path / "demo") as demo:
@@ -262,7 +262,7 @@ async def run_and_judge(demo: Demo, store: Path) -> None:
             await wait_until_settled(run, timeout=300)
             for task in tapping:
                 task.cancel()
-        await wait_until_settled(run, timeout=60)
+        await wait_until_settled(run, timeout=120)
         assert (run.bookings, run.kills) == (BOOKINGS, KILLS)
         async with demo.database() as database, database.transaction() as tx:
             await judge_answers(tx, run, phones)

@@ -27,7 +27,7 @@ PDF = b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n" + b"\x00" * 64
 PROGRAM = b"MZ\x90\x00" + b"\x00" * 64
 OPERATOR = Actor(None, "cli")
 MEGABYTE = 1024 * 1024
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 @dataclass

@@ -303,7 +303,7 @@ ATTACKS: list[Attack] = [
 ]
 
 
-@pytest.mark.timeout(240)  # some twenty attacks, and four restarts
+@pytest.mark.timeout(480)  # some twenty attacks, and four restarts
 async def test_nothing_hostile_takes_effect(practice: Practice) -> None:
     pair = await practice.add_pair()
     async with practice.phones(pair) as (ana, bruno):

@@ -39,7 +39,7 @@ STEP = 0.02  # seconds that somebody hesitates more in each of four rounds, so t
 Rooms = Sequence[Seats]
 NUMBERS = itertools.count()  # no two rounds are about the same hours
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(600 if LONG else 60)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600 if LONG else 300)]
 
 
 @asynccontextmanager

@@ -78,7 +78,7 @@ def each(steps: Sequence[str]) -> list[Sequence[str]]:
     return [[step] for step in steps] if LONG else [steps]
 
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(900 if LONG else 90)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900 if LONG else 300)]
 
 
 @dataclass

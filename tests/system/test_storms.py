@@ -120,7 +120,7 @@ async def blow(storm: Storm, home: Home, dice: random.Random) -> None:
             await home.freeze(AWAY)  # a start takes as long as all the rest of the short form
 
 
-@pytest.mark.timeout(AWAY + 2400 if LONG else 180)
+@pytest.mark.timeout(AWAY + 2400 if LONG else 400)
 async def test_storm(servers: Servers, database_name: str, tmp_path: Path) -> None:
     try:
         async with AsyncExitStack() as stack:
