@@ -7,6 +7,7 @@ the bot from speaking there until it is well again.
 
 import asyncio
 import contextlib
+import re
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ BREATH = 0.1  # seconds after each check
 AFTER_FAILURE = 2.0  # seconds
 A_WHILE = timedelta(seconds=5)  # that a room which failed lets the others go first
 A_LONG_WHILE = timedelta(minutes=10)  # that a room which we cannot cope with is left alone
+HOPELESS_AFTER = timedelta(hours=1)  # of failures alone, while the homeserver answers what else is asked
+HOPELESS_TRIES = 6  # in that time at least: a clock that was put forward is no hour
+FAILS = re.compile(r"http_5\d\d|homeserver_unreachable")  # Synapse's 500 for a room that is broken, or no answer at all
 FOR_EVER = timedelta(days=36_500)
 
 
@@ -58,6 +62,14 @@ class Wanted:
 
     def differs(self, other: "Wanted") -> bool:
         return (self.plan, self.invite, self.pair.room_id) != (other.plan, other.invite, other.pair.room_id)
+
+
+@dataclass
+class Failing:
+    """Since when, and how often, the homeserver failed over a room, and over nothing else."""
+
+    since: datetime
+    tries: int = 0
 
 
 class Keeping:
@@ -87,6 +99,7 @@ class Keeping:
         self._wake = asyncio.Event()
         self._checked: dict[uuid.UUID, tuple[Wanted, datetime]] = {}
         self._not_before: dict[uuid.UUID, datetime] = {}
+        self._failing: dict[uuid.UUID, Failing] = {}
         self._asked: set[uuid.UUID] = set()
         self.is_behind = False  # more rooms are due, and nobody asked for them
         self._account_checked_at: datetime | None = None
@@ -128,6 +141,7 @@ class Keeping:
         kept = {one.pair.id for one in wanted}
         self._not_before = {pair_id: at for pair_id, at in self._not_before.items() if pair_id in kept}
         self._checked = {pair_id: known for pair_id, known in self._checked.items() if pair_id in kept}
+        self._failing = {pair_id: failing for pair_id, failing in self._failing.items() if pair_id in kept}
         self._asked &= kept
         due = [one for one in wanted if self._is_due(one) and self._may(one)]
         usual = [one for one in due if not self._is_urgent(one)]
@@ -172,28 +186,70 @@ class Keeping:
         What failed comes after the others, so that one room cannot keep them all waiting. Raises what it failed with.
         """
         left = iter(several)
-        away: list[Exception] = []
+        failed: list[Exception] = []
+        away = asyncio.Event()
 
         async def take_turns() -> None:
             for one in left:
                 try:
                     await work(one)
                     self._not_before.pop(one.pair.id, None)
+                    self._failing.pop(one.pair.id, None)
                 except (Transient, *DATABASE_AWAY) as error:
-                    self._asked.add(one.pair.id)
-                    self._not_before[one.pair.id] = self.clock() + A_WHILE
-                    away.append(error)
+                    failed.append(error)
+                    if not await self._put_off(one, error):
+                        away.set()
                 except Exception as error:  # one room that we cannot cope with must not stop the bot in all others
                     log.exception("room.not_looked_at", pair=str(one.pair.id), error=type(error).__name__)
                     self._not_before[one.pair.id] = self.clock() + A_LONG_WHILE
-                if away:
+                if away.is_set():
                     return
 
         async with asyncio.TaskGroup() as group:
             for _ in range(SIDE_BY_SIDE):
                 group.create_task(take_turns())
-        if away:
-            raise away[0]
+        if failed:
+            raise failed[0]
+
+    async def _put_off(self, wanted: Wanted, error: Exception) -> bool:
+        """Have a room tried again later. Returns whether it alone failed: then the others are not kept waiting."""
+        pair_id = wanted.pair.id
+        self._asked.add(pair_id)
+        self._not_before[pair_id] = self.clock() + A_WHILE
+        if not isinstance(error, Transient) or not FAILS.fullmatch(error.code) or not await self._answers():
+            return False
+        failing = self._failing.setdefault(pair_id, Failing(self.clock()))
+        pause = min(A_WHILE * 2.0 ** min(failing.tries, 10), A_LONG_WHILE)
+        failing.tries += 1
+        if self._is_hopeless(pair_id, failing):
+            pause = CHECK_EVERY
+            with contextlib.suppress(*DATABASE_AWAY):  # it fails the next time, too
+                await self._give_up(wanted)
+        self._not_before[pair_id] = self.clock() + pause
+        return True
+
+    async def _answers(self) -> bool:
+        """Whether the homeserver answers what has nothing to do with any room."""
+        try:
+            await self.client.homeserver.ask("GET", "/account/whoami", timeout=10.0)
+        except DeliveryFailed:
+            return False
+        return True
+
+    def _is_hopeless(self, pair_id: uuid.UUID, failing: Failing) -> bool:
+        """Nothing but failures for an hour, in which another room was looked at, if there is any."""
+        if failing.tries < HOPELESS_TRIES or self.clock() - failing.since < HOPELESS_AFTER:
+            return False
+        others = (self._checked.keys() | self._failing.keys()) - {pair_id}
+        return not others or any(at >= failing.since for one, (_, at) in self._checked.items() if one in others)
+
+    async def _give_up(self, wanted: Wanted) -> None:
+        """Show that nothing can be done there; it is tried again as often as every other room."""
+        if wanted.pair.room_id is not None:
+            await self._stop(wanted.pair, Fault.REFUSED)
+            return
+        async with self.database.transaction() as tx:
+            await pairs.note_not_made(tx, wanted.pair, now=self.clock())
 
     def _may(self, wanted: Wanted) -> bool:
         not_before = self._not_before.get(wanted.pair.id)
@@ -241,6 +297,8 @@ class Keeping:
         except Unmendable as found:
             await self._stop(pair, found.fault)
         else:
+            if pair.id in self._failing:  # whatever fails from here on is no fault of the room's
+                self._failing[pair.id].since = self.clock()
             if wanted.plan.archived:
                 self.closed(room_id)
             await self._go_on(pair, mended)

@@ -377,6 +377,120 @@ async def test_a_room_that_fails_keeps_the_others_waiting_for_a_moment_only(far:
     proxy.refuse = lambda *_: None
 
 
+@dataclass
+class Three:
+    """Two rooms besides the one that is kept anyway; the proxy fails over those in `broken`."""
+
+    rooms: list[str]
+    pairs: list[Pair]
+    broken: set[str] = field(default_factory=set)
+
+
+@pytest.fixture
+async def three(far: Kept, proxy: Proxy) -> Three:
+    everybody = [far.pair]
+    for name in ("Bruna", "Caio"):
+        account = await make_account(far.synapse)
+        supervisee = await add_person(far.database, name, ["supervisee"], now=far.clock(), matrix_id=account)
+        pair = await add_pair(far.database, now=far.clock(), supervisor=far.pair.supervisor, supervisee=supervisee)
+        everybody.append(pair)
+    await far.keeping.look()
+    await far.keeping.look()
+    async with far.database.transaction() as tx:
+        everybody = [await pairs.get(tx, one.id) for one in everybody]
+    found = Three([one.room_id or "" for one in everybody], everybody)
+    proxy.refuse = lambda _, place: (500, {}) if any(room in place for room in found.broken) else None
+    return found
+
+
+async def test_rooms_that_fail_for_ever_hold_up_no_other(far: Kept, three: Three, proxy: Proxy) -> None:
+    """As many of them as are looked at side by side; nothing else was done while those were tried again and again."""
+    three.broken = set(three.rooms[:2])
+    for one in three.pairs:
+        far.keeping.ask(one.id)
+    before = len(proxy.asked)
+    with pytest.raises(Transient, match="http_500"):
+        await far.keeping.look()
+    looked = [place for _, place in proxy.asked[before:] if place.endswith("/state")]
+    assert sorted(looked) == sorted(f"/rooms/{room}/state" for room in three.rooms)
+    await far.keeping.look()  # they are left alone for a moment
+    assert [place for _, place in proxy.asked[before:] if place.endswith("/state")] == looked
+
+
+async def tried(kept: Kept, hours: list[float]) -> list[Fault | None]:
+    """Have its room looked at at these times; what the fault was after each."""
+    faults = []
+    for kept.hours in hours:
+        kept.keeping.ask(kept.pair.id)
+        with pytest.raises(Transient, match="http_500"):
+            await kept.keeping.look()
+        async with kept.database.transaction() as tx:
+            faults.append((await pairs.get(tx, kept.pair.id)).fault)
+    return faults
+
+
+async def test_a_room_that_fails_for_an_hour_is_told_of_and_can_be_replaced(far: Kept, three: Three) -> None:
+    """Synapse answers 500 for ever where what it keeps of a room is broken."""
+    three.broken = {far.room_id}
+    assert await tried(far, [0, 0.1, 0.2, 0.4, 0.7, 0.9]) == [None] * 6
+    assert (await tried(far, [1.1, 1.2]))[-1] is Fault.REFUSED  # the others were looked at, too, and are well
+    assert await far.rows("room.fault") == [("mail", "pending")] * 3
+    assert await tried(far, [25.5]) == [Fault.REFUSED]
+    assert await far.rows("room.fault") == [("mail", "pending")] * 6
+    three.broken = set()
+    assert (await far.look()).fault is None
+    three.broken = {far.room_id}
+    assert await tried(far, [25.6]) == [None]
+    assert await tried(far, [27, 27.1]) == [None] * 2  # it is not asked often enough to say so
+
+
+async def test_a_homeserver_that_fails_everywhere_is_no_fault_of_a_room(far: Kept, three: Three, proxy: Proxy) -> None:
+    three.broken = set(three.rooms)
+    for hours in range(8):
+        far.hours = hours * 0.3
+        for one in three.pairs:
+            far.keeping.ask(one.id)
+        with pytest.raises(Transient, match="http_500"):
+            await far.keeping.look()
+    proxy.refuse = lambda _, place: (500, {}) if far.room_id in place or place == "/account/whoami" else None
+    assert await tried(far, [4, 4.2, 4.4, 4.6, 4.8, 5, 5.2, 5.4]) == [None] * 8
+    async with far.database.transaction() as tx:
+        assert [(await pairs.get(tx, one.id)).fault for one in three.pairs] == [None] * 3
+
+
+async def test_somebody_s_homeserver_that_is_away_is_no_fault_of_a_room(far: Kept, three: Three, proxy: Proxy) -> None:
+    """Ours fails over an invitation then."""
+    await far.seat.client.homeserver.ask("POST", path("/rooms/{room}/kick", room=far.room_id), {"user_id": far.bruno})
+    await far.seat.wait_for(lambda: far.seat.client.members(far.room_id).get(far.bruno) == "leave")
+    await far.keeping.see_members(far.room_id, far.seat.client.members(far.room_id))
+    async with far.database.transaction() as tx:
+        await pairs.invite_again(tx, OPERATOR, far.pair.id, far.pair.supervisee.id, now=far.clock())
+    proxy.refuse = lambda _, place: (500, {}) if place == f"/rooms/{far.room_id}/invite" else None
+    assert await tried(far, [0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.1, 1.2, 1.4]) == [None] * 9
+
+
+async def test_a_room_that_cannot_be_made_for_an_hour_is_shown_too(far: Kept, proxy: Proxy) -> None:
+    account = await make_account(far.synapse)
+    bruna = await add_person(far.database, "Bruna", ["supervisee"], now=far.clock(), matrix_id=account)
+    other = await add_pair(far.database, now=far.clock(), supervisor=far.pair.supervisor, supervisee=bruna)
+    proxy.refuse = lambda _, place: (500, {}) if place == "/createRoom" else None
+    faults = []
+    for far.hours in (0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.1):
+        with pytest.raises(Transient, match="http_500"):
+            await far.keeping.look()
+        await far.keeping.look()  # nobody waits for it
+        async with far.database.transaction() as tx:
+            faults.append((await pairs.get(tx, other.id)).fault)
+    assert faults == [*[None] * 6, Fault.REFUSED]
+    proxy.refuse = lambda *_: None
+    far.hours = 2.2
+    await far.keeping.look()
+    await far.keeping.look()
+    async with far.database.transaction() as tx:
+        other = await pairs.get(tx, other.id)
+    assert (other.fault, other.room_id is not None) == (None, True)
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 async def test_what_a_proxy_says_is_no_fault_of_a_room(far: Kept, proxy: Proxy, status: int) -> None:
     """Or all rooms would be gone, and everybody be mailed so, while something else answers for the homeserver."""
