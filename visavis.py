@@ -480,7 +480,7 @@ def remove_pair(config_path: Path, pair_id: uuid.UUID) -> None:
 @click.argument("pair_id", type=click.UUID)
 @click.pass_obj
 def renew_room(config_path: Path, pair_id: uuid.UUID) -> None:
-    """Have the bot make a new room for a pair whose own is gone, and print the archived pair that keeps the old."""
+    """Have the bot make a new room for a pair whose own is lost, and print the archived pair that keeps the old."""
 
     async def work(tx: Transaction) -> None:
         click.echo(await renewals.renew_room(tx, OPERATOR, pair_id, now=now()))

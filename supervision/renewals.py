@@ -1,4 +1,5 @@
-"""A new room for a pair whose own is gone: the bot was put out of it, or the homeserver has it no more.
+"""A new room for a pair whose own is lost: the bot was put out of it, the homeserver has it no more, its encryption was
+taken away and cannot be put back, or another account has the last word there.
 
 The pair goes on with its settings, its appointments and its people. What there is of the old room is kept apart, as an
 archived pair without appointments: its files, its days of retention with all that was announced, whose word a copy
@@ -35,6 +36,7 @@ from supervision.notifications import SCRUBBED, Notice
 from supervision.pairs import Pair
 
 KIND = "pair.renewed"
+LOST = frozenset({Fault.GONE, Fault.NOT_ENCRYPTED, Fault.NOT_OURS})  # by what nobody mends; the others can be waited for
 # What describes the old room; the pair's own settings stay with the pair too.
 OF_ROOM = (
     table.c.supervisor_id,
@@ -58,12 +60,12 @@ async def renew_room(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: 
     """Give the old room up and have the bot make another one; both are told by mail. Returns the pair kept apart.
 
     Raises NotAllowed for anybody but an admin and the operator, NotFound, PairArchived, and NotUnderstood where the
-    pair's room is there, or was never made.
+    pair's room is none that is lost, or was never made.
     """
     await people.require_admin(tx, actor)
-    _require_gone(await pairs.get(tx, pair_id))
+    _require_lost(await pairs.get(tx, pair_id))
     pair = await _lock_all(tx, pair_id)
-    _require_gone(pair)
+    _require_lost(pair)
     await _give_up_copies(tx, pair, now=now)
     kept = await _set_apart(tx, pair, now=now)
     await unreads.end_of_pair(tx, pair.id, now=now)
@@ -77,9 +79,14 @@ async def renew_room(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: 
     return kept
 
 
-def _require_gone(pair: Pair) -> None:
+def is_lost(pair: Pair) -> bool:
+    """Whether the pair's room is one that can be given up for a new one, were the pair active."""
+    return pair.room_id is not None and pair.fault in LOST
+
+
+def _require_lost(pair: Pair) -> None:
     pair.require_active()
-    if pair.room_id is None or pair.fault is not Fault.GONE:
+    if not is_lost(pair):
         raise NotUnderstood("refused.room_not_gone")
 
 
@@ -124,7 +131,7 @@ async def _set_apart(tx: Transaction, pair: Pair, *, now: datetime) -> uuid.UUID
 
 
 async def _give_up_copies(tx: Transaction, pair: Pair, *, now: datetime) -> None:
-    """Those that are being made: the bot cannot read the old room any more. Who asked is told; what is ready stays."""
+    """Those that are being made: the old room is another pair's now. Who asked is told; what is ready stays."""
     making = select(copies.c.id).where(copies.c.pair_id == pair.id, copies.c.state == ExportState.AGREED)
     for export_id in list(await tx.scalars(making.with_for_update())):
         await exports.fail(tx, await exports.get(tx, export_id), pair, "room_gone", permanent=True, now=now)

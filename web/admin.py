@@ -18,7 +18,7 @@ from supervision import (
 )
 from supervision.db import Transaction
 from supervision.errors import NotFound, NotUnderstood, Refused
-from supervision.models import Role, State
+from supervision.models import PairStatus, Role, State
 from web import fields, pages, problems, reauth
 from web.account import LANGUAGE_NAMES, time_zones
 from web.changes import Change, carry_out
@@ -206,6 +206,7 @@ async def pair_page(request: web.Request, refused: Refused | None = None) -> web
         pair=pair,
         members=[(one, seen.get((pair.id, one.id))) for one in pair.people],
         removing=removing,
+        lost=pair.status is PairStatus.ACTIVE and renewals.is_lost(pair),
         others=[one for one in others if one.id not in (pair.supervisor.id, pair.supervisee.id)],
     )
 

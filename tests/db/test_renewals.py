@@ -166,7 +166,7 @@ async def test_it_is_made_once_and_only_where_the_room_is_gone(database: Databas
             ("pair.set_apart", eva.id, str(pair.id)),
         }
         await pairs.set_room(tx, pair.id, "!new:example.org")
-        for fault in set(Fault) - {Fault.GONE}:
+        for fault in set(Fault) - renewals.LOST:
             await tx.execute(update(pairs_table).where(pairs_table.c.id == pair.id).values(fault=fault, fault_at=now))
             with pytest.raises(NotUnderstood, match=r"refused\.room_not_gone"):
                 await renewals.renew_room(tx, OPERATOR, pair.id, now=now)
@@ -174,6 +174,20 @@ async def test_it_is_made_once_and_only_where_the_room_is_gone(database: Databas
         await pairs.archive(tx, OPERATOR, pair.id, now=now)
         with pytest.raises(PairArchived):
             await renewals.renew_room(tx, OPERATOR, pair.id, now=now)
+
+
+@pytest.mark.parametrize("fault", [Fault.NOT_ENCRYPTED, Fault.NOT_OURS])
+async def test_a_room_in_which_the_bot_must_not_speak_is_replaced_too(
+    database: Database, whole: Pair, now: datetime, fault: Fault
+) -> None:
+    async with database.transaction() as tx:
+        await pairs.set_fault(tx, whole, fault, now=now)
+    renewed, kept = await renew(database, whole, now)
+    assert (renewed.status, renewed.room_id, renewed.fault) == (PairStatus.ACTIVE, None, None)
+    assert (kept.status, kept.room_id, kept.fault) == (PairStatus.ARCHIVED, "!old:example.org", fault)
+    async with database.transaction() as tx:  # the bot is still there to read it
+        copy = await exports.ask(tx, acts(kept.supervisee), kept.id, default=Consent.ONE, now=now)
+    assert copy is not None
 
 
 async def test_what_spoke_of_the_old_room_alone_ends(database: Database, whole: Pair, now: datetime) -> None:

@@ -144,10 +144,12 @@ async def test_a_new_room_in_place_of_one_that_is_gone(rita: Browser, database: 
     async with database.transaction() as tx:
         kept = await pairs.by_room(tx, "!old:example.org")
         await pairs.set_room(tx, pair.id, "!new:example.org")
-        await pairs.set_fault(tx, await pairs.get(tx, pair.id), Fault.GONE, now=now)
+        await pairs.set_fault(tx, await pairs.get(tx, pair.id), Fault.NOT_ENCRYPTED, now=now)
     assert (kept.id != pair.id, kept.status) == (True, PairStatus.ARCHIVED)
     await rita.get(f"/admin/pairs/{kept.id}")
     assert "new-room" not in rita.page
+    await rita.get(page)
+    assert "new-room" in rita.page
     answer = await post(rita, f"/api/pairs/{pair.id}/new-room")
     assert (answer.status, (await answer.json())["status"]) == (200, "active")
 
