@@ -36,7 +36,7 @@ from supervision.notifications import SCRUBBED, Notice
 from supervision.pairs import Pair
 
 KIND = "pair.renewed"
-LOST = frozenset({Fault.GONE, Fault.NOT_ENCRYPTED, Fault.NOT_OURS})  # by what nobody mends; the others can be waited for
+LOST = frozenset({Fault.GONE, Fault.NOT_ENCRYPTED, Fault.NOT_OURS})  # what nobody mends; of the others somebody can
 # What describes the old room; the pair's own settings stay with the pair too.
 OF_ROOM = (
     table.c.supervisor_id,

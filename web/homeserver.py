@@ -27,6 +27,7 @@ WEAK = (
     "M_PASSWORD_NO_SYMBOL",
     "M_PASSWORD_IN_DICTIONARY",
 )
+NOT_SIGNED_IN = ("M_FORBIDDEN", "M_USER_DEACTIVATED")
 
 
 class HomeserverAway(Refused):
@@ -142,7 +143,7 @@ async def _log_in(ask: "Ask", matrix_id: str, password: str) -> str:
     )
     if answer.status == 200:
         return str(answer.content["access_token"])
-    if answer.status == 403:
+    if answer.status == 403 and answer.code in NOT_SIGNED_IN:  # any other 403 is a firewall's or a proxy's
         raise WrongPassword
     raise answer.refusal()
 

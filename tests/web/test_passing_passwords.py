@@ -1,4 +1,4 @@
-"""A lost password replaced twice at once: whose passing password is gone is told that it is half done."""
+"""Whose passing password is gone is told that it is half done; and what of a homeserver's 403s is a wrong password."""
 
 import asyncio
 import re
@@ -15,16 +15,26 @@ from supervision.config import Config
 from supervision.db import Database
 from tests.support.sample import add_person
 from tests.web.conftest import SECRET, Open, configure
+from web.homeserver import HomeserverAway, knows
 
 PASSWORD = "correct horse battery staple"
 
 
+WRONG = {"errcode": "M_FORBIDDEN", "error": "Invalid username or password"}
+
+
 @pytest.fixture
-async def homeserver() -> AsyncIterator[str]:
-    """Answers as one whose account has another passing password by now (Matrix 1.18, "Login")."""
+def answer() -> dict[str, str]:
+    """As of one whose account has another passing password by now (Matrix 1.18, "Login")."""
+    return dict(WRONG)
+
+
+@pytest.fixture
+async def homeserver(answer: dict[str, str]) -> AsyncIterator[str]:
+    """Signs nobody in: a 403 with that answer."""
 
     async def refuse(_: web.Request) -> web.Response:
-        return web.json_response({"errcode": "M_FORBIDDEN", "error": "Invalid username or password"}, status=403)
+        return web.json_response(answer, status=403)
 
     app = web.Application()
     app.router.add_post("/_matrix/client/v3/login", refuse)
@@ -36,6 +46,19 @@ async def homeserver() -> AsyncIterator[str]:
 def config(homeserver: str) -> Config:
     config = configure("http://127.0.0.1:8080")
     return config.model_copy(update={"matrix": config.matrix.model_copy(update={"homeserver": homeserver})})
+
+
+async def test_a_403_is_a_wrong_password_only_if_the_homeserver_says_so(
+    homeserver: str, answer: dict[str, str]
+) -> None:
+    assert await knows(homeserver, "@bruno:example.org", PASSWORD) is False
+    answer["errcode"] = "M_USER_DEACTIVATED"
+    assert await knows(homeserver, "@bruno:example.org", PASSWORD) is False
+    for other in ({"error": "blocked by the firewall"}, {"errcode": "M_UNKNOWN"}):
+        answer.clear()
+        answer.update(other)
+        with pytest.raises(HomeserverAway):
+            await knows(homeserver, "@bruno:example.org", PASSWORD)
 
 
 async def test_a_passing_password_that_another_try_replaced_is_no_wrong_one(
