@@ -3,16 +3,17 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime
 
 import structlog
 
 from bot.administration import Administrator
+from bot.requests import HomeserverRefused
 from supervision import accounts, attachments, audit, exports, homeserver_tasks, invitations, pairs, people, seals
 from supervision.audit import SYSTEM
 from supervision.db import DATABASE_AWAY, Database, Transaction, listen
-from supervision.errors import Permanent, Refused, Transient
+from supervision.errors import DeliveryFailed, Permanent, Refused, Transient
 from supervision.homeserver_tasks import NO_ADMIN_TOKEN, HomeserverTask
 from supervision.models import Task
 
@@ -20,6 +21,7 @@ log = structlog.get_logger()
 
 Note = Callable[[Transaction], Awaitable[bytes | None]]
 AT_ONCE = 4  # the last place takes nothing that is slow: who waits before a page waits for no large room
+OF_ONE_FILE = frozenset({"http_500", "homeserver_incomprehensible", "homeserver_busy"})  # with others it may do well
 LOOK_EVERY = 60.0  # seconds, when nothing says that there is something to do
 
 
@@ -176,21 +178,37 @@ class Tasks:
 
     async def _remove_media(self, administrator: Administrator, task: HomeserverTask) -> None:
         """Those of the files that nothing shows, and that one of those uploaded who showed them; none while the pair's
-        room is on hold."""
+        room is on hold. One that the homeserver fails with keeps no other."""
         media: dict[str, list[str]] = task.details["media"]
         async with self.database.transaction() as tx:
-            if task.pair_id is not None and (await pairs.get(tx, task.pair_id)).held_at is not None:
-                raise Transient("pair_held")
             free = await attachments.unused(tx, list(media))
+        failures: dict[str, DeliveryFailed] = {}
         for mxc in free:
-            showers = media[mxc]
-            uploader = await administrator.uploader_of(mxc)
-            if uploader in showers:
-                await administrator.delete_media(mxc)
-            elif uploader is not None:
-                log.warning("media.not_theirs", task=str(task.id))
-        if len(free) < len(media):
+            async with self.database.transaction() as tx:
+                if task.pair_id is not None and (await pairs.get(tx, task.pair_id)).held_at is not None:
+                    raise Transient("pair_held")
+            try:
+                if not await self._remove_file(administrator, mxc, media[mxc]):
+                    log.warning("media.not_theirs", task=str(task.id))
+            except (Transient, HomeserverRefused) as failure:
+                if isinstance(failure, Transient) and failure.code not in OF_ONE_FILE:
+                    raise
+                failures[mxc] = failure
+        left = {mxc: showers for mxc, showers in media.items() if mxc in failures or mxc not in free}
+        if left:
+            async with self.database.transaction() as tx:
+                await homeserver_tasks.narrow(tx, task.id, {"media": left})
+        if failures:
+            raise min(failures.values(), key=lambda one: isinstance(one, Permanent))  # what may yet pass, if any
+        if left:
             raise Transient("media_shown")  # who uploaded it may stand here alone, once it is shown no more
+
+    async def _remove_file(self, administrator: Administrator, mxc: str, showers: Collection[str]) -> bool:
+        """Whether a file is gone now, which it is not where none of those who showed it uploaded it."""
+        uploader = await administrator.uploader_of(mxc)
+        if uploader in showers:
+            await administrator.delete_media(mxc)
+        return uploader is None or uploader in showers
 
     async def _remove_room(self, administrator: Administrator, task: HomeserverTask) -> Note:
         """The room that the task was put for, unless it is on hold by now.

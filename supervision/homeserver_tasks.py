@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, case, delete, func, insert, or_, select, update
 
 from supervision.db import Transaction
 from supervision.errors import NotFound
@@ -27,7 +27,8 @@ WITHDRAWN = "withdrawn"
 AWAITED = frozenset({Task.RESET_PASSWORD, Task.SIGN_OUT})
 SLOW = frozenset({Task.REMOVE_ROOM, Task.REMOVE_MEDIA})
 PATIENCE = timedelta(minutes=5)  # longer than any page waits, however far two clocks are apart
-LEASE = timedelta(minutes=15)  # a large room takes minutes to remove
+LEASE = timedelta(minutes=15)  # a large room takes minutes to remove; and what is awaited is not to be done again
+SHORT_LEASE = timedelta(minutes=3)  # of all else, which is a request or two of a minute at the most
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=2), timedelta(hours=1)
 ANSWERS_KEPT = timedelta(hours=1)
 TASKS_KEPT = timedelta(days=30)
@@ -157,10 +158,11 @@ async def claim(tx: Transaction, *, quick: bool = False, now: datetime) -> Homes
         .limit(1)
         .with_for_update(skip_locked=True)
     )
+    lease = case((homeserver_tasks.c.kind.in_(SLOW | AWAITED), now + LEASE), else_=now + SHORT_LEASE)
     claimed = await tx.execute(
         update(homeserver_tasks)
         .where(homeserver_tasks.c.id == due.scalar_subquery())
-        .values(attempts=homeserver_tasks.c.attempts + 1, next_try_at=now + LEASE)
+        .values(attempts=homeserver_tasks.c.attempts + 1, next_try_at=lease)
         .returning(*COLUMNS)
     )
     row = claimed.one_or_none()
@@ -204,6 +206,15 @@ async def put_off(
         update(homeserver_tasks)
         .where(homeserver_tasks.c.id == task.id, homeserver_tasks.c.done_at.is_(None))
         .values(next_try_at=now + pause, error=error)
+    )
+
+
+async def narrow(tx: Transaction, task_id: uuid.UUID, details: Mapping[str, Any]) -> None:
+    """Part of an open task is done: what is left of it stands in `details`."""
+    await tx.execute(
+        update(homeserver_tasks)
+        .where(homeserver_tasks.c.id == task_id, homeserver_tasks.c.done_at.is_(None))
+        .values(details=dict(details))
     )
 
 

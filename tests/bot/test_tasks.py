@@ -238,6 +238,56 @@ async def test_a_hold_keeps_files_that_wait_to_be_deleted(
     assert not await is_stored(synapse, owner, file)
 
 
+async def test_a_hold_that_comes_between_two_files_keeps_the_second(
+    database: Database, synapse: Synapse, owner: Homeserver
+) -> None:
+    pair = await add_pair(database, now=utc_now())
+    ana = await be(database, owner, pair)
+    files = [await upload(synapse, owner) for _ in range(2)]
+
+    async def hold(path: str, _: bytes) -> None:
+        async with database.transaction() as tx:
+            await pairs.hold(tx, SYSTEM, pair.id, now=utc_now())
+
+    async with Proxy.before(synapse.base_url) as proxy:
+        proxy.hold = hold
+        async with database.transaction() as tx:
+            media = {file: [ana] for file in files}
+            await attachments.give_away(tx, pair.id, media, synapse.server_name, now=utc_now())
+        async with doing(database, replace(synapse, base_url=proxy.url)):
+            await until_put_off(database, "pair_held")
+    assert sorted([await is_stored(synapse, owner, file) for file in files]) == [False, True]
+
+
+async def test_a_file_that_synapse_fails_with_holds_up_no_other(
+    database: Database, synapse: Synapse, owner: Homeserver
+) -> None:
+    pair = await add_pair(database, now=utc_now())
+    ana = await be(database, owner, pair)
+    first, *others = sorted([await upload(synapse, owner) for _ in range(3)])
+    async with Proxy.before(synapse.base_url) as proxy:
+        fails = first.rpartition("/")[2]
+        answer: dict[str, tuple[int, dict[str, Any]]] = {fails: (500, {"errcode": "M_UNKNOWN"})}
+        proxy.refuse = lambda _, path: answer.get(path.rpartition("/")[2])
+        async with database.transaction() as tx:
+            media = {file: [ana] for file in (first, *others)}
+            await attachments.give_away(tx, pair.id, media, synapse.server_name, now=utc_now())
+        async with doing(database, replace(synapse, base_url=proxy.url)):
+            await until_put_off(database, "http_500")
+            assert [await is_stored(synapse, owner, file) for file in (first, *others)] == [True, False, False]
+            async with database.transaction() as tx:  # of the others nothing is kept
+                assert await tx.scalar(select(tasks_table.c.details)) == {"media": {first: [ana]}}
+            answer[fails] = (400, {"errcode": "M_INVALID_PARAM"})
+            await look_again(database)
+            assert await all_done(database) == [("remove_media", "M_INVALID_PARAM")]
+
+
+async def look_again(database: Database) -> None:
+    async with database.transaction() as tx:
+        await tx.execute(update(tasks_table).values(next_try_at=utc_now()))
+        await tx.execute(select(func.pg_notify(homeserver_tasks.CHANNEL, "")))
+
+
 async def test_what_the_token_did_not_allow_is_done_once_it_is_put_right(
     database: Database, synapse: Synapse, owner: Homeserver
 ) -> None:

@@ -28,6 +28,20 @@ async def test_a_task_is_claimed_by_one_process_until_its_lease_ends(database: D
         assert again.attempts == 2
 
 
+@pytest.mark.parametrize(
+    ("kind", "minutes"),
+    [(Task.OPEN_REGISTRATION, 3), (Task.DEACTIVATE, 3), (Task.REMOVE_ROOM, 15), (Task.RESET_PASSWORD, 15)],
+)
+async def test_what_is_quick_and_bears_being_done_again_is_soon_done_again(
+    database: Database, now: datetime, kind: Task, minutes: int
+) -> None:
+    """Somebody waits for the account of an invitation whose bot was killed; who waits for a password asks anew."""
+    async with database.transaction() as tx:
+        await homeserver_tasks.put(tx, kind, now=now)
+        await homeserver_tasks.claim(tx, now=now)
+        assert await homeserver_tasks.next_due_at(tx) == now + timedelta(minutes=minutes)
+
+
 async def test_what_is_to_wait_is_claimed_when_its_time_has_come(database: Database, now: datetime) -> None:
     async with database.transaction() as tx:
         await homeserver_tasks.put(tx, Task.REMOVE_MEDIA, after=timedelta(seconds=10), now=now)
