@@ -97,24 +97,26 @@ class Administrator:
         uploader = _object(found, "media_info").get("user_id")
         return uploader if isinstance(uploader, str) else None
 
-    async def purge_history(self, room_id: str, before: datetime) -> None:
+    async def purge_history(self, room_id: str, before: datetime) -> bool:
         """Remove a room's messages of before that time, ours too, and wait until it is done.
 
-        State stays, and a room's last message (Synapse, "Purge History API"). Nothing to purge is success.
+        State stays, and a room's last message (Synapse, "Purge History API"). Nothing to purge is success. Returns
+        whether that was all: False where the room has several ends and some is behind what was to go, see `_bound`.
         """
-        body = {"delete_local_events": True, **await self._bound(room_id, before)}
+        bound, is_all = await self._bound(room_id, before)
         target = path("/purge_history/{room}", room=room_id)
-        begun = await self._unless_gone("POST", target, body, version="v1")
+        begun = await self._unless_gone("POST", target, {"delete_local_events": True, **bound}, version="v1")
         if begun is not None:
             status = path("/purge_history_status/{purge}", purge=str(begun.get("purge_id")))
             await self._wait(status, version="v1")
+        return is_all
 
-    async def _bound(self, room_id: str, before: datetime) -> Json:
-        """Up to where a purge goes: the first event from then on, and behind none of the room's ends.
+    async def _bound(self, room_id: str, before: datetime) -> tuple[Json, bool]:
+        """Up to where a purge goes, and whether that is far enough: the first event from then on, and behind no end.
 
         Synapse purges what is less deep than an event. An end of the room that is state and was purged so stays one,
         without what Synapse has to know of it, and from then on the room answers 500 to whatever is sent; people who
-        write at once, or servers that were apart, leave several ends for a while.
+        write at once, or servers that were apart, leave several ends until an event joins them.
         """
         first = await self._unless_gone(
             "GET",
@@ -123,11 +125,13 @@ class Administrator:
             version="v1",
         )
         ends = sorted(await self.ends(room_id), key=lambda end: int(end["depth"]))
-        behind = first is None or (len(ends) > 1 and ends[0]["depth"] < await self._depth(first["event_id"]))
+        split = len(ends) > 1
+        behind = first is None or (split and ends[0]["depth"] < await self._depth(first["event_id"]))
         if ends and behind:
-            return {"purge_up_to_event_id": ends[0]["event_id"]}
+            return {"purge_up_to_event_id": ends[0]["event_id"]}, not split
         # By the time alone Synapse would keep the last message of before it.
-        return {"purge_up_to_event_id": first["event_id"]} if first else {"purge_up_to_ts": _milliseconds(before)}
+        bound = {"purge_up_to_event_id": first["event_id"]} if first else {"purge_up_to_ts": _milliseconds(before)}
+        return bound, True
 
     async def ends(self, room_id: str) -> list[Json]:
         """The events of a room that none follows yet, each with its `event_id` and `depth`."""

@@ -7,6 +7,7 @@ the homeserver's administrator its messages and files are left to its own retent
 
 import asyncio
 import json
+import secrets
 import uuid
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
@@ -30,6 +31,7 @@ log = structlog.get_logger()
 EVERY = timedelta(hours=1)
 AGAIN_SECONDS = 60.0  # where homeserver or database is away
 KEYS_EVERY = timedelta(days=1)
+MOST_MARKS = 5  # for one removal; each joins ten ends of the room at the most
 MARK = "org.visavis.retained"  # state of ours, so that the last message, too, has something after it
 _FILTER = json.dumps({"types": ["m.room.encrypted", "m.room.message", "m.sticker"]})
 
@@ -68,6 +70,7 @@ class Retention:
     async def look_after_all(self) -> None:
         """Announce and remove what is due in every room; what goes wrong in one holds up no other."""
         async with self.database.transaction() as tx:
+            await retention.void_outdated(tx, self.client.user_id, self.defaults)
             known = await retention.kept_by(tx, self.client.user_id)
         for pair in known:
             try:
@@ -110,6 +113,9 @@ class Retention:
             self._nothing_until[pair.id] = standing, retention.look_again(standing, oldest, now)
             return
         async with self.database.transaction() as tx:
+            await pairs.get_locked(tx, pair.id)
+            if await retention.standing_of(tx, pair, self.defaults, now=now) != standing:
+                return  # a hold came, or other days were settled
             people = [one.matrix_id for one in pair.people]
             together = all(mxid and self.client.can_read(pair.room_id or "", mxid) for mxid in people)
             await retention.announce(tx, pair, announcement, together=together, now=now)
@@ -129,7 +135,7 @@ class Retention:
             first = await self._first_event(room_id, since)
             if first is None:
                 return None
-            around = await self._ask(path("/rooms/{room}/context/{event}", room=room_id, event=first), limit="0")
+            around = await self._ask(path("/rooms/{room}/context/{event}", room=room_id, event=first[0]), limit="0")
             query["from"] = str(around.get("start"))
         while True:
             page = await self._ask(path("/rooms/{room}/messages", room=room_id), **query)
@@ -141,8 +147,8 @@ class Retention:
                 return None
             query["from"] = page["end"]
 
-    async def _first_event(self, room_id: str, since: datetime) -> str | None:
-        """The first event from then on (Matrix 1.18, "Client-server API", `timestamp_to_event`)."""
+    async def _first_event(self, room_id: str, since: datetime) -> tuple[str, int] | None:
+        """The first event from then on, and its time in milliseconds (Matrix 1.18, `timestamp_to_event`)."""
         place = path("/rooms/{room}/timestamp_to_event", room=room_id)
         try:
             found = await self._ask(place, "v1", ts=str(int(since.timestamp() * 1000)), dir="f")
@@ -150,7 +156,7 @@ class Retention:
             if refused.status == 404:
                 return None
             raise
-        return str(found["event_id"])
+        return str(found["event_id"]), int(found["origin_server_ts"])
 
     async def _ask(self, place: str, version: str = "v3", **query: str) -> dict[str, Any]:
         return await self.client.homeserver.ask("GET", place, params=query, version=version)
@@ -158,29 +164,52 @@ class Retention:
     async def remove(self, pair: Pair, before: datetime) -> None:
         """Remove what was written in a pair's room before that instant. Raises DeliveryFailed; then it is to be redone.
 
-        A legal hold that comes meanwhile stops what is not done yet.
+        A legal hold that comes meanwhile stops what is not done yet; while files and keys go, it waits for that.
         The homeserver's copies go first: whoever took one before could not read it with what the bot then still knows.
         """
-        room_id = pair.room_id or ""
-        silent = self._in_room(pair) and await self._first_event(room_id, before) is None
+        room_id, is_all = pair.room_id or "", True
+        silent = self._in_room(pair) and not await self._goes_on(room_id, before)
         if self.administrator is not None:
             if silent:
                 await self._mark(room_id, before)
-            async with self.database.transaction() as tx:
-                await _require_no_hold(tx, pair)
-            await self.administrator.purge_history(room_id, before)
+            is_all = await self._purge(self.administrator, pair, before)
         async with self.database.transaction() as tx:
             await _require_no_hold(tx, pair)
             await self._give_away_media(tx, pair, before)
-        readable = self.client.forget_before(room_id, before)
-        async with self.database.transaction() as tx:
-            await retention.finish(tx, pair, before, readable, silent=silent, now=self.clock())
+            readable = self.client.forget_before(room_id, before)
+            if is_all:
+                await retention.finish(tx, pair, before, readable, silent=silent, now=self.clock())
+        if not is_all:
+            raise Transient("room_split")  # until somebody writes there
         log.info("retention.removed", pair=str(pair.id))
 
+    async def _purge(self, administrator: Administrator, pair: Pair, before: datetime) -> bool:
+        """Purge the room at the homeserver, joining its ends where they are in the way. Whether that was all."""
+        room_id = pair.room_id or ""
+        for place in range(MOST_MARKS):
+            if place:
+                await self._mark(room_id, before)
+            async with self.database.transaction() as tx:
+                await _require_no_hold(tx, pair)
+            if await administrator.purge_history(room_id, before):
+                return True
+            if not self._in_room(pair):
+                break
+        return False
+
+    async def _goes_on(self, room_id: str, before: datetime) -> bool:
+        """Whether something was written from then on; what is dated in days to come does not count."""
+        first = await self._first_event(room_id, before)
+        return first is not None and first[1] <= self.clock().timestamp() * 1000
+
     async def _mark(self, room_id: str, before: datetime) -> None:
-        """Put an event after the last message: Synapse removes only what has something after it."""
+        """Put an event after the last message: Synapse removes only what has something after it.
+
+        Synapse makes no event of state that is the same as before.
+        """
         place = path("/rooms/{room}/state/{type}/", room=room_id, type=MARK)
-        await self.client.homeserver.ask("PUT", place, {"before": int(before.timestamp() * 1000)})
+        content = {"before": int(before.timestamp() * 1000), "number": secrets.token_hex(8)}
+        await self.client.homeserver.ask("PUT", place, content)
 
     async def _give_away_media(self, tx: Transaction, pair: Pair, before: datetime) -> None:
         """Have the room's old files deleted at our homeserver."""
@@ -207,7 +236,8 @@ class Retention:
 
 
 async def _require_no_hold(tx: Transaction, pair: Pair) -> None:
-    if (await pairs.get(tx, pair.id)).held_at is not None:
+    """Raises Transient. A hold that comes now waits until the transaction ends."""
+    if (await pairs.get_locked(tx, pair.id)).held_at is not None:
         raise Transient("pair_held")
 
 

@@ -29,6 +29,7 @@ ANNOUNCED, DONE = "retention.announced", "retention.done"
 AHEAD = rooms.NOTICE  # an announcement is at least so much older than the first removal that it speaks of
 COVERED = timedelta(days=7)
 EARLY = timedelta(days=1)  # by which it comes sooner than it has to
+ANEW = timedelta(days=1)  # after which an announcement that was given up is made anew
 UNHEARD = timedelta(days=10)  # an announcement that nobody could be told in this time: nobody is there to hear it
 BEGINNING = datetime(2010, 1, 1, tzinfo=UTC)  # before anything
 
@@ -121,7 +122,8 @@ def _cut(at: datetime, zone: ZoneInfo) -> datetime:
 
 
 # An announcement is a row for each of the two, or one for both. `until` is missing in one that a hold made void. One
-# that has waited for its reader for `unheard` counts; one that is pending or parked does not: nobody could hear it.
+# that has waited for its reader for `unheard` counts; one that is pending or parked does not: nobody could hear it. One
+# that has been parked for so long is to be made anew.
 _STANDING = text(
     """
     SELECT p.id, coalesce(p.retention_days, CAST(:days AS integer)) AS days, p.held_at IS NOT NULL AS held,
@@ -141,6 +143,7 @@ _STANDING = text(
             FROM notifications
             WHERE pair_id = p.id AND kind = 'retention.announced' AND details ->> 'until' IS NOT NULL
             GROUP BY 1
+            HAVING NOT bool_or(state = 'parked' AND settled_at <= CAST(:now AS timestamptz) - CAST(:anew AS interval))
         ) AS announcements
     ) AS told
     WHERE p.id = CAST(:pair AS uuid) OR p.bot = CAST(:bot AS text)
@@ -162,6 +165,23 @@ _VOID_UNSAID = text(
         SELECT details ->> 'until' FROM notifications
         WHERE pair_id = :pair AND person_id = :person AND kind = 'retention.announced'
             AND state IN ('waiting', 'superseded'))
+    """
+)
+_VOID_PARKED = text(
+    """
+    UPDATE notifications SET details = details - 'until'
+    WHERE pair_id = :pair AND kind = 'retention.announced' AND details ->> 'until' IN (
+        SELECT details ->> 'until' FROM notifications
+        WHERE pair_id = :pair AND kind = 'retention.announced' AND state = 'parked')
+    """
+)
+_VOID_OUTDATED = text(
+    """
+    UPDATE notifications SET details = details - 'until'
+    FROM pairs AS p
+    WHERE p.id = pair_id AND p.bot = :bot AND kind = 'retention.announced' AND details ->> 'until' IS NOT NULL
+        AND (coalesce(p.retention_days, CAST(:days AS integer)) = 0
+            OR CAST(details ->> 'days' AS integer) < coalesce(p.retention_days, CAST(:days AS integer)))
     """
 )
 _OWN_WORDS = text(
@@ -188,8 +208,8 @@ async def lifetimes(
 async def _standings(
     tx: Transaction, defaults: RoomsConfig, *, pair: uuid.UUID | None = None, bot: str | None = None, now: datetime
 ) -> dict[uuid.UUID, Standing]:
-    values = {"days": defaults.retention_days, "now": now, "ahead": AHEAD, "unheard": UNHEARD, "pair": pair, "bot": bot}
-    rows = await tx.execute(_STANDING, values)
+    waits = {"ahead": AHEAD, "unheard": UNHEARD, "anew": ANEW}
+    rows = await tx.execute(_STANDING, {"days": defaults.retention_days, "now": now, "pair": pair, "bot": bot, **waits})
     return {
         row.id: Standing(row.days, row.held, ZoneInfo(row.time_zone), row.retained_since, row.announced, row.allowed)
         for row in rows
@@ -220,7 +240,11 @@ async def own_words(tx: Transaction, pair: Pair) -> set[str]:
 async def announce(
     tx: Transaction, pair: Pair, announcement: Announcement, *, together: bool = False, now: datetime
 ) -> None:
-    """Have it said to both in the room, each in their language; in one message where they may be told `together`."""
+    """Have it said to both in the room, each in their language; in one message where they may be told `together`.
+
+    It stands for those that were given up, too.
+    """
+    await tx.execute(_VOID_PARKED, {"pair": pair.id})
     since, until = announcement.since, announcement.until
     details = {"since": since.isoformat(), "until": until.isoformat(), "days": announcement.days}
     await notifications.enqueue(tx, _notices(pair, ANNOUNCED, details, together), now=now)
@@ -233,6 +257,14 @@ async def void_unsaid(tx: Transaction, pair_id: uuid.UUID, person_id: uuid.UUID)
     For whoever can read now, and is told a summary that does not speak of it in place of what waited.
     """
     await tx.execute(_VOID_UNSAID, {"pair": pair_id, "person": person_id})
+
+
+async def void_outdated(tx: Transaction, bot: str, defaults: RoomsConfig) -> None:
+    """Void what was announced in a bot's rooms by fewer days than they have now, as `rooms.settle` does for one room.
+
+    The configuration's days may be others at each start.
+    """
+    await tx.execute(_VOID_OUTDATED, {"bot": bot, "days": defaults.retention_days})
 
 
 async def finish(

@@ -1,15 +1,16 @@
 """The homeserver's admin API, on a real Synapse."""
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 
 from bot.administration import Administrator
 from bot.requests import Homeserver, HomeserverRefused
+from embedded.postgresql import PostgreSQL
 from embedded.synapse import Synapse
 from supervision.errors import Permanent, Transient
 from tests.support.homeserver import PASSWORD, make_account
@@ -184,46 +185,38 @@ async def test_all_that_was_written_before_a_time_is_purged(
     before = [await say(homeserver, room_id, f"before {number}") for number in range(3)]
     bound = datetime.now(UTC)
     after = await say(homeserver, room_id, "after")
-    await administrator.purge_history(room_id, bound)
+    assert await administrator.purge_history(room_id, bound)
     assert [await is_there(homeserver, room_id, one) for one in (*before, after)] == [False, False, False, True]
-    await administrator.purge_history(room_id, bound - timedelta(days=400))
+    assert await administrator.purge_history(room_id, bound - timedelta(days=400))
 
 
-async def hurry(homeserver: Homeserver, synapse: Synapse) -> None:
-    """Limit the rate of whoever is logged in no more."""
-    user_id = (await homeserver.ask("GET", "/account/whoami"))["user_id"]
-    url = f"{synapse.base_url}/_synapse/admin/v1/users/{user_id}/override_ratelimit"
-    body, headers = {"messages_per_second": 0, "burst_count": 0}, {"Authorization": f"Bearer {synapse.admin_token}"}
-    async with synapse.http.post(url, json=body, headers=headers) as answer:
-        assert answer.status == 200
+async def leave_end(postgresql: PostgreSQL, room_id: str, event_id: str) -> None:
+    """Let an event be an end of the room, as where servers that were apart wrote what follows it."""
+    connection = await asyncpg.connect(postgresql.url("synapse", "postgres"))
+    try:
+        query = "INSERT INTO event_forward_extremities (event_id, room_id) VALUES ($1, $2)"
+        await connection.execute(query, event_id, room_id)
+    finally:
+        await connection.close()
 
 
-async def fork(administrator: Administrator, homeserver: Homeserver, room_id: str) -> str:
-    """Write at once until one of the room's ends is state that lies behind another end. Returns the deepest end."""
-    for _ in range(100):
-        states = [
-            homeserver.ask("PUT", f"/rooms/{room_id}/state/org.visavis.fork/{number}", {"value": secrets.token_hex(4)})
-            for number in range(8)
-        ]
-        put = await asyncio.gather(*states)
-        ends = sorted((one["depth"], one["event_id"]) for one in await administrator.ends(room_id))
-        if ends[0][0] < ends[-1][0] and ends[0][1] in {one["event_id"] for one in put}:
-            return str(ends[-1][1])
-    raise AssertionError("no fork")
+async def put_state(homeserver: Homeserver, room_id: str) -> str:
+    target = f"/rooms/{room_id}/state/org.visavis.test/{secrets.token_hex(4)}"
+    return str((await homeserver.ask("PUT", target, {"value": "x"}))["event_id"])
 
 
 @pytest.mark.parametrize("since", ["nothing", "the deepest end"])
 async def test_a_room_in_which_people_wrote_at_once_goes_on_after_a_purge(
-    administrator: Administrator, homeserver: Homeserver, synapse: Synapse, since: str
+    administrator: Administrator, homeserver: Homeserver, synapse: Synapse, postgresql: PostgreSQL, since: str
 ) -> None:
     """Without a look at all of the room's ends Synapse takes one for an outlier, and answers 500 there for ever."""
     room_id = await make_room(homeserver, synapse)
-    await hurry(homeserver, synapse)
-    old = await say(homeserver, room_id, "old")
-    deepest = await fork(administrator, homeserver, room_id)
+    old, end, deepest = await say(homeserver, room_id, "old"), *[await put_state(homeserver, room_id) for _ in range(2)]
+    await leave_end(postgresql, room_id, end)
+    assert {one["event_id"] for one in await administrator.ends(room_id)} == {end, deepest}
     written_at = (await homeserver.ask("GET", f"/rooms/{room_id}/event/{deepest}"))["origin_server_ts"]
     at = datetime.fromtimestamp(written_at / 1000, UTC) if since == "the deepest end" else datetime.now(UTC)
-    await administrator.purge_history(room_id, at)
+    assert not await administrator.purge_history(room_id, at)
     assert not await is_there(homeserver, room_id, old)
     assert await say(homeserver, room_id, "and on")
 

@@ -1,30 +1,40 @@
 """Looking after many rooms: what goes wrong in one holds up no other, and a hold stops what is under way."""
 
-from dataclasses import replace
-from datetime import datetime, timedelta
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import asyncpg
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from nio.crypto.sessions import OutboundGroupSession
-from sqlalchemy import update
+from sqlalchemy import func, select, update
 from structlog.testing import capture_logs
 
+from bot.administration import Administrator
 from bot.client import Account, Client
 from bot.logins import Folder
 from bot.retention import Retention
 from bot.trust import open_machine
-from supervision import attachments, bots, notifications, pairs, retention
+from embedded.postgresql import PostgreSQL
+from embedded.synapse import Synapse
+from supervision import attachments, bots, notifications, pairs, retention, rooms
 from supervision.audit import SYSTEM
 from supervision.config import RoomsConfig
 from supervision.db import Database
 from supervision.errors import Transient
 from supervision.models import Channel
+from supervision.models import notifications as outbox
 from supervision.models import pairs as pairs_table
 from supervision.models import people as people_table
 from supervision.pairs import Pair
 from supervision.retention import BEGINNING, Announcement
+from tests.bot.test_administration import leave_end
+from tests.support.homeserver import Seat
 from tests.support.sample import add_pair
 
 BOT = "@visavis:example.org"
@@ -88,6 +98,16 @@ async def test_a_hold_that_comes_in_the_middle_stops_the_rest(
         assert await attachments.is_noted(tx, "$file")
 
 
+async def test_a_hold_that_comes_just_now_is_waited_for(database: Database, now: datetime, looking: Retention) -> None:
+    pair = await add_due_pair(database, now)
+    async with database.transaction() as tx:
+        await pairs.hold(tx, SYSTEM, pair.id, now=now)
+        removing = asyncio.create_task(looking.remove(pair, now - 31 * DAY))
+        await asyncio.wait([removing], timeout=0.2)
+    with pytest.raises(Transient, match="pair_held"):
+        await removing
+
+
 async def test_the_keys_of_a_removed_room_go_whoever_removed_it(
     database: Database, now: datetime, looking: Retention, tmp_path: Path
 ) -> None:
@@ -140,3 +160,127 @@ async def test_an_event_with_an_odd_time_keeps_no_other_from_being_announced(
         looking = Retention(database, client, None, RoomsConfig(retention_days=30), lambda: now)
         assert await looking.oldest(pair, BEGINNING) == written
         await client.homeserver.close()
+
+
+# On a real homeserver
+
+
+@dataclass
+class Place:
+    """A room of the bot's on a real homeserver; `events` are those written there by `say`, the oldest first."""
+
+    seat: Seat
+    retention: Retention
+    synapse: asyncpg.Connection
+    pair: Pair
+    events: list[str] = field(default_factory=list)
+
+    @property
+    def room_id(self) -> str:
+        return self.pair.room_id or ""
+
+    async def say(self, at: datetime | None = None) -> str:
+        """Dated `at` as an application service may (Matrix 1.18, "Timestamp massaging")."""
+        target = f"/rooms/{self.room_id}/send/m.room.message/{uuid.uuid4()}"
+        content = {"msgtype": "m.notice", "body": "a sentence"}
+        params = {"ts": str(int(at.timestamp() * 1000))} if at else {}
+        answer = await self.seat.client.homeserver.ask("PUT", target, content, params=params)
+        self.events.append(str(answer["event_id"]))
+        return self.events[-1]
+
+    async def state(self) -> str:
+        target = f"/rooms/{self.room_id}/state/org.visavis.test/"
+        return str((await self.seat.client.homeserver.ask("PUT", target, {"value": "x"}))["event_id"])
+
+    async def left(self) -> list[str]:
+        """Those of `events` that the homeserver still has."""
+        rows = await self.synapse.fetch("SELECT event_id FROM event_json WHERE room_id = $1", self.room_id)
+        kept = {row["event_id"] for row in rows}
+        return [one for one in self.events if one in kept]
+
+    async def retained_since(self, database: Database) -> datetime | None:
+        async with database.transaction() as tx:
+            query = select(pairs_table.c.retained_since).where(pairs_table.c.id == self.pair.id)
+            found: datetime | None = await tx.scalar(query)
+        return found
+
+
+@pytest.fixture
+async def place(database: Database, postgresql: PostgreSQL, synapse: Synapse, seat: Seat) -> AsyncIterator[Place]:
+    now = datetime.now(UTC)
+    pair = await add_pair(database, now=now)
+    room_id = str((await seat.client.homeserver.ask("POST", "/createRoom", {"preset": "private_chat"}))["room_id"])
+    await seat.wait_for(lambda: room_id in seat.client.rooms())
+    async with database.transaction() as tx:
+        await bots.register(tx, seat.client.user_id, "master", now=now)
+        change = update(pairs_table).where(pairs_table.c.id == pair.id)
+        await tx.execute(change.values(bot=seat.client.user_id, room_id=room_id))
+    administrator = Administrator(synapse.base_url, synapse.admin_token)
+    connection = await asyncpg.connect(postgresql.url("synapse", "postgres"))
+    clock = lambda: datetime.now(UTC)  # noqa: E731
+    looking = Retention(database, seat.client, administrator, RoomsConfig(retention_days=30), clock)
+    yield Place(seat, looking, connection, replace(pair, room_id=room_id))
+    await connection.close()
+    await administrator.close()
+
+
+async def cut() -> datetime:
+    """An instant that nothing was written at."""
+    await asyncio.sleep(0.01)
+    at = datetime.now(UTC)
+    await asyncio.sleep(0.01)
+    return at
+
+
+async def test_what_lies_behind_an_end_that_stays_goes_with_the_rest(
+    database: Database, postgresql: PostgreSQL, place: Place
+) -> None:
+    end = await place.state()
+    for _ in range(3):
+        await place.say()
+    before = await cut()
+    young = await place.say()
+    await leave_end(postgresql, place.room_id, end)
+    await place.retention.remove(place.pair, before)
+    assert await place.left() == [young]
+    assert await place.retained_since(database) == before
+    later = await place.say()
+    assert await place.left() == [young, later]
+
+
+async def test_what_cannot_be_removed_is_not_noted_as_removed(
+    database: Database, postgresql: PostgreSQL, place: Place
+) -> None:
+    """The bot is not in the room, so that it cannot join its ends."""
+    end = await place.state()
+    await place.say()
+    before = await cut()
+    await place.seat.client.homeserver.ask("POST", f"/rooms/{place.room_id}/leave", {})
+    await place.seat.wait_for(lambda: place.room_id not in place.seat.client.rooms())
+    await leave_end(postgresql, place.room_id, end)
+    with pytest.raises(Transient, match="room_split"):
+        await place.retention.remove(place.pair, before)
+    assert await place.left() == place.events
+    assert await place.retained_since(database) is None
+
+
+async def test_a_message_that_is_dated_ahead_keeps_none_that_follow_it(place: Place) -> None:
+    await place.say(datetime.now(UTC) + 400 * DAY)
+    for _ in range(2):
+        await place.say()
+    await place.retention.remove(place.pair, await cut())
+    assert await place.left() == []
+
+
+async def test_what_is_settled_while_the_bot_looks_is_not_announced_as_it_was(database: Database, place: Place) -> None:
+    place.retention.defaults = RoomsConfig(retention_days=3)
+    await place.say()
+    async with database.transaction() as tx:
+        longer = {"retention_days": 365}
+        await rooms.settle(tx, SYSTEM, place.pair.id, longer, place.retention.defaults, now=datetime.now(UTC))
+        looking = asyncio.create_task(place.retention.look_after(place.pair))
+        await asyncio.wait([looking], timeout=0.5)
+    await looking
+    async with database.transaction() as tx:
+        told = select(func.count()).select_from(outbox).where(outbox.c.kind == retention.ANNOUNCED)
+        assert await tx.scalar(told) == 0

@@ -355,6 +355,46 @@ async def test_what_was_announced_before_it_was_to_stay_longer_is_void(
     assert (after.announced, after.allowed) == ((None, None) if is_void else (until, until))
 
 
+@pytest.mark.parametrize(("other", "is_void"), [(60, True), (0, True), (30, False), (20, False)])
+async def test_what_was_announced_before_the_configuration_let_it_stay_longer_is_void(
+    database: Database, now: datetime, other: int, is_void: bool
+) -> None:
+    """For good: nobody was told anew when the days are shorter again, maybe a year later."""
+    bot = "@visavis:example.org"
+    usual, own = [await add_pair(database, now=now) for _ in range(2)]
+    async with database.transaction() as tx:
+        await bots.register(tx, bot, "master", now=now)
+        await tx.execute(update(pairs_table).values(bot=bot))
+        await rooms.settle(tx, SYSTEM, own.id, {"retention_days": 30}, DEFAULTS, now=now)
+    until = (await announce(database, usual, now)).until
+    await announce(database, own, now)
+    await settle(database, now=now)
+    async with database.transaction() as tx:
+        await retention.void_outdated(tx, "@another:example.org", RoomsConfig(retention_days=0))
+        await retention.void_outdated(tx, bot, RoomsConfig(retention_days=other))
+    later = now + 4 * DAY
+    assert (await stand(database, usual, later)).allowed == (None if is_void else until)
+    assert (await stand(database, own, later)).allowed == until
+
+
+async def test_what_could_not_be_announced_is_announced_anew_a_day_later(database: Database, now: datetime) -> None:
+    """Nothing may ever be written in the room again, so that no later announcement would speak of it, too."""
+    pair = await add_pair(database, now=now)
+    until = (await announce(database, pair, now)).until
+    async with database.transaction() as tx:
+        for row in await notifications.claim(tx, Channel.MATRIX, now=now):
+            backoff = notifications.MATRIX_BACKOFF
+            await notifications.settle_failed(tx, row, "M_FORBIDDEN", now=now, backoff=backoff, permanent=True)
+    assert await stand(database, pair, now + DAY - HOUR) == Standing(30, False, pair.supervisor.zone, None, until)
+    again = now + DAY
+    assert await stand(database, pair, again) == Standing(30, False, pair.supervisor.zone)
+    async with database.transaction() as tx:
+        await retention.announce(tx, pair, Announcement(again + 3 * DAY, until, 30), together=True, now=again)
+    assert await stand(database, pair, again) == Standing(30, False, pair.supervisor.zone, None, until)
+    await settle(database, now=again)
+    assert (await stand(database, pair, again + 3 * DAY)).allowed == until
+
+
 async def test_people_who_read_alike_are_told_in_one_message(database: Database, now: datetime) -> None:
     pair = await add_pair(database, now=now)
     alike = replace(pair, supervisee=replace(pair.supervisee, language="pt-BR", time_zone="America/Sao_Paulo"))
