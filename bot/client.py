@@ -142,6 +142,7 @@ class Client:
         self.directory = Directory(self.homeserver, pin, self._trust_changed)
         self.order = Order()
         self.master_key = ""
+        self.is_away = False  # the homeserver, as far as the last poll tells
         self._folder = Folder(account.store)
         self._login = Login(account, self.homeserver, self._folder)
         self._judge = Judge(account.user_id, self.directory, self._machine_now, grace)
@@ -279,6 +280,15 @@ class Client:
 
     def trust(self, user_id: str) -> Trust | None:
         """What is known of a fellow member's devices and identity."""
+        return self.directory.trust(user_id)
+
+    async def learn_trust(self, user_id: str) -> Trust | None:
+        """As `trust`, but asks where nothing is known yet; then None where the user's own homeserver does not answer.
+
+        Raises Transient while ours does not.
+        """
+        if self.directory.trust(user_id) is None:
+            await self.directory.freshen([user_id])
         return self.directory.trust(user_id)
 
     def can_read(self, room_id: str, user_id: str) -> bool:
@@ -506,6 +516,7 @@ class Client:
                 if refused.is_logged_out:
                     raise LoggedOut from refused
                 log.warning("sync.refused", code=refused.code)
+                self.is_away = refused.passing is not None
                 if refused.passing is None:
                     filter_id, refusals = None, refusals + 1
                 if refusals > 1 and token is not None:
@@ -514,11 +525,13 @@ class Client:
                 await asyncio.sleep(next(waiting))
             except Transient as failure:
                 log.warning("sync.failed", code=failure.code)
+                self.is_away = True
                 await asyncio.sleep(max(next(waiting), failure.retry_after or 0.0))
             except (KeyError, ValueError):
                 log.warning("sync.malformed")
                 await asyncio.sleep(next(waiting))
             else:
+                self.is_away = False
                 batch = progress.begin(following)
                 self._take(answer, token, batch)
                 token, first, refusals, waiting = following, False, 0, pauses(_LONGEST_PAUSE)

@@ -39,6 +39,7 @@ COMMANDS = Counter("visavis_commands_total", "Commands in rooms by outcome", ["o
 OLDEST = timedelta(hours=24)
 REPLY_LIFETIME = timedelta(hours=24)
 PATIENCE = timedelta(minutes=3)
+LONGEST_LOOK = timedelta(minutes=1)  # between two tries of what waits; what is longer was an outage
 COMMANDS_A_MINUTE = 20
 COMPLAINT_EVERY = timedelta(hours=1)
 COMPLAINT_A_MINUTE = timedelta(minutes=1)
@@ -106,7 +107,7 @@ class Handlers:
         self.dashboard = dashboard
         self.template = template
         self._buckets: dict[uuid.UUID, tuple[float, datetime]] = {}
-        self._taps: OrderedDict[str, datetime] = OrderedDict()  # those that wait -> when they were first heard
+        self._taps: OrderedDict[str, tuple[timedelta, datetime]] = OrderedDict()  # that wait: how long, heard last
         self._complaints: OrderedDict[tuple[str, str | None, str], datetime] = OrderedDict()
 
     async def handle(self, event: Incoming) -> None:
@@ -166,10 +167,10 @@ class Handlers:
             return
         # A reaction proves no device; but an account whose identity is not the pinned one answers nothing at all.
         client = self.notices.client
-        trust = client.trust(event.sender)
         if client.members(event.room_id).get(event.sender) != "join":
             await self._audit(event, "reaction.no_member")  # nobody's devices are known who is not in the room
             return
+        trust = await client.learn_trust(event.sender)
         if trust is None:
             if self._is_patient(event):
                 raise Transient("devices_unknown")
@@ -294,12 +295,15 @@ class Handlers:
         return await notifications.is_unsure(tx, heard.pair.id) and self._is_patient(heard.event)
 
     def _is_patient(self, tap: Incoming) -> bool:
-        """Whether a tap is to wait on for what is not known yet."""
+        """Whether a tap is to wait on for what is not known yet. While the homeserver is away, nothing could be."""
         now = self.clock()
-        first = self._taps.setdefault(tap.event_id, now)
+        waited, last = self._taps.get(tap.event_id, (timedelta(), now))
+        if not self.notices.client.is_away:
+            waited += min(now - last, LONGEST_LOOK)
+        self._taps[tap.event_id] = waited, now
         while len(self._taps) > 1_000:
             self._taps.popitem(last=False)
-        return now - first < PATIENCE
+        return waited < PATIENCE
 
     async def _hear(self, tx: Transaction, event: Incoming, outcome: str) -> Heard | None:
         """Journal an event, and say who speaks in which pair.

@@ -300,8 +300,10 @@ async def test_failing_syncs_are_asked_rarely_and_recovered_from(far_seat: Seat,
     event_id = await far_pair.bruno.send_text(far_pair.room_id, "!book")
     await asyncio.sleep(4)
     assert proxy.count("/sync") - asked <= 5
+    assert far_seat.client.is_away
     proxy.refuse = lambda *_: None
     assert (await far_seat.next_heard(event_id)).doubt is None
+    assert not far_seat.client.is_away
 
 
 async def test_what_a_proxy_refuses_loses_no_place_and_no_command(far_seat: Seat, far_pair: Pair, proxy: Proxy) -> None:
