@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import asyncpg
 import structlog
@@ -14,9 +14,12 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from supervision.logs import traces
+
 log = structlog.get_logger()
 
 Transaction = AsyncConnection
+Taken = TypeVar("Taken")
 
 
 # What is raised while PostgreSQL is away or goes away: by raw connections, and by SQLAlchemy's.
@@ -147,6 +150,27 @@ def lock_key(person_id: uuid.UUID) -> int:
 async def lock_people(tx: Transaction, people: Iterable[uuid.UUID]) -> None:
     """Wait until no other transaction changes these people's time. Ascending order keeps it free of deadlocks."""
     await LOCK_PEOPLE.fetch(tx, {"keys": sorted({lock_key(person) for person in people})})
+
+
+async def take_each(
+    tx: Transaction, several: Iterable[Taken], act: Callable[[Taken], Awaitable[object]], name: str
+) -> int:
+    """Act on each in a savepoint of its own: what fails is undone and logged under that name, and holds up no other.
+
+    Returns with how many it went well. Raises where the connection is lost.
+    """
+    done = 0
+    for one in several:
+        savepoint = await tx.begin_nested()
+        try:
+            await act(one)
+        except Exception as error:
+            await savepoint.rollback()
+            log.error("row.failed", of=name, **traces(error))
+            continue
+        await savepoint.commit()
+        done += 1
+    return done
 
 
 async def listen(

@@ -25,7 +25,7 @@ from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
 
 from supervision import audit, notifications, pairs, questions
 from supervision.audit import SYSTEM, Actor
-from supervision.db import Database, Transaction
+from supervision.db import Database, Transaction, take_each
 from supervision.errors import AlreadyAnswered, NotFound, Permanent, TooMany
 from supervision.models import Channel, Consent, ExportState, Fault, Question, audit_entries, export_chunks, exports
 from supervision.models import notifications as outbox
@@ -236,16 +236,21 @@ async def lapse(tx: Transaction, *, now: datetime) -> None:
         )
         .with_for_update(skip_locked=True)
     )
-    for notification_id, pair_id, person_id in rows.all():
-        await tx.execute(
-            update(questions_table)
-            .where(questions_table.c.notification_id == notification_id)
-            .values(answered_at=now, details={})
-        )
-        pair = await pairs.get(tx, pair_id)
-        await audit.record(tx, SYSTEM, "export.lapse", "pair", pair_id, now=now, success=False)
-        details = {"by": str(person_id), "lapsed": True}
-        await _tell(tx, pair, "export.refused", [pair.other(person_id).id], details, now=now)
+    await take_each(tx, rows.all(), lambda row: _lapse(tx, *row, now=now), "lapse_export")
+
+
+async def _lapse(
+    tx: Transaction, notification_id: uuid.UUID, pair_id: uuid.UUID, person_id: uuid.UUID, *, now: datetime
+) -> None:
+    await tx.execute(
+        update(questions_table)
+        .where(questions_table.c.notification_id == notification_id)
+        .values(answered_at=now, details={})
+    )
+    pair = await pairs.get(tx, pair_id)
+    await audit.record(tx, SYSTEM, "export.lapse", "pair", pair_id, now=now, success=False)
+    details = {"by": str(person_id), "lapsed": True}
+    await _tell(tx, pair, "export.refused", [pair.other(person_id).id], details, now=now)
 
 
 async def _being_made(tx: Transaction, pair_id: uuid.UUID, person_id: uuid.UUID) -> bool:

@@ -17,7 +17,7 @@ from sqlalchemy import or_, select, text, update
 from supervision import appointments, moves, notifications, series
 from supervision.appointments import Appointment
 from supervision.audit import SYSTEM, Actor
-from supervision.db import Transaction
+from supervision.db import Transaction, take_each
 from supervision.errors import AlreadyAnswered, NotAllowed, NotUnderstood, Refused, Stale, TooLate
 from supervision.models import Status
 from supervision.models import appointments as appointments_table
@@ -225,8 +225,8 @@ async def lapse(tx: Transaction, *, now: datetime) -> int:
         .with_for_update(skip_locked=True)
     )
     found = [appointments.from_row(row) for row in due]
-    for _, members in itertools.groupby(found, key=lambda one: one.series_id):
-        await _lapse_group(tx, list(members), now=now)
+    together = [list(members) for _, members in itertools.groupby(found, key=lambda one: one.series_id)]
+    await take_each(tx, together, lambda members: _lapse_group(tx, members, now=now), "lapse_series")
     return len(found)
 
 

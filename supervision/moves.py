@@ -9,7 +9,7 @@ from sqlalchemy import select
 from supervision import appointments, audit, availability, hours, notifications, pairs, policies
 from supervision.appointments import OPEN, Appointment, Proposal, notice
 from supervision.audit import SYSTEM, Actor
-from supervision.db import Transaction
+from supervision.db import Transaction, take_each
 from supervision.errors import AlreadyAnswered, NotAllowed, NotUnderstood, Stale, TooLate
 from supervision.hours import Availability, Slot
 from supervision.models import Approval, Channel, Status
@@ -243,12 +243,15 @@ async def lapse(tx: Transaction, *, now: datetime) -> int:
             .with_for_update(skip_locked=True)
         )
     )
-    for appointment in map(appointments.from_row, due):
-        await appointments.set_proposal(tx, appointment, None, now=now)
-        if appointment.proposal is not None:
-            kind = "move.lapsed"
-            await appointments.tell_dropped(tx, SYSTEM, appointment, appointment.proposal, "lapse_move", kind, now=now)
-    return len(due)
+    found = map(appointments.from_row, due)
+    return await take_each(tx, found, lambda one: _lapse(tx, one, now=now), "lapse_move")
+
+
+async def _lapse(tx: Transaction, appointment: Appointment, *, now: datetime) -> None:
+    await appointments.set_proposal(tx, appointment, None, now=now)
+    if appointment.proposal is not None:
+        kind = "move.lapsed"
+        await appointments.tell_dropped(tx, SYSTEM, appointment, appointment.proposal, "lapse_move", kind, now=now)
 
 
 def require_proposal(appointment: Appointment, if_proposal: uuid.UUID | None) -> Proposal:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from supervision import audit, bots, homeserver_tasks, notifications, people
 from supervision.audit import SYSTEM, Actor
-from supervision.db import Ready, Transaction, lock_people
+from supervision.db import Ready, Transaction, lock_people, take_each
 from supervision.errors import NotAllowed, NotFound, NotUnderstood, PairArchived
 from supervision.models import (
     Approval,
@@ -407,12 +407,17 @@ async def expire(tx: Transaction, *, now: datetime) -> int:
     found = [from_row(row) for row in await tx.execute(query)]
     await lock_people(tx, [person.id for pair in found for person in pair.people])  # of all at once, so ascending
     changed = 0
-    for pair in map(from_row, list(await tx.execute(query.where(pairs.c.id.in_([one.id for one in found]))))):
+
+    async def see_to(pair: Pair) -> None:
+        nonlocal changed
         if is_over(pair, now=now):
             await archive(tx, SYSTEM, pair.id, now=now)
             changed += 1
         elif pair.expires_on and _local_day(pair, now) + WARNED >= pair.expires_on:
             changed += await _warn(tx, pair, pair.expires_on, now=now)
+
+    still = list(await tx.execute(query.where(pairs.c.id.in_([one.id for one in found]))))
+    await take_each(tx, map(from_row, still), see_to, "expire_pairs")
     return changed
 
 

@@ -7,6 +7,7 @@ from datetime import date, datetime, timedelta
 
 import pytest
 from sqlalchemy import func, select, update
+from structlog.testing import capture_logs
 
 from supervision import (
     appointments,
@@ -272,6 +273,20 @@ async def test_pairs_that_end_on_one_day_are_locked_in_the_order_of_all(
     everybody = {person.id for pair in made for person in pair.people}
     assert set(asked[0]) == everybody
     assert all(set(later) <= everybody for later in asked)
+
+
+async def test_a_pair_that_cannot_be_looked_at_holds_up_no_other(database: Database, now: datetime) -> None:
+    made = [await add_pair(database, now=now) for _ in range(3)]
+    async with database.transaction() as tx:
+        await tx.execute(update(pairs_table).values(expires_on=date(2026, 11, 1)))
+        bad = update(people_table).where(people_table.c.id == made[1].supervisor.id)
+        await tx.execute(bad.values(time_zone="Nowhere/Atall"))
+    with capture_logs() as logs:
+        assert await jobs.run_once(database, "expire_pairs", now=now)
+    assert [(one["event"], one["of"]) for one in logs if one["log_level"] == "error"] == [
+        ("row.failed", "expire_pairs")
+    ]
+    assert [(await read(database, one)).status for one in made] == ["archived", "active", "archived"]
 
 
 async def test_another_supervisor_takes_over_in_a_new_room(database: Database, now: datetime) -> None:
