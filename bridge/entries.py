@@ -9,7 +9,7 @@ from supervision import calendars, seals
 from supervision.appointments import Appointment
 from supervision.calendars import GONE, Answer, Method, Organizer
 from supervision.config import Config
-from supervision.models import Status
+from supervision.models import Attendance, Status
 
 # A proposal, an offer and what became of them change no calendar; a reminder finds there what it reminds of.
 WITHOUT = (
@@ -19,6 +19,11 @@ WITHOUT = (
     "series.withdrawn",
     "series.lapsed",
 )
+ANSWERED = {
+    Attendance.ACCEPTED: Answer.ACCEPTED,
+    Attendance.DECLINED: Answer.DECLINED,
+    Attendance.TENTATIVE: Answer.TENTATIVE,
+}
 
 
 def entry(letter: Letter, config: Config) -> tuple[Method, bytes] | None:
@@ -116,11 +121,15 @@ def _of_series(letter: Letter, group: Group, config: Config) -> tuple[Method, by
 
 
 def _answer(letter: Letter, appointment: Appointment) -> Answer:
-    """PARTSTAT: accepted by whoever asked for this time or agreed to it, open for whom it was only put to.
+    """PARTSTAT: what their calendar answered to this time, until the supervisor agrees to it by another way.
+
+    Without that, accepted by whoever asked for this time or agreed to it, open for whom it was only put to.
 
     A changed time asks anew (RFC 5546, 3.2.2.1), but ours changes by consent alone: the other's proposal was accepted,
     the request is still to be answered, or the supervisor has agreed beforehand by approving automatically.
     """
+    if appointment.status not in GONE and appointment.id in letter.answers:
+        return ANSWERED[letter.answers[appointment.id]]
     if appointment.status is Status.REQUESTED:
         return Answer.OPEN if supervises(letter, appointment) else Answer.ACCEPTED
     if appointment.status in GONE or letter.notification.kind in ("appointment.booked", "series.booked"):

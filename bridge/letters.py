@@ -4,20 +4,21 @@ import contextlib
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import accumulate, pairwise
 from typing import Any
 
-from sqlalchemy import ARRAY, ColumnElement, Uuid, and_, bindparam, case, column, func, select
+from sqlalchemy import ARRAY, ColumnElement, Text, Uuid, and_, bindparam, case, cast, column, func, select
 
 from supervision import appointments, people, preferences, series, unreads, waits
 from supervision.appointments import Appointment
 from supervision.db import Ready, Transaction
 from supervision.errors import NotAllowed, NotFound, Permanent
 from supervision.mailboxes import ADDRESS_STOPPED
-from supervision.models import Channel, PairStatus, Status
+from supervision.models import Attendance, Channel, PairStatus, Status
 from supervision.models import appointments as appointments_table
+from supervision.models import attendances as attendances_table
 from supervision.models import pairs as pairs_table
 from supervision.models import people as people_table
 from supervision.models import series as series_table
@@ -93,13 +94,17 @@ class Mailbox:
 
 @dataclass(frozen=True)
 class Letter:
-    """A notification and all that its mail needs from the database."""
+    """A notification and all that its mail needs from the database.
+
+    `answers` are what the recipient's calendar answered to appointments at the time that they have now.
+    """
 
     notification: Notification
     recipient: Person
     subject: Booking | Group | Offering | Writing | Room | Mailbox | None = None
     wishes: Preferences = USUAL
     stopped_at: datetime | None = None  # since when nothing is mailed to the recipient
+    answers: Mapping[uuid.UUID, Attendance] = field(default_factory=dict)
 
 
 class Outdated(Exception):
@@ -119,6 +124,9 @@ class HeldBack(Exception):
 
 
 Loaded = list[tuple[Notification, Letter | Exception]]
+Occurrences = Mapping[
+    uuid.UUID | None, Sequence[tuple[Appointment, Mapping[str, str]]]
+]  # with what was answered, by whom
 Parts = Mapping[str, tuple[Any, ...]]  # of a row, by the name of what they describe; all None where there is none
 
 RECIPIENT, OTHER, WHOSE = (people_table.alias(name) for name in ("recipient", "other", "whose"))
@@ -140,6 +148,7 @@ COLUMNS: Mapping[str, Sequence[ColumnElement[Any]]] = {
     "names": [SUPERVISOR_NAME, SUPERVISEE_NAME],
     "other": [OTHER.c[one.name] for one in people.COLUMNS],
     "appointment": appointments.COLUMNS,
+    "answer": [attendances_table.c.answer],
     "series": series.COLUMNS,
     "wait": waits.COLUMNS,
     "unread": [unreads_table.c.since_at],
@@ -162,6 +171,10 @@ FIND = Ready(
         ),
     )
     .outerjoin(appointments_table, appointments_table.c.id == TOLD.c.appointment)
+    .outerjoin(
+        attendances_table,
+        and_(attendances_table.c.appointment_id == TOLD.c.appointment, attendances_table.c.person_id == TOLD.c.person),
+    )
     .outerjoin(series_table, series_table.c.id == func.coalesce(appointments_table.c.series_id, TOLD.c.series))
     .outerjoin(waits_table, waits_table.c.id == TOLD.c.wait)
     .outerjoin(
@@ -174,8 +187,13 @@ FIND = Ready(
     )
     .outerjoin(WHOSE, WHOSE.c.id == TOLD.c.whose)
 )
+ANSWERS = (
+    select(func.jsonb_object_agg(cast(attendances_table.c.person_id, Text), attendances_table.c.answer))
+    .where(attendances_table.c.appointment_id == appointments_table.c.id)
+    .scalar_subquery()
+)
 OCCURRENCES = Ready(
-    select(*appointments.COLUMNS)
+    select(*appointments.COLUMNS, ANSWERS)
     .where(appointments_table.c.series_id == func.any(bindparam("series", type_=ARRAY(Uuid))))
     .order_by(appointments_table.c.series_at)
 )
@@ -258,7 +276,8 @@ async def _read(tx: Transaction, claimed: Sequence[Notification]) -> Loaded:
         try:
             recipient = _addressed(notification, people.from_row(parts["recipient"]))
             subject = _subject(notification, recipient, parts, occurrences)
-            letter = Letter(notification, recipient, subject, wishes[recipient.id], parts["stopped"][0])
+            answers = _answers(subject, recipient, parts, occurrences)
+            letter = Letter(notification, recipient, subject, wishes[recipient.id], parts["stopped"][0], answers)
         except Exception as error:
             letters.append((notification, error))
         else:
@@ -300,15 +319,13 @@ async def _find(tx: Transaction, asked: Sequence[tuple[uuid.UUID | None, ...]]) 
     return {row[0]: {name: row[place] for name, place in PLACES.items()} for row in map(tuple, rows)}
 
 
-async def _read_occurrences(
-    tx: Transaction, series_ids: Iterable[uuid.UUID | None]
-) -> dict[uuid.UUID | None, list[Appointment]]:
+async def _read_occurrences(tx: Transaction, series_ids: Iterable[uuid.UUID | None]) -> Occurrences:
     """The occurrences of each series in the order of its rule."""
-    occurrences: dict[uuid.UUID | None, list[Appointment]] = defaultdict(list)
+    occurrences: defaultdict[uuid.UUID | None, list[tuple[Appointment, Mapping[str, str]]]] = defaultdict(list)
     if wanted := [one for one in series_ids if one is not None]:
-        for row in await OCCURRENCES.fetch(tx, {"series": wanted}):
-            appointment = appointments.from_row(row)
-            occurrences[appointment.series_id].append(appointment)
+        for *values, answers in await OCCURRENCES.fetch(tx, {"series": wanted}):
+            appointment = appointments.from_row(values)
+            occurrences[appointment.series_id].append((appointment, answers or {}))
     return occurrences
 
 
@@ -316,7 +333,7 @@ def _subject(
     notification: Notification,
     recipient: Person,
     parts: Parts,
-    occurrences: Mapping[uuid.UUID | None, Sequence[Appointment]],
+    occurrences: Occurrences,
 ) -> Booking | Group | Offering | Writing | Room | Mailbox | None:
     """Raises Outdated, NotFound, NotAllowed."""
     if notification.kind == "mailbox.stopped":
@@ -345,7 +362,18 @@ def _subject(
     found = Series(*_there(parts["series"]))
     if found.pair_id != notification.pair_id:
         raise NotFound
-    return _group(notification, found, tuple(occurrences.get(found.id, ())), other)
+    return _group(notification, found, tuple(one for one, _ in occurrences.get(found.id, ())), other)
+
+
+def _answers(subject: object, recipient: Person, parts: Parts, occurrences: Occurrences) -> dict[uuid.UUID, Attendance]:
+    """By appointment."""
+    [answer], asked = parts["answer"], str(recipient.id)
+    match subject:
+        case Booking(appointment) if answer is not None:
+            return {appointment.id: Attendance(answer)}
+        case Group(own):
+            return {one.id: Attendance(said[asked]) for one, said in occurrences.get(own.id, ()) if asked in said}
+    return {}
 
 
 def _there(values: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -530,6 +530,15 @@ WRITE = Ready(
     """
     )
 )
+# What calendars answered stays known until it is another time, or until the supervisor agrees otherwise than by hers.
+FORGET_ANSWERS = Ready(
+    text(
+        """
+    DELETE FROM attendances
+    WHERE appointment_id = :id AND (CAST(:moved AS bool) OR person_id = CAST(:agreed AS uuid))
+    """
+    )
+)
 NO_PROPOSAL = dict.fromkeys(
     (
         "proposal_id",
@@ -556,8 +565,17 @@ async def change(tx: Transaction, appointment: Appointment, *, now: datetime, **
     changed = replace(appointment, revision=appointment.revision + 1, **values)
     await WRITE.fetch(tx, _values(changed, now=now))
     await _rehold(tx, appointment, changed)
+    await _forget_answers(tx, appointment, changed)
     await notifications.supersede_older(tx, changed.id, changed.revision, now=now)
     return changed
+
+
+async def _forget_answers(tx: Transaction, before: Appointment, after: Appointment) -> None:
+    moved = (before.starts_at, before.ends_at) != (after.starts_at, after.ends_at)
+    agreed = before.status is Status.REQUESTED and after.status is Status.CONFIRMED
+    if moved or agreed:
+        values = {"id": after.id, "moved": moved, "agreed": after.supervisor_id if agreed else None}
+        await FORGET_ANSWERS.fetch(tx, values)
 
 
 async def set_proposal(

@@ -144,7 +144,10 @@ async def tell_refused(
 
 
 async def of(tx: Transaction, one: Appointment) -> dict[uuid.UUID, Attendance]:
-    """What the calendars of both answered to an appointment as it stands."""
+    """What the calendars of both answered to an appointment as it stands.
+
+    An answer to an earlier entry of the same time is kept too (appointments.change), for what the next one says of it.
+    """
     own = None if one.series_id is None else await series.of_appointment(tx, one)
     query = select(table.c.person_id, table.c.answer).where(
         table.c.appointment_id == one.id, table.c.sequence >= needed_sequence(one, own)
@@ -285,9 +288,10 @@ async def _counter(
     )
     if starts_at is None:
         raise NotUnderstood
-    await moves.reschedule(tx, actor, entry.anchor.id, starts_at, now=now, ends_at=ends_at)
-    # Noted as undecided, so that the same mail handed over again by whomever is not newer.
-    await _write(tx, actor, entry, response, Attendance.TENTATIVE, now=now)
+    after = await moves.reschedule(tx, actor, entry.anchor.id, starts_at, now=now, ends_at=ends_at)
+    # Noted as undecided where it is only proposed, so that the same mail handed over again by whomever is not newer.
+    noted = Attendance.ACCEPTED if after.proposal is None else Attendance.TENTATIVE
+    await _write(tx, actor, entry, response, noted, now=now)
     return Outcome.MOVED
 
 

@@ -58,6 +58,8 @@ class Answer(StrEnum):
 
     OPEN = "NEEDS-ACTION"
     ACCEPTED = "ACCEPTED"
+    DECLINED = "DECLINED"
+    TENTATIVE = "TENTATIVE"
 
 
 @dataclass(frozen=True)
@@ -146,10 +148,10 @@ def write_series(
     """One person's iCalendar object for all of a series as it is now, with `METHOD:REQUEST`.
 
     Its master repeats by the rule; EXDATE takes out each start that has no standing occurrence, and an entry of its
-    own changes each that stands at another time or for another length, or is requested while others are confirmed
-    (RFC 5545, 3.8.5), or may have had such an entry before: some calendars keep it until they hear something newer of
-    just that occurrence. `told` are those that this is the news of; `occurrences` are all that there ever were, at
-    least one of them standing.
+    own changes each that stands at another time or for another length, is requested while others are confirmed
+    (RFC 5545, 3.8.5) or was answered otherwise, or may have had such an entry before: some calendars keep it until
+    they hear something newer of just that occurrence. `told` are those that this is the news of; `occurrences` are all
+    that there ever were, at least one of them standing.
     """
     standing = [one for one in occurrences if one.status not in GONE]
     pattern = next((one for one in standing if one.status is not Status.REQUESTED), standing[0])
@@ -164,7 +166,7 @@ def write_series(
     changed = [
         event(one, recipient, other, organizer, stamp=stamp, answer=answer(one), series=series, alarms=alarms)
         for one in standing
-        if not _is_as_ruled(series, shown, one) or (one.revision > 0 and not first)
+        if not _is_as_ruled(series, shown, one) or (one.revision > 0 and not first) or answer(one) is not answer(shown)
     ]
     return _calendar(Method.REQUEST, series, [master, *changed])
 
