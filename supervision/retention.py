@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from sqlalchemy import text, update
 
@@ -211,9 +211,17 @@ async def _standings(
     waits = {"ahead": AHEAD, "unheard": UNHEARD, "anew": ANEW}
     rows = await tx.execute(_STANDING, {"days": defaults.retention_days, "now": now, "pair": pair, "bot": bot, **waits})
     return {
-        row.id: Standing(row.days, row.held, ZoneInfo(row.time_zone), row.retained_since, row.announced, row.allowed)
+        row.id: Standing(row.days, row.held, _zone(row.time_zone), row.retained_since, row.announced, row.allowed)
         for row in rows
     }
+
+
+def _zone(name: str) -> ZoneInfo:
+    """A zone that this machine does not know (any more) is counted as UTC: days are cut in it, and nothing else."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):
+        return ZoneInfo("UTC")
 
 
 async def kept_by(tx: Transaction, bot: str) -> list[Pair]:

@@ -19,6 +19,7 @@ from supervision.models import Channel, State
 from supervision.models import journal as journal_table
 from supervision.models import notifications as outbox
 from supervision.models import pairs as pairs_table
+from supervision.models import people as people_table
 from supervision.pairs import Pair
 from supervision.retention import Announcement, Standing
 from tests.support.sample import add_pair
@@ -239,6 +240,14 @@ async def settle(database: Database, *, now: datetime, most: int = 10) -> None:
     async with database.transaction() as tx:
         for row in await notifications.claim(tx, Channel.MATRIX, now=now, most=most):
             await notifications.settle_sent(tx, row.id, now=now, matrix_event_id=f"${row.id}")
+
+
+async def test_a_zone_that_nobody_knows_holds_up_no_room(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    async with database.transaction() as tx:
+        bad = update(people_table).where(people_table.c.id == pair.supervisor.id)
+        await tx.execute(bad.values(time_zone="Nowhere/Atall"))
+        assert (await retention.standing_of(tx, pair, DEFAULTS, now=now)).zone == ZoneInfo("UTC")
 
 
 async def test_an_announcement_counts_three_days_after_both_were_told(database: Database, now: datetime) -> None:
