@@ -44,6 +44,8 @@ async def close_past(tx: Transaction, now: datetime) -> None:
 async def forget_old(tx: Transaction, now: datetime) -> None:
     await sign_ins.forget_old(tx, now=now)
     await questions.forget_details(tx, now=now)
+    await questions.forget_old(tx, now=now)
+    await waits.forget_old(tx, now=now)
     await mailboxes.forget_old(tx, now=now)
     await homeserver_tasks.forget_old(tx, now=now)
     await addresses.forget_old(tx, now=now)

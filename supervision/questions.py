@@ -3,14 +3,17 @@
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from supervision.db import Transaction
 from supervision.models import Question, notifications, questions
+
+KEPT = timedelta(days=90)  # after it could be answered
+AT_ONCE = 1000  # removed, each hour
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,13 @@ async def forget_details(tx: Transaction, *, now: datetime) -> None:
     await tx.execute(
         update(questions).where(questions.c.expires_at <= now, questions.c.details != {}).values(details={})
     )
+
+
+async def forget_old(tx: Transaction, *, now: datetime) -> None:
+    """Remove some of those that nobody could answer for 90 days: by then no number means a place in a list."""
+    old = select(questions.c.notification_id).where(questions.c.expires_at <= now - KEPT)
+    some = old.limit(AT_ONCE).with_for_update(skip_locked=True)
+    await tx.execute(delete(questions).where(questions.c.notification_id.in_(some)))
 
 
 async def note(tx: Transaction, asked: Asked, details: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import func, or_, select, text, update
+from sqlalchemy import delete, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from supervision import appointments, audit, availability, holds, hours, notifications, outside, pairs, people
@@ -31,6 +31,8 @@ from supervision.ranges import Busy, Range, merge
 
 MOST_WAITS = 5  # of a pair, open at a time
 MOST_RANGES = 20  # of a wait
+KEPT = timedelta(days=90)  # after the waiting was over
+AT_ONCE = 1000  # removed, each hour
 SHORTEST = timedelta(minutes=5)  # what is left of an offer has to be worth the asking
 
 
@@ -184,6 +186,12 @@ async def leave(tx: Transaction, actor: Actor, wait_id: uuid.UUID, now: datetime
     wait = await _get_locked(tx, actor, wait_id)
     await _end(tx, wait, now=now)
     await audit.record(tx, actor, "wait.leave", "wait", wait.id, now=now)
+
+
+async def forget_old(tx: Transaction, *, now: datetime) -> None:
+    """Remove some of those whose waiting was over 90 days ago."""
+    old = select(table.c.id).where(table.c.ended_at <= now - KEPT).limit(AT_ONCE).with_for_update(skip_locked=True)
+    await tx.execute(delete(table).where(table.c.id.in_(old)))
 
 
 async def accept(

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select, text
 
 from embedded.postgresql import PostgreSQL
-from supervision import appointments, availability, holds, pairs, people, waits
+from supervision import appointments, availability, holds, jobs, pairs, people, waits
 from supervision.appointments import Appointment
 from supervision.audit import SYSTEM
 from supervision.db import Database, lock_people
@@ -628,3 +628,22 @@ async def test_without_locks_checks_and_constraint_both_get_it(
     async with database.transaction() as tx:
         of_ana = select(holds_table).where(holds_table.c.person_id == line[0].supervisor.id)
         assert len(list(await tx.execute(of_ana))) == 2
+
+
+async def test_what_ended_long_ago_is_forgotten(database: Database, now: datetime) -> None:
+    first, second = await add_line(database, now, most=2)
+    held = await book(database, first, now)
+    ended = await join(database, second, now)
+    async with database.transaction() as tx:
+        await waits.leave(tx, acts(second.supervisee), ended.id, now)
+    open_one = await join(database, second, now)
+    await cancel(database, first.supervisor, held, now)
+    assert await run(database, now) == 1  # it keeps a time
+
+    async def left(at: datetime) -> set[uuid.UUID]:
+        await jobs.run_once(database, "forget_old", now=at)
+        async with database.transaction() as tx:
+            return set(await tx.scalars(select(table.c.id)))
+
+    assert await left(now + timedelta(days=90, seconds=-1)) == {ended.id, open_one.id}
+    assert await left(now + timedelta(days=90)) == {open_one.id}
