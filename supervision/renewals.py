@@ -1,5 +1,5 @@
 """A new room for a pair whose own is lost: the bot was put out of it, the homeserver has it no more, its encryption was
-taken away and cannot be put back, or another account has the last word there.
+taken away and cannot be put back, another account has the last word there, or the homeserver fails over it.
 
 The pair goes on with its settings, its appointments and its people. What there is of the old room is kept apart, as an
 archived pair without appointments: its files, its days of retention with all that was announced, whose word a copy
@@ -36,7 +36,8 @@ from supervision.notifications import SCRUBBED, Notice
 from supervision.pairs import Pair
 
 KIND = "pair.renewed"
-LOST = frozenset({Fault.GONE, Fault.NOT_ENCRYPTED, Fault.NOT_OURS})  # what nobody mends; of the others somebody can
+# What nobody mends, or the homeserver does not let be mended, as where it fails over the room.
+LOST = frozenset({Fault.GONE, Fault.NOT_ENCRYPTED, Fault.NOT_OURS, Fault.REFUSED})
 # What describes the old room; the pair's own settings stay with the pair too.
 OF_ROOM = (
     table.c.supervisor_id,

@@ -444,6 +444,21 @@ async def test_a_room_that_fails_for_an_hour_is_told_of_and_can_be_replaced(far:
     assert await tried(far, [27, 27.1]) == [None] * 2  # it is not asked often enough to say so
 
 
+async def test_a_new_room_in_place_of_one_that_fails(far: Kept, three: Three) -> None:
+    """The old one goes on failing, and holds up nothing."""
+    three.broken = {far.room_id}
+    await tried(far, [0, 0.1, 0.2, 0.4, 0.7, 0.9, 1.1, 1.2])
+    async with far.database.transaction() as tx:
+        apart = await renewals.renew_room(tx, OPERATOR, far.pair.id, now=far.clock())
+    with pytest.raises(Transient, match="http_500"):  # of the pair that keeps the old room
+        await far.look()
+    pair = await far.look()
+    assert (pair.room_id not in (None, three.rooms[0]), pair.fault) == (True, None)
+    async with far.database.transaction() as tx:
+        old = await pairs.get(tx, apart)
+    assert (old.room_id, old.status, old.fault) == (three.rooms[0], PairStatus.ARCHIVED, Fault.REFUSED)
+
+
 async def test_a_homeserver_that_fails_everywhere_is_no_fault_of_a_room(far: Kept, three: Three, proxy: Proxy) -> None:
     three.broken = set(three.rooms)
     for hours in range(8):

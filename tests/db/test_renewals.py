@@ -176,7 +176,7 @@ async def test_it_is_made_once_and_only_where_the_room_is_gone(database: Databas
             await renewals.renew_room(tx, OPERATOR, pair.id, now=now)
 
 
-@pytest.mark.parametrize("fault", [Fault.NOT_ENCRYPTED, Fault.NOT_OURS])
+@pytest.mark.parametrize("fault", [Fault.NOT_ENCRYPTED, Fault.NOT_OURS, Fault.REFUSED])
 async def test_a_room_in_which_the_bot_must_not_speak_is_replaced_too(
     database: Database, whole: Pair, now: datetime, fault: Fault
 ) -> None:
