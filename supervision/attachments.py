@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy import ColumnElement, delete, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from supervision import homeserver_tasks, seals
@@ -20,6 +20,16 @@ from supervision.models import attachments as table
 
 SHOWN = 200  # files of a room on its page
 Showers = dict[str, list[str]]  # an mxc:// address -> the Matrix IDs of those who showed it
+
+# What was remembered of rooms that are no more, for as long as another room showed it.
+_FORGET_OF_REMOVED_ROOMS = text(
+    """
+    DELETE FROM attachments AS gone USING pairs
+    WHERE pairs.id = gone.pair_id AND pairs.removed_at IS NOT NULL AND NOT EXISTS (
+        SELECT FROM attachments AS shown
+        WHERE shown.media && gone.media AND shown.refused IS NULL AND shown.removed_at IS NULL)
+    """
+)
 
 
 @dataclass(frozen=True)
@@ -120,21 +130,21 @@ async def take_back(tx: Transaction, event_id: str, person_id: uuid.UUID, *, now
 async def remove_before(tx: Transaction, pair_id: uuid.UUID, before: datetime, *, now: datetime) -> Showers:
     """Forget the files that were sent to a pair's room before that time. Returns as `unused`.
 
-    Of a file that a later message still shows its sender alone is remembered, until that one goes, too.
+    Of a file that another message still shows its sender alone is remembered, until that one goes, too.
     """
-    theirs = table.c.pair_id == pair_id, table.c.sent_at < before
-    await tx.execute(update(table).where(*theirs, table.c.removed_at.is_(None)).values(removed_at=now, name=None))
-    free = await unused(tx, await _media(tx, *theirs))
-    await tx.execute(delete(table).where(*theirs, table.c.media.op("<@")(list(free))))
-    return free
+    return await _remove(tx, table.c.pair_id == pair_id, table.c.sent_at < before, now=now)
 
 
 async def remove_all(tx: Transaction, pair_id: uuid.UUID, *, now: datetime) -> Showers:
-    """Forget all files of a pair's room, those that are not listed any more too. Returns as `unused`."""
-    theirs = table.c.pair_id == pair_id
-    await tx.execute(update(table).where(theirs, table.c.removed_at.is_(None)).values(removed_at=now))
-    free = await unused(tx, await _media(tx, theirs))
-    await tx.execute(delete(table).where(theirs))
+    """Forget all files of a pair's room, those that are not listed any more too. As `remove_before`."""
+    return await _remove(tx, table.c.pair_id == pair_id, now=now)
+
+
+async def _remove(tx: Transaction, *which: ColumnElement[bool], now: datetime) -> Showers:
+    await tx.execute(update(table).where(*which, table.c.removed_at.is_(None)).values(removed_at=now, name=None))
+    free = await unused(tx, await _media(tx, *which))
+    await tx.execute(delete(table).where(*which, table.c.media.op("<@")(list(free))))
+    await tx.execute(_FORGET_OF_REMOVED_ROOMS)
     return free
 
 

@@ -333,8 +333,12 @@ async def is_being_removed(tx: Transaction, pair_id: uuid.UUID) -> bool:
 
 
 async def forget_room(tx: Transaction, pair_id: uuid.UUID, *, now: datetime) -> None:
-    """The homeserver has removed the room: what was kept of it goes too. May be called again."""
-    for table in (attachments, memberships, unreads, questions):
+    """The homeserver has removed the room: what was kept of it goes too. May be called again.
+
+    Who sent a file that another room still shows is remembered (attachments.py).
+    """
+    await tx.execute(delete(attachments).where(attachments.c.pair_id == pair_id, attachments.c.removed_at.is_(None)))
+    for table in (memberships, unreads, questions):
         await tx.execute(delete(table).where(table.c.pair_id == pair_id))
     room_id = select(pairs.c.room_id).where(pairs.c.id == pair_id).scalar_subquery()
     await tx.execute(delete(journal).where(journal.c.room_id == room_id))

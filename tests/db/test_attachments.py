@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import select
 
-from supervision import attachments, homeserver_tasks, seals
+from supervision import attachments, homeserver_tasks, pairs, seals
 from supervision.attachments import Attachment
 from supervision.db import Database, Transaction
 from supervision.models import Task
@@ -131,6 +131,24 @@ async def test_who_sent_a_file_is_known_until_its_last_message_goes(
         names = await tx.execute(select(table.c.event_id, table.c.name.is_(None)).order_by(table.c.event_id))
         assert [tuple(row) for row in names] == [("$ana", True), ("$bruno", False)]
         assert await attachments.remove_before(tx, pair.id, now, now=now) == {ONE: [ana, bruno]}
+        assert list(await tx.scalars(select(table.c.event_id))) == []
+
+
+async def test_who_sent_a_file_is_known_after_their_room_is_removed(
+    database: Database, pair: Pair, now: datetime
+) -> None:
+    """Ana forwards Bruno's file to Clara: when that goes, too, the file goes as his, whose room is no more."""
+    clara = await add_pair(database, supervisor=pair.supervisor, now=now)
+    ana, bruno = (one.matrix_id for one in pair.people)
+    async with database.transaction() as tx:
+        await note(tx, "$bruno", pair, pair.supervisee, now - timedelta(days=9), ONE)
+        await note(tx, "$other", pair, pair.supervisee, now - timedelta(days=8), TWO)
+        await note(tx, "$ana", clara, pair.supervisor, now - timedelta(days=1), ONE)
+        assert await attachments.remove_all(tx, pair.id, now=now) == {TWO: [bruno]}
+        await pairs.forget_room(tx, pair.id, now=now)
+        left = await tx.execute(select(table.c.event_id, table.c.name.is_(None)).order_by(table.c.event_id))
+        assert [tuple(row) for row in left] == [("$ana", False), ("$bruno", True)]
+        assert await attachments.remove_before(tx, clara.id, now, now=now) == {ONE: [bruno, ana]}
         assert list(await tx.scalars(select(table.c.event_id))) == []
 
 
