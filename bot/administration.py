@@ -15,6 +15,7 @@ from supervision.errors import Permanent, Transient
 from supervision.homeserver_tasks import ADMIN_TOKEN_REFUSED, NO_ADMIN_API
 
 ROOT = "/_synapse/admin"
+INCOMPREHENSIBLE = "homeserver_incomprehensible"
 POLL_SECONDS = 0.25, 5.0  # the first and the longest pause between looks at something long
 LONGEST_SECONDS = 600.0
 OPERATOR_SECONDS = 300.0  # between two tries of what the operator has to put right
@@ -92,10 +93,17 @@ class Administrator:
         await self._unless_gone("DELETE", _media_path(mxc), version="v1")
 
     async def uploader_of(self, mxc: str) -> str | None:
-        """The Matrix ID of whoever uploaded a file of this homeserver's; None where it is gone, or another's."""
+        """The Matrix ID of whoever uploaded a file of this homeserver's; None where it is gone, or another's.
+
+        Empty where the homeserver does not know it any more.
+        """
         found = await self._unless_gone("GET", _media_path(mxc), version="v1")
-        uploader = _object(found, "media_info").get("user_id")
-        return uploader if isinstance(uploader, str) else None
+        if found is None:
+            return None
+        about = _object(found, "media_info")
+        if "user_id" not in about:
+            raise Transient(INCOMPREHENSIBLE)
+        return str(about["user_id"] or "")
 
     async def purge_history(self, room_id: str, before: datetime) -> bool:
         """Remove a room's messages of before that time, ours too, and wait until it is done.
@@ -109,6 +117,8 @@ class Administrator:
         if begun is not None:
             status = path("/purge_history_status/{purge}", purge=str(begun.get("purge_id")))
             await self._wait(status, version="v1")
+        elif "purge_up_to_event_id" in bound:
+            raise Transient(INCOMPREHENSIBLE)  # it named that event a moment ago
         return is_all
 
     async def _bound(self, room_id: str, before: datetime) -> tuple[Json, bool]:
@@ -137,7 +147,9 @@ class Administrator:
         """The events of a room that none follows yet, each with its `event_id` and `depth`."""
         target = path("/rooms/{room}/forward_extremities", room=room_id)
         found = await self._unless_gone("GET", target, version="v1")
-        return list((found or {}).get("results", ()))
+        if found is not None and not isinstance(found.get("results"), list):
+            raise Transient(INCOMPREHENSIBLE)
+        return list(found["results"]) if found else []
 
     async def _depth(self, event_id: str) -> int:
         found = await self._ask("GET", path("/fetch_event/{event}", event=event_id), version="v1")

@@ -174,7 +174,7 @@ class Retention:
                 await self._mark(room_id, before)
             is_all = await self._purge(self.administrator, pair, before)
         async with self.database.transaction() as tx:
-            await _require_no_hold(tx, pair)
+            await _require_as_it_was(tx, pair)
             await self._give_away_media(tx, pair, before)
             readable = self.client.forget_before(room_id, before)
             if is_all:
@@ -190,7 +190,7 @@ class Retention:
             if place:
                 await self._mark(room_id, before)
             async with self.database.transaction() as tx:
-                await _require_no_hold(tx, pair)
+                await _require_as_it_was(tx, pair)
             if await administrator.purge_history(room_id, before):
                 return True
             if not self._in_room(pair):
@@ -235,10 +235,13 @@ class Retention:
             self._keys_at = now
 
 
-async def _require_no_hold(tx: Transaction, pair: Pair) -> None:
-    """Raises Transient. A hold that comes now waits until the transaction ends."""
-    if (await pairs.get_locked(tx, pair.id)).held_at is not None:
+async def _require_as_it_was(tx: Transaction, pair: Pair) -> None:
+    """Raises Transient where a hold came, or the pair was given another room. What comes now waits for this to end."""
+    found = await pairs.get_locked(tx, pair.id)
+    if found.held_at is not None:
         raise Transient("pair_held")
+    if found.room_id != pair.room_id:
+        raise Transient("another_room")
 
 
 def _written_at(event: object, ours: Collection[str]) -> datetime | None:

@@ -147,6 +147,24 @@ async def test_where_there_is_no_admin_api_nothing_counts_as_gone(
         await administrator.close()
 
 
+@pytest.mark.parametrize("place", ["/forward_extremities", "/media/", "/purge_history/"])
+async def test_what_cannot_be_understood_is_asked_again(
+    proxy: Proxy, synapse: Synapse, homeserver: Homeserver, place: str
+) -> None:
+    """Without its ends a room could be purged to death; without its uploader a file would count as gone."""
+    room_id = await make_room(homeserver, synapse)
+    answer = (404, {"errcode": "M_NOT_FOUND"}) if place == "/purge_history/" else (200, {})
+    proxy.refuse = lambda _, path: answer if place in path else None
+    administrator = Administrator(proxy.url, synapse.admin_token)
+    try:
+        file, now = f"mxc://{synapse.server_name}/something", datetime.now(UTC)
+        asking = administrator.uploader_of(file) if "media" in place else administrator.purge_history(room_id, now)
+        with pytest.raises(Transient, match="homeserver_incomprehensible"):
+            await asking
+    finally:
+        await administrator.close()
+
+
 async def test_what_an_old_synapse_cannot_do_is_not_asked_of_it_for_ever(proxy: Proxy, synapse: Synapse) -> None:
     """It knows the path, and something else to do there: the admin API is found."""
     proxy.refuse = lambda *_: (405, {"errcode": "M_UNRECOGNIZED"})

@@ -30,7 +30,6 @@ from supervision.errors import Transient
 from supervision.models import Channel
 from supervision.models import notifications as outbox
 from supervision.models import pairs as pairs_table
-from supervision.models import people as people_table
 from supervision.pairs import Pair
 from supervision.retention import BEGINNING, Announcement
 from tests.bot.test_administration import leave_end
@@ -69,13 +68,18 @@ async def add_due_pair(database: Database, now: datetime) -> Pair:
 async def test_a_room_that_fails_oddly_holds_up_no_other(database: Database, now: datetime, looking: Retention) -> None:
     pairs_of_one_age = [await add_due_pair(database, now) for _ in range(2)]
     first, second = sorted(pairs_of_one_age, key=lambda one: one.id)
-    async with database.transaction() as tx:
-        odd = update(people_table).where(people_table.c.id == first.supervisor.id)
-        await tx.execute(odd.values(time_zone="Nowhere/Gone"))
+    odd = [OverflowError()]
+
+    def tell_time() -> datetime:
+        if odd:
+            raise odd.pop()
+        return now
+
+    looking.clock = tell_time
     with capture_logs() as logs:
         await looking.look_after_all()
     assert [(one["event"], one.get("pair"), one.get("code") or one.get("error")) for one in logs] == [
-        ("retention.failed", str(first.id), "ZoneInfoNotFoundError"),
+        ("retention.failed", str(first.id), "OverflowError"),
         ("retention.delayed", str(second.id), "not_connected"),
         ("retention.keys_delayed", None, "not_connected"),
     ]
@@ -106,6 +110,17 @@ async def test_a_hold_that_comes_just_now_is_waited_for(database: Database, now:
         await asyncio.wait([removing], timeout=0.2)
     with pytest.raises(Transient, match="pair_held"):
         await removing
+
+
+async def test_a_room_that_was_given_up_meanwhile_is_not_taken_for_the_new_one(
+    database: Database, now: datetime, looking: Retention
+) -> None:
+    """Purging takes minutes, in which an admin can have the pair get another room."""
+    pair = await add_due_pair(database, now)
+    async with database.transaction() as tx:
+        await tx.execute(update(pairs_table).where(pairs_table.c.id == pair.id).values(room_id="!new:example.org"))
+    with pytest.raises(Transient, match="another_room"):
+        await looking.remove(pair, now - 31 * DAY)
 
 
 async def test_the_keys_of_a_removed_room_go_whoever_removed_it(
