@@ -15,7 +15,7 @@ from sqlalchemy import bindparam, or_, select, text
 
 from supervision import audit, availability, holds, hours, notifications, pairs, policies, preferences, reminders
 from supervision.audit import SYSTEM, Actor
-from supervision.db import Ready, Transaction, lock_people
+from supervision.db import Ready, Transaction, lock_people, take_each
 from supervision.errors import AlreadyAnswered, NotAllowed, NotFound, NotUnderstood, SlotTaken, Stale, TooLate
 from supervision.hours import Availability, Slot
 from supervision.models import Approval, Channel, Mode, Status, appointments
@@ -394,23 +394,25 @@ async def close_past(tx: Transaction, *, now: datetime) -> int:
             .with_for_update(skip_locked=True)
         )
     )
-    for appointment in map(from_row, due):
-        if appointment.status is Status.CONFIRMED:
-            await finish(tx, appointment, Status.COMPLETED, now=now)
-            await audit.record(tx, SYSTEM, "appointment.complete", "appointment", appointment.id, now=now)
-            continue
-        lapsed = await change(tx, appointment, now=now, status=Status.DECLINED, answer_by=None, proposal=None)
-        kind, details = "appointment.declined", {"lapsed": True}
-        await notifications.enqueue(
-            tx,
-            [
-                *(notice(lapsed, one, Channel.MATRIX, kind, SYSTEM, NORMAL, details) for one in lapsed.people),
-                *mails(lapsed, kind, SYSTEM, NORMAL, details),
-            ],
-            now=now,
-            audited=audit.entry(SYSTEM, "appointment.lapse", "appointment", lapsed.id, now=now),
-        )
-    return len(due)
+    return await take_each(tx, map(from_row, due), lambda one: _close(tx, one, now=now), "close_past")
+
+
+async def _close(tx: Transaction, appointment: Appointment, *, now: datetime) -> None:
+    if appointment.status is Status.CONFIRMED:
+        await finish(tx, appointment, Status.COMPLETED, now=now)
+        await audit.record(tx, SYSTEM, "appointment.complete", "appointment", appointment.id, now=now)
+        return
+    lapsed = await change(tx, appointment, now=now, status=Status.DECLINED, answer_by=None, proposal=None)
+    kind, details = "appointment.declined", {"lapsed": True}
+    await notifications.enqueue(
+        tx,
+        [
+            *(notice(lapsed, one, Channel.MATRIX, kind, SYSTEM, NORMAL, details) for one in lapsed.people),
+            *mails(lapsed, kind, SYSTEM, NORMAL, details),
+        ],
+        now=now,
+        audited=audit.entry(SYSTEM, "appointment.lapse", "appointment", lapsed.id, now=now),
+    )
 
 
 ONE = select(*COLUMNS).where(appointments.c.id == bindparam("id"))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from supervision import appointments, moves, pairs, people, policies
 from supervision.appointments import Appointment
@@ -25,6 +25,7 @@ from supervision.errors import (
     TooSoon,
 )
 from supervision.models import Approval, Status, audit_entries, holds, notifications
+from supervision.models import appointments as table
 from supervision.pairs import Pair
 from tests.support.sample import OPEN_HOURS, REMINDERS, acts, add_pair, add_person
 
@@ -247,6 +248,22 @@ async def test_what_is_over_is_completed_and_an_unanswered_request_lapses(databa
         ("appointment.declined", "mail", "Ana", 1, "pending"),
         ("appointment.declined", "mail", "Bruno", 1, "pending"),
     ]
+
+
+async def test_what_cannot_be_closed_holds_up_nothing_else(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    booked = [await book(database, pair, TEN + timedelta(hours=one), now) for one in range(3)]
+    over = now + timedelta(days=3)
+    async with database.transaction() as tx:
+        last = update(table).where(table.c.id == booked[1].id).values(revision=2**31 - 1)  # there is none after it
+        await tx.execute(last)
+        assert await appointments.close_past(tx, now=over) == 2
+        assert await appointments.close_past(tx, now=over) == 0
+    async with database.transaction() as tx:
+        found = [(await appointments.get(tx, acts(pair.supervisee), one.id)).status for one in booked]
+    assert found == [Status.DECLINED, Status.REQUESTED, Status.DECLINED]
+    lapsed = [one for one in await told(database, pair) if one[0] == "appointment.declined"]
+    assert len(lapsed) == 8
 
 
 async def test_a_request_lapses_when_its_time_to_answer_is_over(database: Database, now: datetime) -> None:
