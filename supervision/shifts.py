@@ -2,7 +2,7 @@
 
 import uuid
 import zoneinfo
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -38,17 +38,19 @@ async def reschedule(
     skip: bool,
     now: datetime,
     if_revision: int | None = None,
+    seen: Mapping[uuid.UUID, int] | None = None,
 ) -> Moved:
     """Move the appointment that is named to `starts_at`, and the others by as much of wall-clock time.
 
     For each holds what holds for `moves.reschedule`: it moves at once, or is proposed to move, and keeps its length.
     What cannot be there is left where it is if `skip` says so; otherwise, and if nothing is left, SlotTaken names
-    them all as `series.book` does. A refusal of the named one by the rules alone is raised as it is.
+    them all as `series.book` does. A refusal of the named one by the rules alone is raised as it is. `seen` is as in
+    groups.py.
     """
     if scope is Scope.ONE:
         moved = await moves.reschedule(tx, actor, appointment_id, starts_at, now=now, if_revision=if_revision)
         return Moved([moved], [])
-    group = await groups.gather(tx, actor, appointment_id, scope, if_revision)
+    group = await groups.gather(tx, actor, appointment_id, scope, if_revision, seen=seen)
     series.require_near(starts_at, now=now)
     pair = await pairs.get(tx, group.anchor.pair_id)
     pair.require_active()

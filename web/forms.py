@@ -73,8 +73,10 @@ async def cancel(request: web.Request) -> web.Response:
     appointment_id, scope, revision = dashboard.path_id(request), read_scope(request), fields.read_revision(request)
 
     async def act(tx: Transaction) -> list[Appointment]:
-        reason = fields.read_reason(request)
-        return await groups.cancel(tx, actor, appointment_id, scope, now=at, reason=reason, if_revision=revision)
+        reason, seen = fields.read_reason(request), fields.read_seen(request, "seen")
+        return await groups.cancel(
+            tx, actor, appointment_id, scope, now=at, reason=reason, if_revision=revision, seen=seen
+        )
 
     return await _change(request, "cancel", act, "cancel.html")
 
@@ -87,8 +89,9 @@ async def reschedule(request: web.Request) -> web.Response:
 
     async def act(tx: Transaction) -> Moved:
         starts_at, _ = fields.read_time(request, me)
+        seen = fields.read_seen(request, "seen")
         return await shifts.reschedule(
-            tx, actor, appointment_id, starts_at, scope, skip=skip, now=at, if_revision=revision
+            tx, actor, appointment_id, starts_at, scope, skip=skip, now=at, if_revision=revision, seen=seen
         )
 
     def answer(done: Moved) -> Answer:

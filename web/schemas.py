@@ -123,10 +123,14 @@ class Seen(Given):
     revision: Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class ScopedWord(Scoped):
-    """The word on requests; with `seen`, which needs a scope of several, only on those that are still like that."""
+class SeenScoped(Scoped):
+    """With `seen`, which needs a scope of several, only those are meant that are still like that."""
 
     seen: Annotated[list[Seen], Field(max_length=MOST_EXPECTED)] | None = None
+
+
+class ScopedWord(SeenScoped):
+    """The word on requests; with `seen`, which needs a scope of several, only on those that are still like that."""
 
 
 class ScopedAnswer(Scoped):
@@ -139,8 +143,11 @@ class ScopedAnswer(Scoped):
     proposals: Annotated[list[uuid.UUID], Field(max_length=MOST_EXPECTED)] | None = None
 
 
-class NewTime(Scoped):
-    """A slot object to move to; all but the start may be left out."""
+class NewTime(SeenScoped):
+    """A slot object to move to; all but the start may be left out.
+
+    With `seen`, which needs a scope of several, only those move that are still like that.
+    """
 
     starts_at: Instant
     ends_at: Instant | None = None
@@ -149,8 +156,11 @@ class NewTime(Scoped):
     on_clash: OnClash = "refuse"
 
 
-class Reason(Scoped):
-    """Why it is cancelled; told in the encrypted room alone."""
+class Reason(SeenScoped):
+    """Why it is cancelled; told in the encrypted room alone.
+
+    With `seen`, which needs a scope of several, only those are cancelled that are still like that.
+    """
 
     reason: Annotated[str, Field(max_length=REASON_CHARACTERS), AfterValidator(plain_text)] | None = None
 

@@ -244,6 +244,9 @@ async def test_only_what_was_seen_of_a_series_is_answered(
     await post(ana, f"{paths[1]}/confirm")
     await refused(await post(ana, f"{paths[0]}/confirm", {"scope": "all", "seen": seen}), 412, "refused.stale")
     await refused(await post(ana, f"{paths[0]}/decline", {"seen": seen}), 422, "web.refused.members")
+    for act, more in (("cancel", {}), ("reschedule", {"starts_at": "2026-11-24T15:00:00Z"})):
+        body = {"scope": "all", "seen": seen, **more}
+        await refused(await post(ana, f"{paths[0]}/{act}", body), 412, "refused.stale")
 
     later = {"starts_at": "2026-11-24T15:00:00Z", "scope": "all"}
     moved = await (await post(ana, f"{paths[0]}/reschedule", later)).json()

@@ -835,6 +835,29 @@ async def test_a_request_that_changed_after_the_page_is_not_answered_with_the_ot
     assert await stored(database) == [(word, TEN), ("requested", TEN + WEEK + HOUR), (word, TEN + 2 * WEEK)]
 
 
+@pytest.mark.parametrize("act", ["cancel", "reschedule"])
+async def test_of_several_only_those_change_that_the_page_showed_as_they_are(
+    database: Database, now: datetime, open_browser: Open, act: str
+) -> None:
+    pair = await add_pair(database, now=now)
+    first, second, _ = await book_series(database, pair, now)
+    bruno = await open_browser(pair.supervisee)
+    await bruno.get(f"/appointments/{first.id}/{act}?scope=all")
+    path = f"/appointments/{first.id}/{act}"
+    times = [f"Tue {day}, 13:00–13:50 (Lisbon; 10:00–10:50 in Sao Paulo)" for day in ("24 Nov", "1 Dec", "8 Dec")]
+    assert shown(bruno.page, "Tue ")[-3:] == times
+    form = inputs(bruno.page, path)
+    assert form["scope"] == "all"
+    async with database.transaction() as tx:
+        await groups.confirm(tx, acts(pair.supervisor), second.id, Scope.ONE, now=now)
+    answer = await bruno.post(path, form | {"slot": "2026-11-24T14:00:00Z/2026-11-24T14:50:00Z"})
+    assert answer.status == 303
+    word, shift = ("cancelled", 0 * HOUR) if act == "cancel" else ("requested", HOUR)
+    assert await stored(database) == [(word, TEN + shift), ("confirmed", TEN + WEEK), (word, TEN + 2 * WEEK + shift)]
+    again = await bruno.post(path, form | {"slot": "2026-11-24T15:00:00Z/2026-11-24T15:50:00Z"})
+    assert again.status == 412
+
+
 @pytest.mark.parametrize("field", ["seen", "proposals"])
 async def test_what_a_page_cannot_have_shown_changes_nothing(
     database: Database, now: datetime, open_browser: Open, field: str

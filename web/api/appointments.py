@@ -119,13 +119,15 @@ async def cancel(request: web.Request) -> web.Response:
     """Either of the two calls an appointment off before it begins."""
     body = await requests.body(request, schemas.Reason)
     actor, at, identifier, scope = *_asked(request), Scope(body.scope)
-    reason = (body.reason or "").strip() or None
+    reason, seen = (body.reason or "").strip() or None, _seen(body)
     return await _change(
         request,
         "cancel",
         body,
         lambda tx, revision: appointments.cancel(tx, actor, identifier, now=at, reason=reason, if_revision=revision),
-        lambda tx, revision: groups.cancel(tx, actor, identifier, scope, now=at, reason=reason, if_revision=revision),
+        lambda tx, revision: groups.cancel(
+            tx, actor, identifier, scope, now=at, reason=reason, if_revision=revision, seen=seen
+        ),
     )
 
 
@@ -136,6 +138,7 @@ async def reschedule(request: web.Request) -> web.Response:
     """
     body = await requests.body(request, schemas.NewTime)
     actor, at, identifier, scope = *_asked(request), Scope(body.scope)
+    seen = _seen(body)
 
     async def act(tx: Transaction, revision: int | None) -> Appointment:
         await _check_slot(tx, actor, identifier, body)
@@ -147,7 +150,7 @@ async def reschedule(request: web.Request) -> web.Response:
         await _check_slot(tx, actor, identifier, body)
         skip = body.on_clash == "skip"
         return await shifts.reschedule(
-            tx, actor, identifier, body.starts_at, scope, skip=skip, now=at, if_revision=revision
+            tx, actor, identifier, body.starts_at, scope, skip=skip, now=at, if_revision=revision, seen=seen
         )
 
     return await _change(request, "reschedule", body, act, act_on_several)
@@ -276,7 +279,7 @@ async def _change(
     )
 
 
-def _seen(body: schemas.ScopedWord) -> dict[uuid.UUID, int] | None:
+def _seen(body: schemas.SeenScoped) -> dict[uuid.UUID, int] | None:
     """Raises NotUnderstood where one appointment alone is meant: its revision is what `If-Match` is for."""
     if body.seen is not None and body.scope == "one":
         raise requests.not_understood("seen")
