@@ -145,7 +145,7 @@ class Client:
         self.is_away = False  # the homeserver, as far as the last poll tells
         self._folder = Folder(account.store)
         self._login = Login(account, self.homeserver, self._folder)
-        self._judge = Judge(account.user_id, self.directory, self._machine_now, grace)
+        self._judge = Judge(account.user_id, self.directory, self._machine_now, grace, self._key_missed)
         self._whispers = Whispers(self.directory, self._judge.key_came)
         self._rooms: dict[str, _Room] = {}
         self._synced = asyncio.Event()
@@ -710,6 +710,13 @@ class Client:
         spent = self._whispers.open_queued(self._machine_now(), sender, event)
         self._mend()
         await asyncio.sleep(spent)
+
+    def _key_missed(self, sender: str) -> None:
+        """A room key was lost on its way, and is held for given: a new Olm session has the apps give it again."""
+        trust = self.directory.trust(sender)
+        if self._machine is not None and trust is not None:
+            self._machine.wedged |= {(sender, device.curve25519) for device in trust.believed}
+            self._mend()
 
     def _mend(self) -> None:
         if self._machine_now().wedged or self._machine_now().greeted:

@@ -56,13 +56,22 @@ class _Waiting:
 class Judge:
     """Judges what is written in the rooms of the account `user_id`.
 
-    `machine` gives the Olm machine in use, or raises Transient. `grace` is how many seconds an event waits for its key.
+    `machine` gives the Olm machine in use, or raises Transient. `grace` is how many seconds an event waits for its key;
+    whose key never came is told to `missed`.
     """
 
-    def __init__(self, user_id: str, directory: Directory, machine: Callable[[], Machine], grace: float) -> None:
+    def __init__(
+        self,
+        user_id: str,
+        directory: Directory,
+        machine: Callable[[], Machine],
+        grace: float,
+        missed: Callable[[str], None],
+    ) -> None:
         self._user_id = user_id
         self._directory = directory
         self._machine = machine
+        self._missed = missed
         self._waiting = _Waiting(grace)
         self._taken_back: OrderedDict[str, str] = OrderedDict()  # event ID -> who took it back
 
@@ -93,6 +102,7 @@ class Judge:
             batch.leave()
 
         def give_up() -> None:
+            self._missed(envelope.sender)
             queue(partial(self._give_up, envelope, session_id, tell), batch)
             batch.leave()
 

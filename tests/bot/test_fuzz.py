@@ -185,6 +185,32 @@ async def test_flood_of_hostile_messages_makes_the_bot_deaf_to_nobody(
     assert flood == []
 
 
+async def test_a_key_that_waits_behind_a_flood_is_not_missed_in_silence_after_a_crash(
+    all_ears: AllEars, ears_pair: Pair, proxy: Proxy
+) -> None:
+    """The homeserver takes it for fetched; what it opens is told as unreadable, so that its sender hears of it."""
+    bruno, whispers = ears_pair.bruno, all_ears.client._whispers  # noqa: SLF001  # what waits shows nowhere else
+    some = [stranger_to_keys(all_ears, bruno.user_id) for _ in range(100)]
+    flood = some * 15
+
+    def add(path: str, answer: Json) -> Json:
+        events = answer.get("to_device", {}).get("events", [])
+        if path == "/sync" and flood and events:
+            events[:0] = flood
+            flood.clear()
+        return answer
+
+    proxy.forge = add
+    command = await bruno.send_text(ears_pair.room_id, "!book")
+    await all_ears.wait_for(lambda: not flood)
+    asked = proxy.count("/sync")
+    await all_ears.wait_for(lambda: proxy.count("/sync") > asked)
+    assert whispers._queued[bruno.user_id] > 1  # noqa: SLF001
+    await all_ears.restart()
+    event = await all_ears.next_heard(command)
+    assert (event.kind, event.doubt) == ("undecryptable", "undecryptable")
+
+
 def stranger_to_keys(seat: Seat, sender: str) -> Json:
     """An Olm message that begins a session with a one-time key which the bot never had."""
     ours = seat.client._machine_now().account.identity_keys["curve25519"]  # noqa: SLF001  # as `/keys/query` tells it

@@ -87,6 +87,26 @@ async def test_a_second_device_and_a_lost_one(practice: Practice) -> None:
         assert found.failures(practice.bot) <= {WITHHELD, BEFORE}
 
 
+async def test_a_key_that_was_lost_on_its_way_is_given_again(practice: Practice) -> None:
+    """As in a crash, where the homeserver took it for fetched: to write it again, as the bot asks, is enough."""
+    pair = await practice.add_pair()
+    room = pair.room_id or ""
+    async with engine(practice, pair.supervisee) as bruno:
+        await bruno.join(room)
+        for _ in range(2):  # with the second it gives its key once more, as the first answer began a session with it
+            await bruno.send_text(room, "!language")
+            await bruno.next_event(practice.bot, lambda event: "!language" in event.body)
+        assert practice.machine is not None
+        practice.machine.client._judge._waiting._grace = 0.5  # noqa: SLF001  # seconds that a key is waited for
+        practice.machine.client.forget_rooms([room])
+        await bruno.send_text(room, "!appointments")
+        told = await bruno.next_event(practice.bot, lambda event: "could not read" in event.body)
+        await asyncio.sleep(1)  # whoever has read that, and writes anew
+        await bruno.send_text(room, "!appointments")
+        answer = await bruno.next_event(practice.bot, lambda event: "no appointments" in event.body)
+    assert [judged(event) for event in (told, answer)] == [(True, None, None)] * 2
+
+
 async def heeded(practice: Practice, room: str, user_id: str) -> None:
     """Return when the bot has taken in that somebody's new identity counts."""
     assert practice.machine is not None
