@@ -72,7 +72,7 @@ class Inbox:
         return [mail for mail in mails if isinstance(mail, EmailMessage)]
 
 
-async def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+async def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not true():  # noqa: ASYNC110 - it looks at files and at what others do
             await asyncio.sleep(0.01)

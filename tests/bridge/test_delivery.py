@@ -71,7 +71,7 @@ async def states(database: Database) -> list[str]:
 
 
 async def settled(database: Database, *expected: str) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while await states(database) != list(expected):  # noqa: ASYNC110 - it looks at a table
             await asyncio.sleep(0.02)
 
@@ -203,20 +203,18 @@ async def test_what_is_enqueued_is_sent_at_once(
     async with running(database, config, clock, poll=3600):
         await asyncio.sleep(0.5)
         await enqueue(database, now, sign_in(ana.id))
-        began = asyncio.get_running_loop().time()
         await until(lambda: len(inbox.files()) == 1)
-        assert asyncio.get_running_loop().time() - began < 1
 
 
 async def test_what_is_due_later_is_sent_then(
     database: Database, config: Config, inbox: Inbox, clock: Clock, now: datetime
 ) -> None:
     ana = await add_person(database, "Ana", ["supervisor"], now=now)
-    await enqueue(database, now, sign_in(ana.id, send_at=clock() + timedelta(seconds=1.5)))
+    send_at = clock() + timedelta(seconds=1.5)
+    await enqueue(database, now, sign_in(ana.id, send_at=send_at))
     async with running(database, config, clock, poll=3600):
-        await asyncio.sleep(1)
-        assert inbox.files() == []
-        await inbox.take(1)
+        await until(lambda: inbox.files() != [])
+        assert clock() >= send_at
 
 
 async def test_a_refusal_for_now_is_tried_again(database: Database, clock: Clock, now: datetime) -> None:
@@ -249,7 +247,7 @@ async def test_an_address_that_is_refused_for_good_gets_no_more(
     async with moody_server() as server, running(database, make_config(server.port), clock):
         server.answer("RCPT", "550 5.1.1 no such user")
         await enqueue(database, now, sign_in(ana.id))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not server.kept:  # noqa: ASYNC110 - the server is not ours to wake us
                 await asyncio.sleep(0.02)
     (refused,) = [row for row in await rows(database) if row.person_id == ana.id]
@@ -351,7 +349,7 @@ async def test_one_connection_of_several_is_left_to_what_is_more_urgent(
             urgent = [sign_in(ana.id, priority=HIGH), sign_in(ana.id)]
             await enqueue(database, now, *urgent)
             if kept_free:
-                await until(lambda: len(server.kept) == 2, 2)
+                await until(lambda: len(server.kept) == 2, 30)  # half of what the stalled ones take
             else:
                 await asyncio.sleep(1)
                 assert server.kept == []
@@ -373,8 +371,7 @@ async def test_one_appointment_s_mails_keep_their_order_to_each_person(
 ) -> None:
     """While the confirmation is being sent the cancellation waits, and then it alone is told."""
     pair = await add_pair(database, now=now)
-    config_of = {"timeout_seconds": 2, "data_timeout_seconds": 2}
-    async with moody_server() as server, running(database, make_config(server.port, **config_of), clock):
+    async with moody_server() as server, running(database, make_config(server.port), clock):
         appointment = await book(database, pair, now)
         await until(lambda: len(server.kept) == 1)
         server.answer("DATA", STALL)
@@ -385,9 +382,10 @@ async def test_one_appointment_s_mails_keep_their_order_to_each_person(
         await until(lambda: len(server.kept) == 3)
         await asyncio.sleep(0.3)
         assert len(server.kept) == 3  # the stalled person's cancellation waits for the confirmation's end
-        await until(lambda: len(server.kept) == 4, 15)
+        server.hang_up()
+        await until(lambda: len(server.kept) == 4)
         clock.forward(QUICK.longest)  # the confirmation's next try is due
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while State.PENDING in await states(database):  # noqa: ASYNC110 - it looks at a table
                 await asyncio.sleep(0.02)
     kinds = Counter((row.kind, row.state) for row in await rows(database))
@@ -463,12 +461,23 @@ async def test_a_mail_that_outlasts_its_lease_is_left_to_its_sender(
             await until(lambda: server.kept != [])
             for _ in range(12):  # a minute, of which the lease is the half
                 clock.forward(timedelta(seconds=5))
+                if renewed:
+                    await leased(database, clock() + delivery.LEASE - timedelta(seconds=5))
                 await asyncio.sleep(0.15)
+            if not renewed:
+                await until(lambda: len(server.kept) > 1)
             server.hold.set()
             await settled(database, State.SENT)
             assert (len(server.kept) == 1) is renewed
     (row,) = await rows(database)
     assert (row.attempts == 1) is renewed
+
+
+async def leased(database: Database, until_at: datetime) -> None:
+    """Wait until the only mail is claimed until then at least."""
+    async with asyncio.timeout(60):
+        while (await rows(database))[0].claimed_until < until_at:  # noqa: ASYNC110 - it looks at a table
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("column", ["name", "email"])
@@ -535,7 +544,7 @@ async def test_a_stop_does_not_wait_for_ever(database: Database, clock: Clock, n
             server.answer("DATA", STALL)
             await enqueue(database, now, sign_in(ana.id))
             await until(lambda: not server.moods["DATA"])
-        assert asyncio.get_running_loop().time() - began < 3
+        assert asyncio.get_running_loop().time() - began < 30  # half of what the mail takes
     (row,) = await rows(database)
     assert (row.state, row.attempts) == (State.PENDING, 1)
     clock.forward(delivery.LEASE)
@@ -546,7 +555,7 @@ async def test_a_stop_does_not_wait_for_ever(database: Database, clock: Clock, n
 async def test_a_stop_at_the_moment_of_waking_is_a_stop(database: Database, config: Config, clock: Clock) -> None:
     ours = Delivery(database, config, clock, QUICK)
     resting = asyncio.create_task(ours.rest(3600))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not ours.wake._waiters:  # noqa: ASYNC110, SLF001
             await asyncio.sleep(0.01)
     resting.cancel()
@@ -595,7 +604,7 @@ async def test_a_bridge_killed_before_it_settled_sends_the_same_mail_again(
         server.hold = asyncio.Event()
         async with bridge_process(postgresql, database_name, server.port):
             await enqueue(database, now, notice)
-            await until(lambda: len(server.kept) == 1, 20)
+            await until(lambda: len(server.kept) == 1)
         server.hold.set()
         assert await states(database) == [State.PENDING]
         clock = Clock(datetime.now(UTC) + delivery.LEASE)
@@ -638,10 +647,11 @@ async def test_a_server_that_is_away_costs_no_tries(database: Database, clock: C
     config = make_config(port, first_retry_seconds=0.05, longest_retry_seconds=0.2)
     async with running(database, config, clock):
         await enqueue(database, now, *(sign_in(ana.id) for _ in range(12)))
+        async with asyncio.timeout(60):
+            while "smtp_connect" not in {row.error for row in await rows(database)}:  # noqa: ASYNC110 - it looks at a table
+                await asyncio.sleep(0.02)
         await asyncio.sleep(1.5)  # more attempts to connect than a mail has tries
-        found = await rows(database)
-        assert {row.attempts for row in found} <= {0, 1}  # 1 while one is being tried
-        assert "smtp_connect" in {row.error for row in found}
+        assert {row.attempts for row in await rows(database)} <= {0, 1}  # 1 while one is being tried
         async with moody_server(port=port) as server:
             await settled(database, *[State.SENT] * 12)
     assert {(row.attempts, row.error) for row in await rows(database)} == {(1, None)}
@@ -668,7 +678,7 @@ async def test_greylisting_is_waited_for(database: Database, clock: Clock, now: 
     async with moody_server() as server, running(database, make_config(server.port), clock):
         server.answer("RCPT", "450 4.2.0 Recipient address rejected: Greylisted")
         await enqueue(database, now, sign_in(ana.id))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while (await rows(database))[0].error is None:  # noqa: ASYNC110 - it looks at a table
                 await asyncio.sleep(0.02)
         [row] = await rows(database)
@@ -688,7 +698,7 @@ async def test_a_bridge_that_was_frozen_takes_nothing_from_the_one_that_took_ove
         server.hold = asyncio.Event()
         async with bridge_process(postgresql, database_name, server.port) as process:
             await enqueue(database, datetime.now(UTC), notice)
-            await until(lambda: len(server.kept) == 1, 20)
+            await until(lambda: len(server.kept) == 1)
             [row] = await rows(database)
             assert row.claimed_until - datetime.now(UTC) <= delivery.LEASE
             process.send_signal(signal.SIGSTOP)
@@ -805,7 +815,7 @@ async def test_a_bridge_that_stops_leaves_the_rest_to_another_at_once(
                 stopped.cancel()
                 await asyncio.sleep(0.1)
                 server.hold.set()
-                await until(lambda: len(server.kept) == 2, 3)
+                await until(lambda: len(server.kept) == 2, 20)  # before the lease's end
                 await settled(database, State.SENT, State.SENT)
 
 

@@ -296,7 +296,7 @@ async def test_quiet_hours_keep_a_mail_back(database: Database, clock: Clock, no
     assert reason.until == until
     clock.forward(timedelta(minutes=5))  # the lease's end
     async with moody_server() as server, running(database, make_config(server.port), clock):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while (row := await only_mail(database)).send_at != until:  # noqa: ASYNC110 - it looks at a table
                 await asyncio.sleep(0.02)
         assert (row.state, row.attempts, row.claimed_until, server.kept) == (State.PENDING, 1, None, [])  # load's try
@@ -383,7 +383,7 @@ async def only_mail(database: Database) -> Row[Any]:
 async def states(database: Database, *expected: State) -> list[tuple[str, str | None]]:
     """Of the mails, once they are these."""
     query = select(outbox.c.state, outbox.c.error).where(outbox.c.channel == Channel.MAIL).order_by(outbox.c.position)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             async with database.transaction() as tx:
                 found = [(row.state, row.error) for row in await tx.execute(query)]

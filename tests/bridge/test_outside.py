@@ -87,7 +87,7 @@ async def busy_of(database: Database, pair: Pair) -> list[Range]:
 
 async def until_tried(database: Database, pair: Pair, answers: Answers, count: int) -> OutsideCalendar:
     """Wait until the server was asked so often, and the last try is settled."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(answers.given) < count:  # noqa: ASYNC110 - the server counts in another task
             await asyncio.sleep(0.02)
         while True:

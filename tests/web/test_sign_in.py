@@ -217,7 +217,9 @@ async def test_what_is_signed_in_is_audited_with_its_origin(
     [sign_in] = await mailed(database)
     await browser.post("/sign-in/code", {"code": sign_ins.code(SECRET, sign_in)})
     async with database.transaction() as tx:
-        rows = list(await tx.execute(select(audit_entries).where(audit_entries.c.via == "web")))
+        rows = list(
+            await tx.execute(select(audit_entries).where(audit_entries.c.via == "web").order_by(audit_entries.c.id))
+        )
     assert [(row.action, row.actor_id, row.ip, row.success) for row in rows] == [
         ("sign_in.ask", None, "127.0.0.1", True),
         ("session.open", bruno.id, "127.0.0.1", True),
