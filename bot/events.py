@@ -63,9 +63,9 @@ class Incoming:
     `content` hold what was said: never log them (they are left out of `repr`). `session_id` and
     `message_index` name the Megolm message, for the journal's replay check; both are None for what came in
     clear. `device_id` is the believed or at least identified device, never the unproven one from the
-    event. `relates_to` is the event a reaction stands under, or a redaction removes; `key` is the reaction
-    without U+FE0F and skin tones. `thread_root` is the thread the event was written in. `state_key` is that
-    of a state event (kind `state`).
+    event. `relates_to` is the event a reaction stands under, a redaction removes or an edit replaces;
+    `key` is the reaction without U+FE0F and skin tones. `thread_root` is the thread the event was written
+    in. `state_key` is that of a state event (kind `state`).
 
     `doubt` is None for an event that may command (design, section 6), and for reactions, redactions and
     state, which are always in clear: what those may do is for the handler to bound.
@@ -219,7 +219,8 @@ def _kind(event_type: str, msgtype: str) -> Kind:
 def _target(kind: Kind, relation: Json, envelope: Envelope) -> str | None:
     if kind == "redaction":
         return envelope.redacts
-    return _text(relation, "event_id") or None if kind == "reaction" else None
+    about = kind == "reaction" or relation.get("rel_type") == "m.replace"
+    return _text(relation, "event_id") or None if about else None
 
 
 def _thread(relation: Json) -> str | None:

@@ -196,6 +196,9 @@ class Files:
     async def note(self, tx: Transaction, event: Incoming, pair: Pair, actor: Actor, judged: Judged) -> Reply:
         """Note what was judged, once, and give away what has to be deleted; the sentence for its sender, if any."""
         person = pair.member(actor.person_id)
+        edits = event.relates_to if event.is_edit and not judged.refused else None
+        if edits and await attachments.shows(tx, edits, person.id, judged.media):
+            return Reply(())  # as where a caption is edited: it is seen, and taken back, with what it edits
         new = await attachments.note(
             tx,
             event.event_id,

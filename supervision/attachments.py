@@ -85,6 +85,18 @@ async def is_noted(tx: Transaction, event_id: str) -> bool:
     return await tx.scalar(select(table.c.event_id).where(table.c.event_id == event_id)) is not None
 
 
+async def shows(tx: Transaction, event_id: str, person_id: uuid.UUID, media: Sequence[str]) -> bool:
+    """Whether an event of that person's shows all of these files, and is still in its room."""
+    query = select(table.c.event_id).where(
+        table.c.event_id == event_id,
+        table.c.person_id == person_id,
+        table.c.media.op("@>")(list(media)),
+        table.c.refused.is_(None),
+        table.c.removed_at.is_(None),
+    )
+    return await tx.scalar(query) is not None
+
+
 async def list_of(tx: Transaction, pair_id: uuid.UUID, *, most: int = SHOWN) -> list[Attachment]:
     """The files that are in a pair's room, the newest first."""
     columns = (table.c.event_id, table.c.person_id, table.c.name, table.c.type, table.c.bytes, table.c.sent_at)

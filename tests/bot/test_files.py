@@ -1,6 +1,7 @@
 """Files that are meant to get around the rules, or that the homeserver fails to give."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from aiohttp.test_utils import TestServer
 from sqlalchemy import select, update
 
 from bot.client import Account, Client
-from bot.events import Incoming
+from bot.events import Envelope, Incoming, Origin, read_content
 from bot.files import MOST_TRIES, Files
 from supervision import attachments
 from supervision.audit import Actor
@@ -19,6 +20,7 @@ from supervision.config import RoomsConfig
 from supervision.db import Database
 from supervision.errors import Transient
 from supervision.models import attachments as table
+from supervision.models import homeserver_tasks
 from supervision.models import pairs as pairs_table
 from supervision.pairs import Pair
 from tests.support.sample import add_pair
@@ -83,6 +85,31 @@ async def test_an_address_that_is_none_keeps_no_other_from_being_deleted(
     async with database.transaction() as tx:
         await files.note(tx, event, pair, Actor(pair.supervisee.id, "matrix"), judged)
         assert list(await tx.scalars(select(table.c.media))) == [[f"{MXC}notes"]]
+
+
+async def test_a_file_whose_caption_was_edited_is_one_and_goes_when_it_is_taken_back(
+    database: Database, files: Files, pair: Pair, now: datetime
+) -> None:
+    """The edit shows the file, too, and nobody sees the edit any more without what it edits."""
+    whose, actor = pair.supervisee.matrix_id or "", Actor(pair.supervisee.id, "matrix")
+    file = {"msgtype": "m.file", "body": "notes.txt", "url": f"{MXC}notes"}
+    edited = {**file, "m.new_content": {**file, "filename": "notes.txt", "body": "what I meant"}}
+    relation = {"m.relates_to": {"rel_type": "m.replace", "event_id": "$file"}}
+    outside = Envelope(ROOM, "$edit", whose, now, "m.room.encrypted", relation)
+    first, edit = sent(pair, now, file), read_content(outside, "m.room.message", edited, Origin(None))
+    other = replace(edit, event_id="$other", content={**file, "url": f"{MXC}other"})
+    for event in (first, edit, other):
+        judged = await files.judge(event)
+        assert judged is not None
+        async with database.transaction() as tx:
+            await files.note(tx, event, pair, actor, judged)
+    async with database.transaction() as tx:
+        assert {one.event_id for one in await attachments.list_of(tx, pair.id)} == {"$file", "$other"}
+    taken_back = Incoming(ROOM, "$gone", whose, now, "redaction", "m.room.redaction", relates_to="$file")
+    assert await files.take_back(taken_back)
+    async with database.transaction() as tx:
+        [details] = await tx.scalars(select(homeserver_tasks.c.details))
+        assert details == {"media": {f"{MXC}notes": [whose]}}
 
 
 async def test_a_file_that_the_homeserver_fails_to_give_is_not_waited_for_for_ever(
