@@ -10,26 +10,25 @@ unsettled than there are connections.
 
 import asyncio
 import contextlib
-import random
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TypeVar
 
 import structlog
 from prometheus_client import Counter, Histogram
 
 from bridge import letters, mail
 from bridge.letters import Group, HeldBack, Letter, Outdated, Unwanted
+from bridge.outages import persist
 from bridge.paces import Pace
 from bridge.smtp import AddressRefused, Connections, Envelope, Unreachable
 from supervision import mailboxes, notifications
 from supervision.config import Config, MailConfig
-from supervision.db import DATABASE_AWAY, Database, Transaction, listen
+from supervision.db import Database, Transaction, listen
 from supervision.errors import DeliveryFailed, Permanent, Transient
 from supervision.models import Channel, State
 from supervision.notifications import LOW, Backoff, Notification
@@ -53,7 +52,6 @@ GATHERING = 0.01  # seconds that a finished mail waits for others, to be settled
 ANSWERED = re.compile(r"smtp_([245])\d\d")  # the code of what a server said to a mail
 BROKEN = ("smtp_timeout", "smtp_connection_lost", "unexpected")
 
-T = TypeVar("T")
 Clock = Callable[[], datetime]
 
 
@@ -173,7 +171,7 @@ class Delivery:
             await asyncio.sleep(RENEWAL)
             held, now = list(self.sending.values()), time.monotonic()
             if held:
-                renewed = await self._patiently(partial(self._renew, [one.notification for one in held]))
+                renewed = await persist(self.database, partial(self._renew, [one.notification for one in held]))
                 for one in held:
                     if one.notification.id in renewed:
                         one.leased_at = now
@@ -230,14 +228,14 @@ class Delivery:
             return min(poll, SOONEST)
         if self._more:
             return 0
-        due = await self._patiently(lambda tx: notifications.next_due(tx, Channel.MAIL, now=self.clock()))
+        due = await persist(self.database, lambda tx: notifications.next_due(tx, Channel.MAIL, now=self.clock()))
         return poll if due is None else min(poll, max(SOONEST, (due - self.clock()).total_seconds()))
 
     async def _settle_and_claim(self) -> list[Try]:
         ended, self.ended = self.ended, []
         free = self.free
         try:
-            claimed = await self._patiently(partial(self._settle_and_claim_in, ended, free))
+            claimed = await persist(self.database, partial(self._settle_and_claim_in, ended, free))
         except BaseException:
             self.ended = ended + self.ended
             raise
@@ -316,7 +314,7 @@ class Delivery:
         What a crash forgets here the next mail to that address brings up again.
         """
         while self.refused:
-            await self._patiently(partial(self._stop_address, *self.refused[0]))
+            await persist(self.database, partial(self._stop_address, *self.refused[0]))
             self.refused.pop(0)
 
     async def _stop_address(self, notification_id: uuid.UUID, address: str, code: str, tx: Transaction) -> None:
@@ -327,7 +325,7 @@ class Delivery:
     async def _settle_rest(self) -> None:
         ended, self.ended = self.ended, []
         if ended:
-            await self._patiently(partial(self._settle_and_wake, ended))
+            await persist(self.database, partial(self._settle_and_wake, ended))
             self._report(ended)
 
     async def _settle_and_wake(self, ended: Sequence[Try], tx: Transaction) -> None:
@@ -363,18 +361,6 @@ class Delivery:
             permanent=isinstance(failure, Permanent),
             retry_after=failure.retry_after if isinstance(failure, Transient) else None,
         )
-
-    async def _patiently(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
-        """Do it in one transaction, again and again while the database is away; it may take for ever."""
-        delay = 0.25
-        while True:
-            try:
-                async with self.database.transaction() as tx:
-                    return await work(tx)
-            except DATABASE_AWAY as error:
-                log.warning("bridge.database_away", error=type(error).__name__)
-            await asyncio.sleep(delay * random.uniform(0.75, 1.25))  # noqa: S311 - it spreads load and guards nothing
-            delay = min(2.0, delay * 2)
 
 
 def report(settled: Sequence[Try], *, now: datetime) -> None:

@@ -9,9 +9,8 @@ import contextlib
 import hashlib
 import random
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime, time, timedelta
-from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 import structlog
@@ -20,10 +19,11 @@ from prometheus_client import Counter
 
 from bridge import fetches, readings
 from bridge.fetches import FetchFailed
+from bridge.outages import persist
 from bridge.readings import Question, Unreadable
 from supervision import calendars, outside, seals
 from supervision.config import Config
-from supervision.db import DATABASE_AWAY, Database, Transaction, listen
+from supervision.db import Database, listen
 from supervision.outside import Due, Reading
 
 log = structlog.get_logger(__name__)
@@ -37,7 +37,6 @@ LEASE = timedelta(seconds=fetches.SECONDS + (MOST_AT_ONCE + 1) * readings.SECOND
 HORIZON = timedelta(days=366)  # the farthest that a supervisor's slots can go
 SOONEST = 1.0  # seconds from one look for what is due to the next
 
-T = TypeVar("T")
 Clock = Callable[[], datetime]
 
 
@@ -86,7 +85,8 @@ class Reader:
         free = MOST_AT_ONCE - len(self.reading)
         if free <= 0:
             return
-        for due in await self._patiently(
+        for due in await persist(
+            self.database,
             lambda tx: outside.claim_due(tx, now=self.clock(), most=free, lease=LEASE),
         ):
             task = asyncio.create_task(self._take(due))
@@ -97,7 +97,7 @@ class Reader:
         """Wait for news, for one to be done, or for the next due time."""
         seconds = poll
         if len(self.reading) < MOST_AT_ONCE:
-            due = await self._patiently(outside.next_due)
+            due = await persist(self.database, outside.next_due)
             if due is not None:
                 seconds = min(poll, max(SOONEST, (due - self.clock()).total_seconds()))
         with contextlib.suppress(TimeoutError):
@@ -130,7 +130,7 @@ class Reader:
             log.error("calendar.broken", calendar_id=str(due.id), error=type(error).__name__)
             return await self._settle_failed(due, "broken")
         pause = self._pause()
-        await self._patiently(lambda tx: outside.settle_read(tx, due, reading, now=self.clock(), pause=pause))
+        await persist(self.database, lambda tx: outside.settle_read(tx, due, reading, now=self.clock(), pause=pause))
         outcome = "unchanged" if reading.busy is None else "read"
         READS.labels(outcome).inc()
         log.info("calendar.read", calendar_id=str(due.id), outcome=outcome)
@@ -171,7 +171,8 @@ class Reader:
 
     async def _settle_failed(self, due: Due, error: str, wait: timedelta | None = None) -> None:
         pause = self._pause()
-        await self._patiently(
+        await persist(
+            self.database,
             lambda tx: outside.settle_failed(tx, due, error, now=self.clock(), pause=pause, wait=wait),
         )
         READS.labels("failed").inc()
@@ -180,15 +181,3 @@ class Reader:
     def _pause(self) -> timedelta:
         """To the next time; not all at the same moment."""
         return timedelta(minutes=self.config.calendars.poll_minutes) * random.uniform(0.95, 1.05)  # noqa: S311 - it spreads load
-
-    async def _patiently(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
-        """Do it in one transaction, again and again while the database is away."""
-        delay = 0.25
-        while True:
-            try:
-                async with self.database.transaction() as tx:
-                    return await work(tx)
-            except DATABASE_AWAY as error:
-                log.warning("bridge.database_away", error=type(error).__name__)
-            await asyncio.sleep(delay * random.uniform(0.75, 1.25))  # noqa: S311 - it spreads load and guards nothing
-            delay = min(10.0, delay * 2)
