@@ -32,7 +32,7 @@ from bot.judgements import Judge
 from bot.lanes import Batch, Lanes, Progress, pauses
 from bot.logins import Account, Folder, Login
 from bot.receipts import Order, Receipt, Surroundings, read_receipts
-from bot.requests import Homeserver, HomeserverRefused, path
+from bot.requests import Homeserver, HomeserverRefused, path, patient_with_proxies
 from bot.sightings import Sighting, read_presences
 from bot.signatures import fingerprint
 from bot.stores import patient
@@ -167,8 +167,10 @@ class Client:
             self._folder.open()
         try:
             await self._connect()
-        except BaseException:
+        except BaseException as error:
             await self.close()
+            if isinstance(error, HomeserverRefused) and error.passing is not None and not error.is_logged_out:
+                raise error.passing from error
             raise
 
     async def _connect(self) -> None:
@@ -303,8 +305,12 @@ class Client:
 
     async def read_room(self, room_id: str) -> None:
         """Learn a room's state now instead of by the next sync."""
-        states = await self.homeserver.ask("GET", path("/rooms/{room}/members", room=room_id))
-        creation = await self.homeserver.ask("GET", path("/rooms/{room}/state/m.room.create", room=room_id))
+        while True:
+            known = self.members(room_id)
+            states = await self.homeserver.ask("GET", path("/rooms/{room}/members", room=room_id))
+            creation = await self.homeserver.ask("GET", path("/rooms/{room}/state/m.room.create", room=room_id))
+            if self.members(room_id) == known:
+                break  # else the answer may be older than what came by the sync meanwhile
         room = self._rooms.setdefault(room_id, _Room())
         for event in _array(states, "chunk"):
             room.read(event)
@@ -391,10 +397,9 @@ class Client:
         """An event that came before we listened, and up to 25 that follow it; None if the homeserver has none such."""
         place = path("/rooms/{room}/context/{event}", room=room_id, event=event_id)
         try:
-            answer = await self.homeserver.ask("GET", place, params={"limit": "50"})
-        except HomeserverRefused as refused:
-            if refused.passing is not None:
-                raise refused.passing from refused
+            with patient_with_proxies():
+                answer = await self.homeserver.ask("GET", place, params={"limit": "50"})
+        except HomeserverRefused:
             return None
         found = open_envelope(room_id, answer.get("event"))
         after = tuple(self._others_events(room_id, _array(answer, "events_after")))
@@ -786,11 +791,10 @@ class Client:
         oldest = datetime.fromtimestamp(0, UTC) if since is not None else datetime.now(UTC) - _GAP_AGE
         missed: list[object] = []
         try:
-            async for page in self._read_back(room_id, oldest, **query):
-                missed.extend(page)
+            with patient_with_proxies():
+                async for page in self._read_back(room_id, oldest, **query):
+                    missed.extend(page)
         except HomeserverRefused as refused:
-            if refused.passing is not None:
-                raise refused.passing from refused
             log.warning("gap.refused", room_id=room_id, code=refused.code)
         return missed
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -17,6 +18,7 @@ from supervision.errors import Permanent, Transient
 
 _KNOWN_CODE = re.compile(r"[A-Z][A-Z_.0-9]{1,60}")
 _LARGE = 1 << 20  # bytes; a longer answer is parsed beside the event loop
+_LONGEST_WAIT = 3600.0  # seconds that anybody can ask us to wait
 _ODD_REQUEST = (400, 413, 414, 431)  # what a proxy, too, would say again of the same request
 _LOGGED_OUT = frozenset({"M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_UNKNOWN_DEVICE"})
 _HOMESERVERS = frozenset({"errcode", "flows"})  # one of which its refusal has: Matrix 1.18, "Standard error response"
@@ -46,6 +48,17 @@ class HomeserverRefused(Permanent):
         if self.is_logged_out:
             return Transient("logged_out")
         return None if _HOMESERVERS & self.answer.keys() else Transient(self.code)
+
+
+@contextmanager
+def patient_with_proxies() -> Iterator[None]:
+    """What says nothing of what was asked for (`HomeserverRefused.passing`) is raised as the Transient it counts as."""
+    try:
+        yield
+    except HomeserverRefused as refused:
+        if refused.passing is not None:
+            raise refused.passing from refused
+        raise
 
 
 class NotAHomeserver(Transient):
@@ -162,6 +175,6 @@ def _judge(status: int, answer: object, hint: str | None) -> object:
 
 def _retry_after(answer: object, hint: str | None) -> float | None:
     if hint is not None and hint.isdecimal():
-        return float(hint)
+        return min(float(hint), _LONGEST_WAIT)
     waiting = answer.get("retry_after_ms") if isinstance(answer, dict) else None
-    return waiting / 1000 if isinstance(waiting, int | float) and waiting >= 0 else None
+    return min(waiting, _LONGEST_WAIT * 1000) / 1000 if isinstance(waiting, int | float) and waiting >= 0 else None

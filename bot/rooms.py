@@ -14,7 +14,7 @@ from typing import Any
 
 from bot.client import Client
 from bot.events import Json
-from bot.requests import HomeserverRefused, path
+from bot.requests import HomeserverRefused, path, patient_with_proxies
 from supervision.errors import Permanent
 from supervision.memberships import PRESENT
 from supervision.models import Fault
@@ -179,10 +179,9 @@ class Unmendable(Permanent):
 def _faulty(fault: Fault) -> Iterator[None]:
     """What the homeserver refuses for good here is that fault."""
     try:
-        yield
+        with patient_with_proxies():
+            yield
     except HomeserverRefused as refused:
-        if refused.passing is not None:
-            raise refused.passing from refused
         raise Unmendable(fault) from refused
 
 

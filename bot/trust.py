@@ -27,7 +27,7 @@ from nio.store.database import MatrixStore
 
 from bot.events import Doubt, Json, NobodyToHear, Origin
 from bot.logins import Folder
-from bot.requests import Homeserver, path
+from bot.requests import Homeserver, path, patient_with_proxies
 from bot.signatures import Device, PublishedKeys, decode, is_signed, read_keys
 from bot.stores import SILENCE, UNUSED, Marks, Noted, patient
 from supervision.errors import Transient
@@ -148,7 +148,8 @@ class Directory:
     async def _ask(self, users: Collection[str]) -> None:
         marks = {user: self._stale.get(user) for user in users}
         wanted = {"device_keys": {user: [] for user in users}, "timeout": 10_000}
-        answer = await self._homeserver.ask("POST", "/keys/query", wanted)
+        with patient_with_proxies():
+            answer = await self._homeserver.ask("POST", "/keys/query", wanted)
         if not all(isinstance(answer.get(name, {}), dict) for name in ("device_keys", "master_keys", "failures")):
             raise Transient("homeserver_incomprehensible")  # nobody has lost his identity by that
         now = time.monotonic()
@@ -654,7 +655,8 @@ class RoomKeys:
         wanted: defaultdict[str, dict[str, str]] = defaultdict(dict)
         for device in devices:
             wanted[device.user_id][device.device_id] = _SIGNED_KEY
-        answer = await self._homeserver.ask("POST", "/keys/claim", {"one_time_keys": wanted, "timeout": 10_000})
+        with patient_with_proxies():
+            answer = await self._homeserver.ask("POST", "/keys/claim", {"one_time_keys": wanted, "timeout": 10_000})
         for device in devices:
             keys: object = answer.get("one_time_keys")
             for name in (device.user_id, device.device_id):
@@ -666,7 +668,8 @@ class RoomKeys:
         for device, content in contents.items():
             messages[device.user_id][device.device_id] = content
         place = path("/sendToDevice/{type}/{id}", type=event_type, id=secrets.token_hex(16))
-        await self._homeserver.ask("PUT", place, {"messages": messages})
+        with patient_with_proxies():
+            await self._homeserver.ask("PUT", place, {"messages": messages})
 
     async def mend(self) -> None:
         """Start anew with devices whose Olm session broke, at most once an hour each ("Recovering from

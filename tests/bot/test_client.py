@@ -524,14 +524,15 @@ async def test_stranger_in_room_stops_speaking(synapse: Synapse, seat: Seat, pai
     assert seat.members[-1] == (pair.room_id, seat.client.members(pair.room_id))
 
 
-async def test_lost_room_key_is_shared_anew(far_seat: Seat, far_pair: Pair, proxy: Proxy) -> None:
+@pytest.mark.parametrize("status", [503, 400])
+async def test_lost_room_key_is_shared_anew(far_seat: Seat, far_pair: Pair, proxy: Proxy, status: int) -> None:
     def lose(_: str, path: str) -> tuple[int, Json] | None:
-        return (503, {}) if path.startswith("/sendToDevice/") else None
+        return (status, {}) if path.startswith("/sendToDevice/") else None
 
     proxy.refuse = lose
     with pytest.raises(Transient) as raised:
         await far_seat.say(far_pair, "hello")
-    assert raised.value.code == "http_503"
+    assert raised.value.code == f"http_{status}"
     proxy.refuse = lambda *_: None
     await far_seat.say(far_pair, "hello")
     assert (await far_pair.ana.next_message(far_seat.account.user_id)).body == "hello"
@@ -792,6 +793,16 @@ async def test_password_account_is_cross_signed_and_keeps_its_login(synapse: Syn
         assert seat.client.master_key != master
 
 
+async def test_a_proxy_that_refuses_is_no_reason_to_end(far_seat: Seat, proxy: Proxy) -> None:
+    """Whoever connects waits for what is Transient."""
+    await far_seat.stop()
+    proxy.refuse = lambda _, path: (400, {}) if path == "/keys/query" else None
+    with pytest.raises(Transient, match="http_400"):
+        await far_seat.client.connect()
+    proxy.refuse = lambda *_: None
+    await far_seat.client.connect()
+
+
 async def test_wrong_token_is_refused_at_once(synapse: Synapse, seat: Seat, tmp_path: Path) -> None:
     account = Seat.account_of(synapse, tmp_path / "other", as_token="wrong")
     with pytest.raises(HomeserverRefused) as raised:
@@ -816,6 +827,26 @@ async def test_a_sent_event_is_found_behind_what_is_shown_no_more(
     await hide_a_page(seat, pair, 14)
     assert await seat.client.find_sent(pair.room_id, "kept", since=begun) == sent
     assert await seat.client.find_sent(pair.room_id, "never sent", since=begun) is None
+
+
+async def test_an_older_list_of_members_does_not_undo_what_came_meanwhile(
+    far_seat: Seat, far_pair: Pair, proxy: Proxy
+) -> None:
+    """Who has left would be given the room's keys."""
+    room_id, bruno = far_pair.room_id, far_pair.bruno
+    place = f"/rooms/{room_id}/members"
+    older = await bruno.request("GET", place)
+    asked = proxy.count(place) + 1
+
+    async def hold(path: str, _: bytes) -> None:
+        if path == place and proxy.count(place) == asked:
+            await bruno.request("POST", f"/rooms/{room_id}/leave", {})
+            await far_seat.wait_for(lambda: far_seat.client.members(room_id)[bruno.user_id] == "leave")
+
+    proxy.hold = hold
+    proxy.refuse = lambda _, path: (200, older) if path == place and proxy.count(place) == asked else None
+    await far_seat.client.read_room(room_id)
+    assert far_seat.client.members(room_id)[bruno.user_id] == "leave"
 
 
 async def test_an_older_membership_does_not_undo_a_newer_one(far_seat: Seat, far_pair: Pair, proxy: Proxy) -> None:
