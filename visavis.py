@@ -187,6 +187,10 @@ ADMINISTRATOR_UNKNOWN = (
     " of Synapse itself, or let its proxy pass /_synapse/admin on."
 )
 ADMINISTRATOR_UNTRIED = "The homeserver does not answer, so that matrix.admin_token was not tried."
+SEVERAL_BOTS = (
+    "Several bot accounts run on this database, and each takes the others' work: give matrix.admin_token to the"
+    " processes of all of them or of none. What one without it takes is given up."
+)
 
 
 @cli.command()
@@ -197,8 +201,11 @@ def check(config_path: Path) -> None:
     asyncio.run(migrations.check(config.database.url.get_secret_value()))
     token = config.matrix.admin_token
     said = NO_ADMINISTRATOR if token is None else asyncio.run(try_token(config, token.get_secret_value()))
+    several = in_transaction(config_path, lambda tx: bots.has_others(tx, config.matrix.bot, now=now()))
     click.echo("The configuration is right and the database is ready.")
     click.echo(said)
+    if several:
+        click.echo(SEVERAL_BOTS)
 
 
 async def try_token(config: Config, token: str) -> str:

@@ -61,6 +61,12 @@ async def least_busy(tx: Transaction, *, now: datetime) -> str | None:
     return found
 
 
+async def has_others(tx: Transaction, matrix_id: str, *, now: datetime) -> bool:
+    """Whether other bot accounts than this were seen within a day."""
+    others = select(bots.c.matrix_id).where(bots.c.matrix_id != matrix_id, SEEN_AT > now - SEEN_LATELY)
+    return await tx.scalar(others.limit(1)) is not None
+
+
 async def register(tx: Transaction, matrix_id: str, master_key: str, *, now: datetime) -> None:
     """A bot account has started: from now on new pairs are given to it."""
     await tx.execute(insert(bots).values(matrix_id=matrix_id).on_conflict_do_nothing())

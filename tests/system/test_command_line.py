@@ -35,7 +35,7 @@ from bot.requests import Homeserver
 from embedded.postgresql import PostgreSQL
 from embedded.processes import keep_port
 from embedded.synapse import Synapse
-from supervision import identities, mailboxes, notifications, pairs
+from supervision import bots, identities, mailboxes, notifications, pairs
 from supervision.config import Config, load
 from supervision.db import Database
 from supervision.models import Approval, Channel, Fault, State
@@ -358,9 +358,7 @@ async def test_a_pair_whose_room_is_gone_gets_a_new_one(shell: Shell, database: 
     ana = await add_person(shell, "Ana", "supervisor")
     bruno = await add_person(shell, "Bruno", "supervisee")
     pair = (await shell.do("pair", "add", ana, bruno)).out.strip()
-    sentence = (
-        "The room of this pair is not lost. A new one is made only where the bot cannot get back into the old one."
-    )
+    sentence = "The room of this pair is not lost. A new one is made only where the old one cannot be put right."
     assert await shell.fail("pair", "new-room", pair) == sentence
     async with database.transaction() as tx:
         await pairs.set_room(tx, uuid.UUID(pair), "!old:example.org")
@@ -732,6 +730,18 @@ async def test_the_administrator_s_token_is_tried(
     assert (hidden.code, hidden.err) == (1, f"visavis: {visavis.ADMINISTRATOR_UNKNOWN}\n")
     away = await check("http://127.0.0.1:9", synapse.admin_token)
     assert (away.code, away.out.splitlines(), away.err) == (0, [right, visavis.ADMINISTRATOR_UNTRIED], "")
+
+
+async def test_of_several_bots_all_want_the_token_or_none(shell: Shell, database: Database) -> None:
+    now = datetime.now(UTC)
+    right = ["The configuration is right and the database is ready.", visavis.NO_ADMINISTRATOR]
+    async with database.transaction() as tx:
+        await bots.register(tx, "@visavis:example.org", "key", now=now)
+        await bots.register(tx, "@long.ago:example.org", "key", now=now - 2 * bots.SEEN_LATELY)
+    assert (await shell.do("check")).out.splitlines() == right
+    async with database.transaction() as tx:
+        await bots.register(tx, "@other:example.org", "key", now=now)
+    assert (await shell.do("check")).out.splitlines() == [*right, visavis.SEVERAL_BOTS]
 
 
 async def test_a_database_that_cannot_be_reached_or_used(postgresql: PostgreSQL, tmp_path: Path) -> None:
