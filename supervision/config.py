@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,24 +24,38 @@ from supervision.models import Consent, FileKind
 
 ENVIRONMENT_PREFIX = "VISAVIS_"
 UNREADABLE = "unreadable" * 4  # stands in for a secret whose file was complained of already
+TOKEN = re.compile(r"[!-~]+( [!-~]+)*")
 SECRETS = frozenset({"secret", "url", "owner_url", "as_token", "password", "admin_token"})
 
 
 def database_url(value: SecretStr) -> SecretStr:
     try:
         url = make_url(value.get_secret_value())
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # the latter for a port that is no number, and quotes it
         raise ValueError("is no database URL") from error
     if url.drivername not in ("postgresql", "postgresql+asyncpg"):
         raise ValueError("must begin with postgresql://; PostgreSQL is the only database")
+    if not url.database:
+        raise ValueError("names no database")
     return SecretStr(url.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False))
 
 
 def http_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    try:
+        parts = urlsplit(value)
+        right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is none, brackets that are not closed
+        right = False
+    if not right or parts.query or parts.fragment:
         raise ValueError("must be an http:// or https:// address")
     return value.rstrip("/")
+
+
+def token(value: SecretStr) -> SecretStr:
+    """What can stand in a header (RFC 9110, section 5.5): other characters would fail with each request."""
+    if not TOKEN.fullmatch(value.get_secret_value()):
+        raise ValueError("must be letters, digits and signs on one line")
+    return value
 
 
 def call_template(value: str) -> str:
@@ -88,6 +103,7 @@ def bot_id(value: str) -> str:
 
 DatabaseUrl = Annotated[SecretStr, AfterValidator(database_url)]
 CallTemplate = Annotated[str, Field(max_length=MOST_PLACE), AfterValidator(call_template)]
+Token = Annotated[SecretStr, AfterValidator(token)]
 HttpUrl = Annotated[str, AfterValidator(http_url)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -105,9 +121,9 @@ class DatabaseConfig(Section):
 class MatrixConfig(Section):
     homeserver: HttpUrl
     bot: Annotated[str, AfterValidator(bot_id)]
-    as_token: SecretStr | None = None
+    as_token: Token | None = None
     password: SecretStr | None = None
-    admin_token: SecretStr | None = None
+    admin_token: Token | None = None
     public_url: HttpUrl | None = None
     store: Path = Path("var/bot")
     unread_minutes: int = Field(30, ge=0, le=10080)

@@ -131,3 +131,33 @@ def test_a_short_secret_is_told_in_plain_words(tmp_path: Path) -> None:
 def test_a_sender_s_name_is_one_plain_line(tmp_path: Path, name: str) -> None:
     path = write(tmp_path, RIGHT.replace("  host: mail", f'  sender_name: "{name}"\n  host: mail'))
     assert problems(path) == [("mail.sender_name", "must be plain text on one line", str(path))]
+
+
+@pytest.mark.parametrize("address", ["http://localhost:99999", "http://localhost:x", "http://[::1"])
+def test_an_address_that_cannot_be_asked_is_refused(tmp_path: Path, address: str) -> None:
+    path = write(tmp_path, RIGHT.replace("https://matrix.example.org", f'"{address}"'))
+    assert problems(path) == [("matrix.homeserver", "must be an http:// or https:// address", str(path))]
+
+
+@pytest.mark.parametrize("token", ["", " ", "two\\nlines", "…"])
+@pytest.mark.parametrize("key", ["as_token", "admin_token"])
+def test_a_token_that_no_request_can_carry_is_refused(tmp_path: Path, key: str, token: str) -> None:
+    text = RIGHT.replace("  as_token: token", f'  {key}: "{token}"\n  password: a pass phrase')
+    path = write(tmp_path, text)
+    assert problems(path) == [(f"matrix.{key}", "must be letters, digits and signs on one line", str(path))]
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("postgresql://visavis_app:pass:phrase@localhost:x/visavis", "is no database URL"),
+        ("postgresql://visavis_app:p@ss:phrase@localhost/visavis", "is no database URL"),
+        ("postgresql://visavis_app:phrase@localhost", "names no database"),
+        ("postgresql://visavis_app:phrase@localhost/", "names no database"),
+    ],
+)
+def test_a_database_url_that_leads_nowhere_is_refused_without_its_password(
+    tmp_path: Path, url: str, message: str
+) -> None:
+    path = write(tmp_path, RIGHT.replace("postgresql://visavis_app:pass-phrase@localhost/visavis", url))
+    assert problems(path) == [("database.url", message, str(path))]
