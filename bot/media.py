@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algori
 from yarl import URL
 
 from bot.events import Json
-from bot.requests import Homeserver, HomeserverRefused, path
+from bot.requests import Homeserver, HomeserverRefused, path, retry_after
 from supervision.errors import Permanent, Transient
 
 PIECE = 64 * 1024  # bytes
@@ -178,8 +178,7 @@ class Media:
         """What an answer other than 200 means: what has no errcode is a proxy's, whatever the homeserver has."""
         code = answer.get("errcode")
         if status == 429:
-            waiting = answer.get("retry_after_ms")
-            return Transient("rate_limited", waiting / 1000 if isinstance(waiting, int) else None)
+            return Transient("rate_limited", retry_after(answer))
         if code == "M_NOT_YET_UPLOADED":
             return Unreadable("late")
         if code == "M_TOO_LARGE":

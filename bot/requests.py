@@ -164,16 +164,17 @@ def _judge(status: int, answer: object, hint: str | None) -> object:
     if 200 <= status < 300:
         return answer
     if status == 429:
-        raise Transient("rate_limited", _retry_after(answer, hint))
+        raise Transient("rate_limited", retry_after(answer, hint))
     if not 400 <= status < 500 or status == 408:
-        raise Transient(f"http_{status}", _retry_after(answer, hint))
+        raise Transient(f"http_{status}", retry_after(answer, hint))
     said = answer if isinstance(answer, dict) else {}
     if not _HOMESERVERS & said.keys() and status not in _ODD_REQUEST:
         raise NotAHomeserver(f"http_{status}")
     raise HomeserverRefused(status, said)
 
 
-def _retry_after(answer: object, hint: str | None) -> float | None:
+def retry_after(answer: object, hint: str | None = None) -> float | None:
+    """The seconds after which a rate limit wants to be asked again, an hour at most; `hint` is its `Retry-After`."""
     if hint is not None and hint.isdecimal():
         return min(float(hint), _LONGEST_WAIT)
     waiting = answer.get("retry_after_ms") if isinstance(answer, dict) else None

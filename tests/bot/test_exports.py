@@ -9,16 +9,22 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from sqlalchemy import insert, select, update
 
 from bot.client import Account, Client
 from bot.exports import Exports
 from bot.makings import LATE_IN_TURN, TRIES_OF_A_FILE, Making
 from bot.media import Source
+from supervision import exports, pairs
 from supervision.db import Database
 from supervision.errors import Transient
 from supervision.exports import Export
-from supervision.models import ExportState
-from tests.support.sample import add_pair
+from supervision.models import Consent, ExportState, bots
+from supervision.models import exports as exports_table
+from supervision.models import pairs as pairs_table
+from tests.support.sample import acts, add_pair
+
+BOT = "@visavis:example.org"
 
 
 async def pin(user_id: str, master_key: str) -> str | None:
@@ -45,6 +51,40 @@ async def export_of(
             return Making(maker, export, pair)
 
         yield begin
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "state", "error"),
+    [
+        (400, {}, ExportState.AGREED, "http_400"),
+        (404, {}, ExportState.AGREED, "http_404"),
+        (403, {"errcode": "M_FORBIDDEN"}, ExportState.FAILED, "M_FORBIDDEN"),
+    ],
+)
+async def test_a_room_that_a_proxy_refuses_is_taken_home_later(
+    database: Database, now: datetime, tmp_path: Path, status: int, said: dict[str, str], state: str, error: str
+) -> None:
+    """It was told as failed at once, though the homeserver had not been asked."""
+    pair = await add_pair(database, now=now)
+    async with database.transaction() as tx:
+        await pairs.set_room(tx, pair.id, "!room:example.org")
+        await tx.execute(insert(bots).values(matrix_id=BOT))
+        await tx.execute(update(pairs_table).values(bot=BOT))
+        await exports.ask(tx, acts(pair.supervisor), pair.id, default=Consent.ONE, now=now)
+
+    async def refuse(_: web.Request) -> web.Response:
+        return web.json_response(said, status=status)
+
+    app = web.Application()
+    app.router.add_get("/_matrix/client/v3/rooms/{room}/messages", refuse)
+    async with TestServer(app) as server:
+        client = Client(Account(str(server.make_url("/")), BOT, tmp_path, "Visavis"), pin=pin)
+        client._synced.set()  # noqa: SLF001  # as it stands after the first sync
+        assert await Exports(database, client, lambda: now, "a secret of the tests").make_next()
+        await client.homeserver.close()
+    async with database.transaction() as tx:
+        [made] = await tx.execute(select(exports_table.c.state, exports_table.c.error))
+    assert tuple(made) == (state, error)
 
 
 async def put(making: Making, mxc: str, now: datetime) -> object:

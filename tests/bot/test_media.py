@@ -25,6 +25,7 @@ REFUSALS: dict[str, tuple[int, dict[str, object]]] = {
     "huge": (502, {"errcode": "M_TOO_LARGE"}),
     "broken": (502, {"errcode": "M_UNKNOWN"}),
     "often": (429, {"errcode": "M_LIMIT_EXCEEDED", "retry_after_ms": 2500}),
+    "hardly-ever": (429, {"errcode": "M_LIMIT_EXCEEDED", "retry_after_ms": 10**400}),
     "proxy": (502, {}),
     "hidden": (404, {}),
     "unknown-token": (401, {"errcode": "M_UNKNOWN_TOKEN"}),
@@ -134,6 +135,7 @@ async def test_no_more_is_read_than_is_allowed(media: Media) -> None:
     ("name", "code"),
     [
         ("often", "rate_limited"),
+        ("hardly-ever", "rate_limited"),
         ("proxy", "http_502"),
         ("hidden", "http_404"),
         ("broken", "media_failed"),
@@ -144,7 +146,8 @@ async def test_no_more_is_read_than_is_allowed(media: Media) -> None:
 async def test_a_homeserver_that_fails_is_waited_for(media: Media, name: str, code: str) -> None:
     with pytest.raises(Transient) as failure:
         await fetch(media, encrypted(name))
-    assert (failure.value.code, failure.value.retry_after) == (code, 2.5 if name == "often" else None)
+    waits = {"often": 2.5, "hardly-ever": 3600.0}
+    assert (failure.value.code, failure.value.retry_after) == (code, waits.get(name))
 
 
 @pytest.mark.parametrize(
