@@ -101,7 +101,7 @@ def configure(base_url: str, **values: Any) -> Config:
     return Config.model_validate(
         {
             "secret": SecretStr(SECRET),
-            "database": {"url": "postgresql://unused"},
+            "database": {"url": "postgresql://unused/unused"},
             "matrix": {"homeserver": "http://127.0.0.1:8008", "bot": "@visavis:example.org", "as_token": "unused"},
             "mail": {"sender": "visavis@example.org"},
             "web": {"base_url": base_url, **values},
