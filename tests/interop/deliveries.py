@@ -22,7 +22,7 @@ def configure(*, answers: bool = True) -> Config:
     return Config.model_validate(
         {
             "secret": "a secret of the tests, and of them alone",
-            "database": {"url": "postgresql://unused"},
+            "database": {"url": "postgresql://unused/unused"},
             "matrix": {"homeserver": "http://127.0.0.1:8008", "bot": "@visavis:example.org", "as_token": "unused"},
             "mail": {"sender": "visavis@clinic.example.org"},
             "web": {"base_url": "https://visavis.example.org"},
