@@ -52,7 +52,7 @@ class Administrator:
         except HomeserverRefused as refused:
             if refused.status == 401 or (refused.status, refused.code) == (403, "M_FORBIDDEN"):
                 raise Transient(ADMIN_TOKEN_REFUSED, OPERATOR_SECONDS) from refused
-            if (refused.status, refused.code) == (404, "M_UNRECOGNIZED"):
+            if refused.passing is not None or (refused.status, refused.code) == (404, "M_UNRECOGNIZED"):
                 raise Transient(NO_ADMIN_API, OPERATOR_SECONDS) from refused
             raise
 

@@ -125,12 +125,12 @@ async def test_media_that_are_gone_count_as_deleted(administrator: Administrator
         await administrator.delete_media("https://example.org/nothing")
 
 
-@pytest.mark.parametrize("said", [None, {}, {"errcode": "M_UNRECOGNIZED"}])
-async def test_where_there_is_no_admin_api_nothing_counts_as_gone(
-    proxy: Proxy, synapse: Synapse, said: dict[str, Any] | None
+@pytest.mark.parametrize(("status", "said"), [(404, None), (404, {}), (404, {"errcode": "M_UNRECOGNIZED"}), (400, {})])
+async def test_where_there_is_no_admin_api_nothing_counts_as_gone_or_refused(
+    proxy: Proxy, synapse: Synapse, status: int, said: dict[str, Any] | None
 ) -> None:
     """A proxy hides it, or leads elsewhere for a while: what is to be removed there is all still there."""
-    proxy.refuse = lambda *_: (404, said or {})
+    proxy.refuse = lambda *_: (status, said or {})
     url = f"{synapse.base_url}/elsewhere" if said is None else proxy.url
     administrator = Administrator(url, synapse.admin_token)
     try:
