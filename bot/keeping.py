@@ -103,6 +103,7 @@ class Keeping:
         self._asked: set[uuid.UUID] = set()
         self.is_behind = False  # more rooms are due, and nobody asked for them
         self._account_checked_at: datetime | None = None
+        self._looked_at = clock()
 
     async def run(self) -> None:
         """Keep them, for ever. A database or a homeserver that is away is waited for."""
@@ -133,6 +134,7 @@ class Keeping:
 
         The account itself is checked with the last room.
         """
+        self._note_time()
         wanted = await self._read()
         await self._side_by_side(self._make, [one for one in wanted if one.is_missing and self._may(one)])
         if not any(one.is_missing and not self._may(one) for one in wanted):
@@ -151,6 +153,16 @@ class Keeping:
             return
         if self._account_checked_at is None or self._account_checked_at + CHECK_EVERY <= self.clock():
             await self._check_account()
+
+    def _note_time(self) -> None:
+        """A clock that was set back would put off by as much what waits for a time: all that begins now."""
+        now = self.clock()
+        if now < self._looked_at:
+            self._not_before.clear()
+            self._failing.clear()
+            self._checked = {pair_id: (known, min(at, now)) for pair_id, (known, at) in self._checked.items()}
+            self._account_checked_at = None
+        self._looked_at = now
 
     def ask(self, pair_id: uuid.UUID) -> None:
         """Have a pair's room looked at now."""

@@ -473,6 +473,25 @@ async def test_a_homeserver_that_fails_everywhere_is_no_fault_of_a_room(far: Kep
         assert [(await pairs.get(tx, one.id)).fault for one in three.pairs] == [None] * 3
 
 
+async def test_a_clock_that_is_set_back_puts_nothing_off(far: Kept, proxy: Proxy) -> None:
+    """By an hour: what was to wait for seconds waited for that hour, and each room's look for two."""
+    place = f"/rooms/{far.room_id}/state"
+    await far.keeping.look()
+    proxy.refuse = lambda _, asked: (502, {}) if asked == place else None
+    far.keeping.ask(far.pair.id)
+    with pytest.raises(Transient, match="http_502"):
+        await far.keeping.look()
+    proxy.refuse = lambda *_: None
+    looked = proxy.count(place)
+    far.hours = -1
+    await far.keeping.look()
+    assert proxy.count(place) == looked + 1
+    await far.keeping.look()
+    far.hours = 0.05
+    await far.keeping.look()
+    assert proxy.count(place) == looked + 2
+
+
 async def test_somebody_s_homeserver_that_is_away_is_no_fault_of_a_room(far: Kept, three: Three, proxy: Proxy) -> None:
     """Ours fails over an invitation then."""
     await far.seat.client.homeserver.ask("POST", path("/rooms/{room}/kick", room=far.room_id), {"user_id": far.bruno})
