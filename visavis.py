@@ -58,6 +58,22 @@ PARTS = ("bot", "bridge", "web")
 OPERATOR = Actor(None, "cli")
 NONE = object()  # said on the command line, and not left out
 RESTART_PAUSE = 5.0
+# What the errors of drivers mean, for whoever typed the address or made the roles.
+DATABASE_ERRORS = {
+    "ConnectionRefusedError": "nothing listens at the host and port of its address",
+    "FileNotFoundError": "no PostgreSQL has its socket in the folder of its address",
+    "gaierror": "the host of its address is not known; a password's : / ? # @ are written %3A %2F %3F %23 %40",
+    "TimeoutError": "it does not answer",
+    "InvalidPasswordError": "role or password is wrong",
+    "InvalidAuthorizationSpecificationError": "the role does not exist or may not come in",
+    "InvalidCatalogNameError": "there is no database of that name",
+    "InsufficientPrivilegeError": (
+        "the role lacks a right there; visavis migrate wants the owner's role (database.owner_url) and gives the"
+        " application's its rights"
+    ),
+    "TooManyConnectionsError": "it takes no more connections; see database.pool_size",
+    "CannotConnectNowError": "it is starting or stopping",
+}
 # What no connection to a database fails with.
 SYSTEM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
@@ -167,7 +183,7 @@ def init(config_path: Path) -> None:
         registration_path.unlink()  # so that the next try can begin anew
         raise
     click.echo(f"Wrote {config_path} and {registration_path}. Go through the first, then give the second to Synapse")
-    click.echo("under app_service_config_files, restart it, and run: visavis check")
+    click.echo("under app_service_config_files, restart it, and run: visavis migrate, then visavis check")
 
 
 NO_ADMINISTRATOR = (
@@ -186,6 +202,16 @@ ADMINISTRATOR_UNKNOWN = (
     "There is no admin API of Synapse at matrix.homeserver, so that matrix.admin_token is of no use: give the address"
     " of Synapse itself, or let its proxy pass /_synapse/admin on."
 )
+HOMESERVER_AWAY = "No homeserver answers at matrix.homeserver: it is away, or the address is wrong."
+HOMESERVER_UNKNOWN = "What answers at matrix.homeserver is no homeserver, or not at that path."
+HOMESERVER_OF_ANOTHER_NAME = (
+    "matrix.bot ends in {ours}, but the homeserver's Matrix IDs end in {theirs}: correct matrix.bot, before the first"
+    " pair."
+)
+BOT_REFUSED = (
+    "The homeserver does not take matrix.as_token: name visavis-registration.yaml, in which the same token stands,"
+    " under app_service_config_files in Synapse's configuration, and restart Synapse."
+)
 ADMINISTRATOR_UNTRIED = "The homeserver does not answer, so that matrix.admin_token was not tried."
 SEVERAL_BOTS = (
     "Several bot accounts run on this database, and each takes the others' work: give matrix.admin_token to the"
@@ -196,9 +222,10 @@ SEVERAL_BOTS = (
 @cli.command()
 @click.pass_obj
 def check(config_path: Path) -> None:
-    """Say whether the configuration is right, the database ready, and the administrator's token taken."""
+    """Say whether the configuration is right, the database ready, and the homeserver takes the tokens."""
     config = load(config_path)
     asyncio.run(migrations.check(config.database.url.get_secret_value()))
+    asyncio.run(try_homeserver(config))
     token = config.matrix.admin_token
     said = NO_ADMINISTRATOR if token is None else asyncio.run(try_token(config, token.get_secret_value()))
     several = in_transaction(config_path, lambda tx: bots.has_others(tx, config.matrix.bot, now=now()))
@@ -206,6 +233,32 @@ def check(config_path: Path) -> None:
     click.echo(said)
     if several:
         click.echo(SEVERAL_BOTS)
+
+
+async def try_homeserver(config: Config) -> None:
+    """Raise ClickException unless the homeserver is there, has the bot's name, and takes its token.
+
+    A password is not tried, as each login leaves a device behind.
+    """
+    from bot.requests import Homeserver, HomeserverRefused, NotAHomeserver
+
+    homeserver, token = Homeserver(config.matrix.homeserver), config.matrix.as_token
+    homeserver.token = None if token is None else token.get_secret_value()
+    try:
+        # With the token alone, the account that the registration itself names answers (Matrix 1.18, Application
+        # Service API, "Identity assertion"), whether the bot's was made already or not.
+        answer = await homeserver.ask("GET", "/login" if token is None else "/account/whoami", timeout=15.0)
+    except NotAHomeserver as failure:
+        raise click.ClickException(HOMESERVER_UNKNOWN) from failure
+    except Transient as failure:
+        raise click.ClickException(HOMESERVER_AWAY) from failure
+    except HomeserverRefused as refused:
+        raise click.ClickException(BOT_REFUSED if refused.is_logged_out else HOMESERVER_UNKNOWN) from refused
+    finally:
+        await homeserver.close()
+    ours, theirs = config.matrix.server_name, str(answer.get("user_id", "")).partition(":")[2]
+    if token is not None and ours != theirs:
+        raise click.ClickException(HOMESERVER_OF_ANOTHER_NAME.format(ours=ours, theirs=theirs))
 
 
 async def try_token(config: Config, token: str) -> str:
@@ -969,7 +1022,9 @@ def sentence(error: BaseException) -> str:
             return f"The system refused: {os.strerror(number)}."
         case DBAPIError() | OSError() | asyncpg.PostgresError() | asyncpg.InterfaceError():
             adapted = getattr(error, "orig", None) or error  # SQLAlchemy's, whose cause is asyncpg's
-            return f"The database cannot be reached or used: {type(adapted.__cause__ or adapted).__name__}."
+            name = type(adapted.__cause__ or adapted).__name__
+            said = f"{DATABASE_ERRORS[name]} ({name})" if name in DATABASE_ERRORS else name
+            return f"The database cannot be reached or used: {said}."
     raise error
 
 

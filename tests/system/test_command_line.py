@@ -42,6 +42,7 @@ from supervision.models import Approval, Channel, Fault, State
 from supervision.models import notifications as outbox
 from supervision.notifications import MATRIX_BACKOFF, Notice
 from tests.support.homeserver import PASSWORD, make_account
+from tests.support.proxy import Proxy
 
 ROOT = Path(visavis.__file__).resolve().parent
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -166,6 +167,13 @@ def configuration(url: str, owner_url: str | None = None) -> dict[str, Any]:
         "mail": {"sender": "visavis@example.org"},
         "web": {"base_url": "https://visavis.example.org"},
     }
+
+
+def at_home(content: dict[str, Any], synapse: Synapse) -> dict[str, Any]:
+    """A configuration whose homeserver is there."""
+    bot = f"@visavis:{synapse.server_name}"
+    content["matrix"] |= {"homeserver": synapse.base_url, "bot": bot, "as_token": synapse.as_token}
+    return content
 
 
 @pytest.fixture
@@ -605,9 +613,11 @@ async def test_a_pair_gets_lengths_and_approval_of_its_own(shell: Shell, databas
     [
         (
             ConnectionRefusedError(errno.ECONNREFUSED, "x"),
-            "The database cannot be reached or used: ConnectionRefusedError.",
+            "The database cannot be reached or used: nothing listens at the host and port of its address"
+            " (ConnectionRefusedError).",
         ),
-        (TimeoutError(), "The database cannot be reached or used: TimeoutError."),
+        (TimeoutError(), "The database cannot be reached or used: it does not answer (TimeoutError)."),
+        (OSError(errno.EHOSTUNREACH, "x"), "The database cannot be reached or used: OSError."),
         (FileNotFoundError(errno.ENOENT, "No such file", "a/b"), "The file a/b cannot be used: No such file."),
         (OSError(errno.ENOSPC, "x"), "The system refused: No space left on device."),
     ],
@@ -676,10 +686,12 @@ async def test_parked_notifications_are_listed_and_tried_again(shell: Shell, dat
     assert (await shell.do("notifications", "list")).lines == []
 
 
-async def test_a_database_is_migrated_and_checked(postgresql: PostgreSQL, bare_name: str, tmp_path: Path) -> None:
+async def test_a_database_is_migrated_and_checked(
+    postgresql: PostgreSQL, bare_name: str, tmp_path: Path, synapse: Synapse
+) -> None:
     app, owner = postgresql.url(bare_name, "visavis_app"), postgresql.url(bare_name, "visavis_owner")
     shell = Shell(tmp_path)
-    shell.write("config.yaml", configuration(app, owner))
+    shell.write("config.yaml", at_home(configuration(app, owner), synapse))
     too_old = "The database needs migrating first: run visavis migrate."
     assert await shell.fail("check") == too_old
     assert await shell.fail("person", "list") == too_old
@@ -704,11 +716,9 @@ async def test_a_database_is_migrated_and_checked(postgresql: PostgreSQL, bare_n
 async def test_the_administrator_s_token_is_tried(
     shell: Shell, postgresql: PostgreSQL, database_name: str, synapse: Synapse
 ) -> None:
-    bot = f"@visavis:{synapse.server_name}"
-
     async def check(homeserver: str, token: str) -> Said:
-        content = configuration(postgresql.dsn(database_name, "visavis_app"))
-        content["matrix"] |= {"homeserver": homeserver, "bot": bot, "admin_token": token}
+        content = at_home(configuration(postgresql.dsn(database_name, "visavis_app")), synapse)
+        content["matrix"] |= {"homeserver": homeserver, "admin_token": token}
         shell.write("config.yaml", content)
         return await shell.call("check")
 
@@ -726,17 +736,44 @@ async def test_the_administrator_s_token_is_tried(
     usual = await check(synapse.base_url, str((await account.ask("POST", "/login", login))["access_token"]))
     await account.close()
     assert (usual.code, usual.err) == (1, f"visavis: {visavis.ADMINISTRATOR_REFUSED}\n")
-    hidden = await check(f"{synapse.base_url}/elsewhere", synapse.admin_token)
+    async with Proxy.before(synapse.base_url) as proxy:
+        proxy.refuse = lambda _, path: (404, {}) if path.startswith("/_synapse/admin") else None
+        hidden = await check(proxy.url, synapse.admin_token)
     assert (hidden.code, hidden.err) == (1, f"visavis: {visavis.ADMINISTRATOR_UNKNOWN}\n")
     away = await check("http://127.0.0.1:9", synapse.admin_token)
-    assert (away.code, away.out.splitlines(), away.err) == (0, [right, visavis.ADMINISTRATOR_UNTRIED], "")
+    assert (away.code, away.out, away.err) == (1, "", f"visavis: {visavis.HOMESERVER_AWAY}\n")
 
 
-async def test_of_several_bots_all_want_the_token_or_none(shell: Shell, database: Database) -> None:
+async def test_the_bot_s_account_is_tried(
+    shell: Shell, postgresql: PostgreSQL, database_name: str, synapse: Synapse
+) -> None:
+    async def refuse(**changes: Any) -> str:
+        content = at_home(configuration(postgresql.dsn(database_name, "visavis_app")), synapse)
+        content["matrix"] |= changes
+        shell.write("config.yaml", content)
+        return await shell.fail("check")
+
+    assert await refuse(as_token="of another homeserver") == visavis.BOT_REFUSED
+    assert await refuse(homeserver="http://127.0.0.1:9") == visavis.HOMESERVER_AWAY
+    assert await refuse(homeserver=f"{synapse.base_url}/elsewhere") == visavis.HOMESERVER_UNKNOWN
+    assert await refuse(bot="@visavis:example.com") == visavis.HOMESERVER_OF_ANOTHER_NAME.format(
+        ours="example.com", theirs=synapse.server_name
+    )
+    assert await refuse(homeserver="http://127.0.0.1:9", as_token=None, password="x") == visavis.HOMESERVER_AWAY
+    content = at_home(configuration(postgresql.dsn(database_name, "visavis_app")), synapse)
+    content["matrix"] |= {"as_token": None, "password": "is not tried: each login leaves a device"}
+    shell.write("config.yaml", content)
+    assert (await shell.do("check")).out.splitlines()[0] == "The configuration is right and the database is ready."
+
+
+async def test_of_several_bots_all_want_the_token_or_none(
+    shell: Shell, database: Database, postgresql: PostgreSQL, database_name: str, synapse: Synapse
+) -> None:
+    shell.write("config.yaml", at_home(configuration(postgresql.dsn(database_name, "visavis_app")), synapse))
     now = datetime.now(UTC)
     right = ["The configuration is right and the database is ready.", visavis.NO_ADMINISTRATOR]
     async with database.transaction() as tx:
-        await bots.register(tx, "@visavis:example.org", "key", now=now)
+        await bots.register(tx, f"@visavis:{synapse.server_name}", "key", now=now)
         await bots.register(tx, "@long.ago:example.org", "key", now=now - 2 * bots.SEEN_LATELY)
     assert (await shell.do("check")).out.splitlines() == right
     async with database.transaction() as tx:
@@ -748,14 +785,44 @@ async def test_a_database_that_cannot_be_reached_or_used(postgresql: PostgreSQL,
     shell = Shell(tmp_path)
     good = postgresql.url("visavis", "visavis_app")
     for url, reason in (
-        ("postgresql://visavis_app:wrong@127.0.0.1:9/visavis", "ConnectionRefusedError"),
-        ("postgresql://visavis_app:wrong@/visavis?host=/nowhere", "FileNotFoundError"),
-        (good.replace(postgresql.passwords["visavis_app"], "wrong"), "InvalidPasswordError"),
-        (good.replace("/visavis?", "/nowhere?"), "InvalidCatalogNameError"),
+        (
+            "postgresql://visavis_app:wrong@127.0.0.1:9/visavis",
+            "nothing listens at the host and port of its address (ConnectionRefusedError)",
+        ),
+        (
+            "postgresql://visavis_app:wrong@/visavis?host=/nowhere",
+            "no PostgreSQL has its socket in the folder of its address (FileNotFoundError)",
+        ),
+        (
+            "postgresql://visavis_app:wr/ng@nowhere.invalid/visavis",
+            "the host of its address is not known; a password's : / ? # @ are written %3A %2F %3F %23 %40 (gaierror)",
+        ),
+        (
+            good.replace(postgresql.passwords["visavis_app"], "wrong"),
+            "role or password is wrong (InvalidPasswordError)",
+        ),
+        (good.replace("/visavis?", "/nowhere?"), "there is no database of that name (InvalidCatalogNameError)"),
     ):
         shell.write("config.yaml", configuration(url))
         for words in (("check",), ("migrate",), ("person", "list"), ("run",)):
             assert await shell.fail(*words) == f"The database cannot be reached or used: {reason}."
+
+
+async def test_a_role_without_rights_is_told_what_it_lacks(
+    postgresql: PostgreSQL, bare_name: str, tmp_path: Path
+) -> None:
+    app, owner = postgresql.url(bare_name, "visavis_app"), postgresql.url(bare_name, "visavis_owner")
+    shell = Shell(tmp_path)
+    lacking = (
+        "The database cannot be reached or used: the role lacks a right there; visavis migrate wants the owner's role"
+        " (database.owner_url) and gives the application's its rights (InsufficientPrivilegeError)."
+    )
+    shell.write("config.yaml", configuration(app))
+    assert await shell.fail("migrate") == lacking
+    shell.write("config.yaml", configuration(owner))
+    assert (await shell.do("migrate")).out == f"The database is at revision {migrations.head()}.\n"
+    shell.write("config.yaml", configuration(app))
+    assert await shell.fail("person", "list") == lacking
 
 
 async def test_a_wrong_configuration_is_told_all_at_once(tmp_path: Path) -> None:
@@ -816,7 +883,7 @@ async def test_a_first_configuration_is_written_once(tmp_path: Path) -> None:
     said = await shell.do("init")
     assert said.out == (
         "Wrote config.yaml and visavis-registration.yaml. Go through the first, then give the second to Synapse\n"
-        "under app_service_config_files, restart it, and run: visavis check\n"
+        "under app_service_config_files, restart it, and run: visavis migrate, then visavis check\n"
     )
     written = files(tmp_path)
     assert set(written) == {"config.yaml", "visavis-registration.yaml"}
