@@ -1,10 +1,12 @@
 """What every test can have: PostgreSQL with our schema, and Synapse and a mail server where a test asks for them."""
 
+import os
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from playwright.async_api import Browser, async_playwright
 
 import migrations
@@ -18,6 +20,11 @@ from tests.support.databases import Databases
 from tests.support.forks import Nursery
 from tests.support.orders import arrange
 from tests.support.practice import Practice, open_practice
+
+# Hypothesis tries the same examples in each run, and calls none of them too slow: a test that fails means a change. The
+# long programmes try new ones.
+settings.register_profile("long", settings.get_profile("ci"), derandomize=False)
+settings.load_profile("long" if os.environ.get("VISAVIS_LONG") == "1" else "ci")
 
 CHROMIUM_ARGUMENTS = [
     "--no-sandbox",

@@ -168,7 +168,8 @@ async def test_flood_of_hostile_messages_makes_the_bot_deaf_to_nobody(
     all_ears: AllEars, ears_pair: Pair, proxy: Proxy
 ) -> None:
     """Ten thousand from one member; the other's first command, whose key comes behind them, is answered at once."""
-    some = [stranger_to_keys(all_ears, ears_pair.ana.user_id) for _ in range(100)]
+    ana, whispers = ears_pair.ana, all_ears.client._whispers  # noqa: SLF001  # what waits shows nowhere else
+    some = [stranger_to_keys(all_ears, ana.user_id) for _ in range(100)]
     flood = some * 100
 
     def add(path: str, answer: Json) -> Json:
@@ -181,7 +182,8 @@ async def test_flood_of_hostile_messages_makes_the_bot_deaf_to_nobody(
     began = time.monotonic()
     event = await all_ears.next_heard(await ears_pair.bruno.send_text(ears_pair.room_id, "!book"))
     assert (event.body, event.doubt) == ("!book", None)
-    assert time.monotonic() - began < 5
+    # On a machine that takes longer over everything, that is still before all that waits is opened.
+    assert time.monotonic() - began < 5 or whispers._queued.get(ana.user_id, 0) > 0  # noqa: SLF001
     assert flood == []
 
 

@@ -679,7 +679,7 @@ async def test_a_bomb_is_put_away_and_blocks_nobody(database: Database, door: Do
     stopped = True
     await watching
     assert code in (250, 500, 552)
-    assert slowest < 2.0  # with the test itself and whatever else this machine does
+    assert slowest < 5.0  # with the test itself and whatever else this machine does
     after = await tables(database)
     assert {one for one in before if before[one] != after[one]} <= {"notifications"}
 
