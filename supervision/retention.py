@@ -220,7 +220,7 @@ def _zone(name: str) -> ZoneInfo:
     """A zone that this machine does not know (any more) is counted as UTC: days are cut in it, and nothing else."""
     try:
         return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError):
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: a folder of zones, as "America" is
         return ZoneInfo("UTC")
 
 

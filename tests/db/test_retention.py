@@ -242,11 +242,12 @@ async def settle(database: Database, *, now: datetime, most: int = 10) -> None:
             await notifications.settle_sent(tx, row.id, now=now, matrix_event_id=f"${row.id}")
 
 
-async def test_a_zone_that_nobody_knows_holds_up_no_room(database: Database, now: datetime) -> None:
+@pytest.mark.parametrize("zone", ["Nowhere/Atall", "America", ""])
+async def test_a_zone_that_nobody_knows_holds_up_no_room(database: Database, now: datetime, zone: str) -> None:
     pair = await add_pair(database, now=now)
     async with database.transaction() as tx:
         bad = update(people_table).where(people_table.c.id == pair.supervisor.id)
-        await tx.execute(bad.values(time_zone="Nowhere/Atall"))
+        await tx.execute(bad.values(time_zone=zone))
         assert (await retention.standing_of(tx, pair, DEFAULTS, now=now)).zone == ZoneInfo("UTC")
 
 
