@@ -36,7 +36,7 @@ async def test_who_waits_for_the_homeserver_without_the_lock_waits_no_longer(
         }
     )
     running = asyncio.create_task(Bot(database, config).run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             async with database.transaction() as tx:
                 holder = await tx.scalar(HOLDER)

@@ -479,7 +479,7 @@ async def test_whoever_is_busy_with_something_keeps_their_turn(database: Databas
     await cancel(database, line[0].supervisee, appointment, now)
     async with database.transaction() as tx:
         await lock_people(tx, [line[1].supervisee.id])
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(4):  # a lock would be waited for longer
             assert await run(database, now) == 0
     assert await run(database, now) == 1
     assert (await read(database, clara)).offer is not None

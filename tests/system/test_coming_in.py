@@ -76,7 +76,7 @@ async def mailed_path(practice: Practice, person: Person) -> str:
     [mail] = await practice.mails(person.email, at_least=1)
     found = re.search(r"/welcome/[0-9a-f]{72}", text(mail))
     assert found is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             async with practice.database.transaction() as tx:
                 invitation = await invitations.of(tx, person.id)
@@ -153,7 +153,7 @@ async def test_a_new_person_walks_in_alone(practice: Practice) -> None:
         async with practice.phone(bruno) as phone:
             await phone.join(pair.room_id or "")
             await phone.next_message(practice.bot, lambda message: "!help" in message.body)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while "You are in the room with Ana. Write !help" not in browser.page:
                     await asyncio.sleep(0.1)
                     await browser.get(path)
@@ -200,7 +200,7 @@ async def test_a_token_that_is_used_up_is_replaced_and_a_broken_try_is_found_aga
         await browser.get(path)
         await browser.post(f"{path}/account", fields)
         assert alerts(browser) == ["The chat server has not let your account in yet. Try again in a minute."]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 if await registration_of(practice, bruno) != registration:
                     break
@@ -250,7 +250,7 @@ async def test_a_lost_password_and_a_lost_phone(practice: Practice) -> None:
         folder.mkdir()
         async with Human.log_in(practice.homeserver, bruno.matrix_id or "", OTHER_PASSWORD, store=folder) as found:
             await found.join(room)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while "/identity/confirm" not in browser.page:
                     await asyncio.sleep(0.1)
                     await browser.get("/account/phone")
@@ -286,7 +286,7 @@ async def test_who_is_disabled_is_out_everywhere(practice: Practice) -> None:
         assert (await his.get("/account")).headers["Location"] == "/sign-in"
     # A password tried while the homeserver takes the account away is refused in words of its own, so wait for the end.
     done = ("homeserver.deactivate", True, None)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             if done in await audited(practice, bruno, ("homeserver.",)):
                 break
@@ -331,7 +331,7 @@ async def test_another_address_is_proved_by_its_own_mail_and_the_old_one_is_told
     assert str(warning["Subject"]) == "Your messages go to another address now"
     assert address not in text(warning)
     query = select(notifications_table.c.details).where(notifications_table.c.kind.like("address.%"))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             async with practice.database.transaction() as tx:
                 if not any("address" in details for details in await tx.scalars(query)):

@@ -66,7 +66,7 @@ class Program:
 
     async def stop(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
-        return await asyncio.wait_for(self.process.wait(), 20)
+        return await asyncio.wait_for(self.process.wait(), 60)
 
 
 launched: list[asyncio.subprocess.Process] = []
@@ -223,7 +223,7 @@ async def test_a_first_start_killed_again_and_again_repairs_itself(tmp_path: Pat
     assert (status, answer["user_id"]) == (200, "@homeserver-admin:localhost")
     # The terminal sends Ctrl-C to its whole foreground group: ours must not take the children with it.
     os.killpg(program.process.pid, signal.SIGINT)
-    assert await asyncio.wait_for(program.process.wait(), 20) == 0
+    assert await asyncio.wait_for(program.process.wait(), 60) == 0
     assert living(state) == []
     log = (state / "postgresql" / "postgresql.log").read_text()
     assert log.splitlines()[-1].endswith("database system is shut down")
@@ -249,7 +249,7 @@ async def test_a_signal_during_the_start_stops_all(tmp_path: Path) -> None:
         while not (state / sign).exists():  # noqa: ASYNC110  # another process makes it
             await asyncio.sleep(0.01)
         process.send_signal(number)
-        assert await asyncio.wait_for(process.communicate(), 20) == (b"starting\n", b"")
+        assert await asyncio.wait_for(process.communicate(), 60) == (b"starting\n", b"")
         assert process.returncode == 0
         assert living(state) == []
 

@@ -253,7 +253,7 @@ async def test_what_is_taken_home_is_what_was_sent(practice: Practice) -> None:
 async def fetched(practice: Practice, pair: Pair) -> Export:
     """The export, once it is noted that it went out: a moment after its last byte."""
     since = datetime(2026, 1, 1, tzinfo=UTC)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             async with practice.database.transaction() as tx:
                 [export] = await exports.list_of(tx, pair.id, pair.supervisee.id, since=since)

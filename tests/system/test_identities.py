@@ -69,7 +69,7 @@ async def test_an_account_with_another_identity_answers_nothing_by_a_tap(practic
             await taken_over.join(room)
             await taken_over.react(room, request.event_id, "✅")
             await taken_over.send_text(room, "!confirmar")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while len(found := await reasons(practice)) < 2:  # noqa: ASYNC110 - the database has no event
                     await asyncio.sleep(0.05)
             assert found == ["doubt.changed_identity", "doubt.changed_identity"]

@@ -195,7 +195,7 @@ async def test_a_crash_in_the_middle_of_an_answer(practice: Practice) -> None:
             await wait_until_settled(practice.database)
             gate.close(a_message, answered=answered)
             commands.append(await bruno.send_text(room, "!language"))
-            await asyncio.wait_for(gate.reached.wait(), 20)
+            await asyncio.wait_for(gate.reached.wait(), 60)
             assert await journaled(practice.database) == dict.fromkeys(commands, "done")
             await practice.stop_bot()
             await practice.start_bot()
@@ -221,7 +221,7 @@ async def test_a_crash_in_the_middle_of_a_question(practice: Practice) -> None:
         ):
             gate.close(place, answered=answered)
             await book_on_the_web(practice, pair, starts_at)
-            await asyncio.wait_for(gate.reached.wait(), 20)
+            await asyncio.wait_for(gate.reached.wait(), 60)
             await practice.stop_bot()
             request = await ana.next_message(bot, lambda message: "Bruno pede" in message.body)
             tap = await ana.react(request.room_id, request.event_id, "✅")
@@ -239,7 +239,7 @@ async def wait_until_somebody_waits_for_a_lock(database: Database) -> None:
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
         " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             async with database.transaction() as tx:
                 if await tx.scalar(query):

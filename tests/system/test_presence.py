@@ -57,7 +57,7 @@ async def known(practice: Practice, person: Person) -> Presence | None:
 
 async def wait_until(practice: Practice, person: Person, *, online: bool | None) -> Presence | None:
     """None: until nothing is known."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             found = await known(practice, person)
             if (None if found is None else found.online) is online:
@@ -66,7 +66,7 @@ async def wait_until(practice: Practice, person: Person, *, online: bool | None)
 
 
 async def wait_until_told(practice: Practice, person: Person, since: datetime) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             async with practice.database.transaction() as tx:
                 told_at = await tx.scalar(select(table.c.told_at).where(table.c.person_id == person.id))

@@ -431,7 +431,7 @@ async def wait_in_the_room(voice: Voice, at: datetime) -> None:
 
 async def hear_offer(voice: Voice, at: datetime) -> str:
     """Wait until the hour is kept for this supervisee; the event that says so."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (found := await offers_of(voice)):  # noqa: ASYNC110 - a job in this process keeps it, or another
             await asyncio.sleep(0.02)
     [offer] = found

@@ -54,7 +54,7 @@ class KeptRoom(Room):
     async def tasks_done(self) -> None:
         """Wait until the homeserver's administrator has done what it was given."""
         still = select(homeserver_tasks.c.id).where(homeserver_tasks.c.done_at.is_(None))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             for _ in range(1000):
                 if not await self.rows(still):
                     return

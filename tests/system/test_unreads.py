@@ -39,7 +39,7 @@ class ReadRoom(Room):
             rows = await tx.execute(select(unreads.c.person_id, unreads.c.event_id))
             return {names[row.person_id]: row.event_id for row in rows}
 
-    async def wait_until_unread(self, expected: dict[str, str], timeout: float = 20) -> None:
+    async def wait_until_unread(self, expected: dict[str, str], timeout: float = 60) -> None:
         found: dict[str, str] = {}
         try:
             async with asyncio.timeout(timeout):
@@ -56,7 +56,7 @@ class ReadRoom(Room):
         await self.wait_until_journaled(await self.bruno.send_text(self.id, "!painel"))
 
     async def wait_until_journaled(self, event_id: str) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 async with self.practice.database.transaction() as tx:
                     if await tx.scalar(select(journal.c.event_id).where(journal.c.event_id == event_id)):
@@ -295,7 +295,7 @@ async def test_quiet_hours_keep_it_back_until_they_end_or_it_is_read(room: ReadR
     said = await room.write(room.bruno)
     await room.wait_until_unread({"Ana": said})
     await room.pass_the_wait()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             until = await room.next_try_at()
             if until is not None and until > datetime.now(UTC) + timedelta(minutes=50):
@@ -379,7 +379,7 @@ async def wait_until_writable(room: ReadRoom, expected: bool) -> None:
     machine = room.practice.machine
     assert machine is not None
     place = f"/rooms/{quote(room.id)}/state/m.room.power_levels/"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             powers = await machine.client.homeserver.ask("GET", place)
             if (powers["events_default"] == 0) is expected:
