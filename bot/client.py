@@ -537,6 +537,9 @@ class Client:
                 await asyncio.sleep(next(waiting))
             else:
                 self.is_away = False
+                if token is None:  # nothing tells whose devices changed since a token that was given up
+                    self.directory.outdate(self.directory.known())
+                    self._soon("freshen", self.directory.freshen_all)
                 batch = progress.begin(following)
                 self._take(answer, token, batch)
                 token, first, refusals, waiting = following, False, 0, pauses(_LONGEST_PAUSE)

@@ -326,6 +326,32 @@ async def test_what_a_proxy_refuses_loses_no_place_and_no_command(far_seat: Seat
     assert heard == [first, second, third, command.event_id]  # without the token, the first would come again
 
 
+async def test_who_changed_devices_while_the_token_was_forgotten_is_asked_about(
+    synapse: Synapse, far_seat: Seat, far_pair: Pair, proxy: Proxy, tmp_path: Path
+) -> None:
+    """To begin anew without a token names nobody, unless Synapse gives an answer of less than two minutes ago again."""
+
+    def name_nobody(path: str, answer: Json) -> Json:
+        if path == "/sync":
+            answer.pop("device_lists", None)
+        return answer
+
+    asked, bruno = proxy.count("/sync"), far_pair.bruno
+    unknown = {"errcode": "M_UNKNOWN"}
+    proxy.refuse = lambda _, path: (400, unknown) if path == "/sync" and proxy.count("/sync") > asked else None
+    await bruno.send_text(far_pair.room_id, "wake")  # ends the open long-poll
+    await far_seat.wait_for(lambda: proxy.count("/sync") > asked + 2)
+    async with phone(synapse, tmp_path, bruno.user_id, identity=bruno.identity) as second:
+        proxy.refuse, proxy.forge = lambda *_: None, name_nobody
+        devices = {bruno.device_id, second.device_id}
+        await far_seat.wait_for(lambda: believed(far_seat, bruno.user_id) == devices)
+
+
+def believed(seat: Seat, user_id: str) -> set[str]:
+    trust = seat.client.trust(user_id)
+    return {device.device_id for device in trust.believed} if trust is not None else set()
+
+
 async def test_hostile_olm_messages_do_not_stop_the_loop(seat: Seat, pair: Pair) -> None:
     bot = seat.account.user_id
     keys = (await pair.ana.request("POST", "/keys/query", {"device_keys": {bot: []}}))["device_keys"][bot]
