@@ -105,6 +105,7 @@ class Schedule:
                 args=[database, name],
                 max_instances=1,
                 coalesce=True,
+                misfire_grace_time=None,  # however late: a process that was busy for a second left it to the next turn
                 next_run_time=datetime.now(UTC),
             )
 

@@ -3,9 +3,11 @@ which can quote what people wrote or who they are.
 """
 
 import asyncio
+import json
 import logging
 import sys
 import traceback
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
@@ -23,7 +25,7 @@ def write_to(path: Path | None) -> None:
         path.replace(path.with_suffix(".log.1"))
     stream = sys.stderr if path is None else path.open("a", encoding="utf-8", buffering=1)
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(Discreet("%(levelname)s %(name)s %(message)s"))
+    handler.setFormatter(Lines())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("apscheduler.executors.default").addFilter(_is_no_stop)
     structlog.configure(
@@ -45,6 +47,20 @@ class Discreet(logging.Formatter):
 
     def formatException(self, ei: object) -> str:
         return outline(ei)  # type: ignore[arg-type]
+
+
+class Lines(Discreet):
+    """As our own: one JSON object a line, whatever breaks of line the library wrote."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        said = {
+            "logger": record.name,
+            "message": super().format(record),
+            "event": "library.warned",
+            "level": record.levelname.lower(),
+            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z"),
+        }
+        return json.dumps(said)
 
 
 def outline(exc_info: ExcInfo) -> str:

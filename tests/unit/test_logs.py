@@ -1,9 +1,10 @@
 """What a log line may show of an error."""
 
 import io
+import json
 import logging
 
-from supervision.logs import Discreet, outline
+from supervision.logs import Discreet, Lines, outline
 
 
 def failing() -> None:
@@ -37,3 +38,26 @@ def test_libraries_logs_are_as_discreet() -> None:
         logger.exception("work failed")
     assert stream.getvalue().startswith("work failed\nRuntimeError\n")
     assert "secret" not in stream.getvalue()
+
+
+def test_what_a_library_logs_is_one_json_object_a_line_too() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(Lines())
+    logger = logging.getLogger("tests.lines")
+    logger.propagate = False
+    logger.addHandler(handler)
+    logger.warning("Run time of job %s was missed", "a")
+    try:
+        failing()
+    except RuntimeError:
+        logger.exception("work\nfailed")
+    warned, failed = map(json.loads, stream.getvalue().splitlines())
+    assert "secret" not in stream.getvalue()
+    assert str(warned.pop("timestamp")).endswith("Z")
+    assert warned == {
+        "event": "library.warned", "level": "warning", "logger": "tests.lines",
+        "message": "Run time of job a was missed",
+    }  # fmt: skip
+    assert failed["level"] == "error"
+    assert failed["message"].startswith("work\nfailed\nRuntimeError\n")
