@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ from supervision.models import Consent, FileKind
 
 ENVIRONMENT_PREFIX = "VISAVIS_"
 UNREADABLE = "unreadable" * 4  # stands in for a secret whose file was complained of already
+HOST = re.compile(r"[\w.-]+")
 TOKEN = re.compile(r"[!-~]+( [!-~]+)*")
 SECRETS = frozenset({"secret", "url", "owner_url", "as_token", "password", "admin_token"})
 
@@ -43,12 +45,27 @@ def database_url(value: SecretStr) -> SecretStr:
 def http_url(value: str) -> str:
     try:
         parts = urlsplit(value)
-        right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and parts.username is None
     except ValueError:  # a port that is none, brackets that are not closed
         right = False
     if not right or parts.query or parts.fragment:
         raise ValueError("must be an http:// or https:// address")
     return value.rstrip("/")
+
+
+def without_path(value: str) -> str:
+    if urlsplit(value).path:
+        raise ValueError("must have no path")
+    return value
+
+
+def host_name(value: str) -> str:
+    try:
+        ip_address(value)
+    except ValueError:
+        if not HOST.fullmatch(value):
+            raise ValueError("is no host name or IP address alone") from None
+    return value
 
 
 def token(value: SecretStr) -> SecretStr:
@@ -122,7 +139,7 @@ class MatrixConfig(Section):
     homeserver: HttpUrl
     bot: Annotated[str, AfterValidator(bot_id)]
     as_token: Token | None = None
-    password: SecretStr | None = None
+    password: SecretStr | None = Field(None, min_length=1)
     admin_token: Token | None = None
     public_url: HttpUrl | None = None
     store: Path = Path("var/bot")
@@ -136,7 +153,7 @@ class MatrixConfig(Section):
 
 
 class MailConfig(Section):
-    host: str = Field("127.0.0.1", min_length=1)
+    host: Annotated[str, AfterValidator(host_name)] = "127.0.0.1"
     port: Port = 25
     security: Literal["none", "starttls", "tls"] = "starttls"
     username: str | None = None
@@ -170,7 +187,7 @@ class CalendarsConfig(Section):
 
 
 class WebConfig(Section):
-    base_url: HttpUrl
+    base_url: Annotated[HttpUrl, AfterValidator(without_path)]
     listen: str = "127.0.0.1"
     port: Port = 8080
     metrics_listen: str = "127.0.0.1"
@@ -232,6 +249,9 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
         problems += [one for one in found if one.key not in given or given[one.key].value != UNREADABLE]
     if config is not None and config.matrix.as_token is None and config.matrix.password is None:
         problems.append(Problem("matrix.as_token", "either this or matrix.password is needed", str(path)))
+    if config is not None and (config.mail.username is None) != (config.mail.password is None):
+        there, missing = ("username", "password") if config.mail.password is None else ("password", "username")
+        problems.append(Problem(f"mail.{there}", f"mail.{missing} is missing", given[f"mail.{there}"].origin))
     if problems or config is None:
         raise ConfigInvalid(problems)
     return config

@@ -161,3 +161,31 @@ def test_a_database_url_that_leads_nowhere_is_refused_without_its_password(
 ) -> None:
     path = write(tmp_path, RIGHT.replace("postgresql://visavis_app:pass-phrase@localhost/visavis", url))
     assert problems(path) == [("database.url", message, str(path))]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "problem"),
+    [
+        ("visavis.example.org/", "visavis.example.org/visavis", ("web.base_url", "must have no path")),
+        (
+            "https://visavis.example.org/",
+            "https://ana:phrase@visavis.example.org/",
+            ("web.base_url", "must be an http:// or https:// address"),
+        ),
+        ("mail.example.org", "smtp://mail.example.org", ("mail.host", "is no host name or IP address alone")),
+        ("mail.example.org", "mail.example.org:587", ("mail.host", "is no host name or IP address alone")),
+        ("mail.example.org", "''", ("mail.host", "is no host name or IP address alone")),
+        ("as_token: token", "password: ''", ("matrix.password", "must have at least 1 characters")),
+        ("  sender:", "  username: me\n  sender:", ("mail.username", "mail.password is missing")),
+        ("  sender:", "  password: phrase\n  sender:", ("mail.password", "mail.username is missing")),
+    ],
+)
+def test_what_could_not_work_is_refused(tmp_path: Path, before: str, after: str, problem: tuple[str, str]) -> None:
+    path = write(tmp_path, RIGHT.replace(before, after))
+    assert problems(path) == [(*problem, str(path))]
+
+
+@pytest.mark.parametrize("host", ["localhost", "mail", "mail-1.example.org", "192.0.2.7", "::1", "smtp_out"])
+def test_a_mail_server_is_a_name_or_an_ip_address(tmp_path: Path, host: str) -> None:
+    path = write(tmp_path, RIGHT.replace("host: mail.example.org", f'host: "{host}"'))
+    assert load(path, {}).mail.host == host
