@@ -120,6 +120,19 @@ class Lengths(click.ParamType[list[int]]):
             self.fail(f"{value!r} is no list such as 50,90.", param, ctx)
 
 
+class Kinds(click.ParamType[list[str]]):
+    """Kinds of files with commas between them, by the words of the configuration."""
+
+    name = "kinds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        kinds = [kind.strip() for kind in value.split(",")]
+        for kind in kinds:
+            if kind not in list(FileKind):
+                self.fail(f"{kind!r} is none of {', '.join(FileKind)}.", param, ctx)
+        return kinds
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--config",
@@ -598,7 +611,7 @@ def set_pair(config_path: Path, pair_id: uuid.UUID, lengths: Any, approval: Any)
 @pair.command("settings")
 @click.argument("pair_id", type=click.UUID)
 @click.option("--attachments", type=OrNone(click.BOOL), help="Whether files may be shared: yes or no.")
-@click.option("--kinds", type=OrNone(click.STRING), help=f"Which files: {', '.join(FileKind)}; with commas between.")
+@click.option("--kinds", type=OrNone(Kinds()), help=f"Which files: {', '.join(FileKind)}; with commas between.")
 @click.option("--megabytes", type=OrNone(click.INT), help="How large a file may be.")
 @click.option("--retention-days", type=OrNone(click.INT), help="How long messages and files stay; 0 is for ever.")
 @click.option("--unread-minutes", type=OrNone(click.INT), help="When an unread message is told by mail; 0 is never.")
@@ -609,8 +622,6 @@ def settle_room(config_path: Path, /, pair_id: uuid.UUID, **said: Any) -> None:
     """Show what holds in a pair's room, or change it. `none` goes back to the configuration's."""
     config = load(config_path)
     changes: dict[str, Any] = {name: None if one is NONE else one for name, one in said.items() if one is not None}
-    if changes.get("kinds") is not None:
-        changes["kinds"] = [kind.strip() for kind in changes["kinds"].split(",")]
 
     async def work(tx: Transaction) -> None:
         before = await rooms.of(tx, pair_id, config.rooms)

@@ -597,6 +597,9 @@ async def test_a_pair_gets_lengths_and_approval_of_its_own(shell: Shell, databas
         "megabytes\t25\tconfiguration",
         "retention_days\t0\tconfiguration",
     ]
+    assert await shell.fail("pair", "settings", pair, "--kinds", "images") == (
+        "Invalid value for '--kinds': 'images' is none of image, audio, video, pdf, document, text, archive."
+    )
     settled_by = ("--attachments", "no", "--kinds", "pdf,image", "--retention-days", "90", "--expires-on", "2099-12-31")
     changed = (await shell.do("pair", "settings", pair, *settled_by)).out.splitlines()
     assert changed[:2] == ["attachments\tfalse\town", "kinds\timage,pdf\town"]
