@@ -11,7 +11,7 @@ from supervision import appointments, availability, groups, hours, ledgers, move
 from supervision.appointments import FARTHEST, OPEN, Appointment
 from supervision.audit import Actor
 from supervision.db import Transaction
-from supervision.errors import AlreadyAnswered, NotFound, Refused
+from supervision.errors import AlreadyAnswered, NotFound, Refused, Stale
 from supervision.groups import Scope
 from supervision.hours import Availability, Slot
 from supervision.ledgers import Ledger
@@ -45,12 +45,14 @@ async def reschedule(
     For each holds what holds for `moves.reschedule`: it moves at once, or is proposed to move, and keeps its length.
     What cannot be there is left where it is if `skip` says so; otherwise, and if nothing is left, SlotTaken names
     them all as `series.book` does. A refusal of the named one by the rules alone is raised as it is. `seen` is as in
-    groups.py.
+    groups.py; Stale, too, if the named one is not as it was shown, since by how much they move hangs on where it was.
     """
     if scope is Scope.ONE:
         moved = await moves.reschedule(tx, actor, appointment_id, starts_at, now=now, if_revision=if_revision)
         return Moved([moved], [])
     group = await groups.gather(tx, actor, appointment_id, scope, if_revision, seen=seen)
+    if group.anchor not in group.members:
+        raise Stale
     series.require_near(starts_at, now=now)
     pair = await pairs.get(tx, group.anchor.pair_id)
     pair.require_active()

@@ -146,7 +146,7 @@ class ScopedAnswer(Scoped):
 class NewTime(SeenScoped):
     """A slot object to move to; all but the start may be left out.
 
-    With `seen`, which needs a scope of several, only those move that are still like that.
+    With `seen`, which needs a scope of several, only those move that are still like that: the named one has to be.
     """
 
     starts_at: Instant

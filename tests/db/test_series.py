@@ -689,6 +689,24 @@ async def test_clashing_moves_are_left_where_they_are(database: Database, now: d
     assert (await details(database, "series.rescheduled"))["skipped"] == [(TEN + 2 * WEEK + HOUR).isoformat()]
 
 
+@pytest.mark.parametrize("shown", ["as it was", "not at all"])
+async def test_several_move_only_by_one_that_was_shown_as_it_is(database: Database, now: datetime, shown: str) -> None:
+    """By how much they move is told by where that one was; and it alone has to lie within the horizon."""
+    pair = await add_pair(database, now=now)
+    before = (await book(database, pair, now)).booked
+    seen = {one.id: one.revision for one in before[0 if shown == "as it was" else 1 :]}
+    async with database.transaction() as tx:
+        if shown == "as it was":
+            await moves.reschedule(tx, acts(pair.supervisee), before[0].id, TEN + HOUR, now=now)
+    stood = await state(database, before[0].series_id)
+    async with database.transaction() as tx:
+        with pytest.raises(Stale):
+            await shifts.reschedule(
+                tx, acts(pair.supervisee), before[0].id, TEN + 2 * HOUR, Scope.ALL, skip=False, now=now, seen=seen
+            )
+    assert await state(database, before[0].series_id) == stood
+
+
 async def test_a_move_shifts_the_wall_clock_not_the_instants(database: Database) -> None:
     first = datetime(2027, 3, 9, 15, tzinfo=UTC)  # 10:00 in New York, five days before the change
     now = first - timedelta(days=1)
