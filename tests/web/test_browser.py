@@ -72,6 +72,14 @@ WAYS: tuple[tuple[int, Literal["light", "dark"]], ...] = (
 )
 WELL = {"overhang": 0, "poor": [], "small": [], "unnamed": [], "headings": 1, "urging": 1, "parts": 3}
 
+# What reaches out of its card, and what is so narrow that its words are broken into letters.
+SPILT = """() => [...document.querySelectorAll("main .card *:not(.unseen, .unseen *)")]
+  .map((node) => [node, node.getBoundingClientRect()]).filter(([node, box]) => box.width > 0 && (
+    box.right > node.closest(".card").getBoundingClientRect().right
+    || ([...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim().length > 8)
+      && box.width < 3 * parseFloat(getComputedStyle(node).fontSize))))
+  .map(([node]) => node.outerHTML.slice(0, 120))"""
+
 Look = Callable[..., Awaitable[Page]]
 
 
@@ -460,6 +468,32 @@ async def test_every_page_fits_and_can_be_read(database: Database, now: datetime
                 await page.evaluate(AT_REST)
                 seen = {"width": width, "dark": scheme == "dark"}
                 assert await page.evaluate(JUDGED) == WELL | seen, f"{path} at {width} pixels, {scheme}"
+
+
+async def test_text_of_twice_the_size_stays_in_its_place(
+    database: Database, now: datetime, look: Look, clock: Clock
+) -> None:
+    """A phone whose owner reads large letters (WCAG 2.2, 1.4.4): nothing is cut off, no word is broken into letters."""
+    pair = await add_pair(database, now=now)
+    await book(database, pair, TEN, now, confirmed=True)
+    await book(database, pair, TEN + timedelta(days=2), now)
+    clock.forward(hours=30)
+    async with database.transaction() as tx:
+        await appointments.close_past(tx, now=clock())
+    rita = await add_person(database, "Rita", ["admin"], now=now)
+    pages = {
+        None: ("/sign-in", "/sign-in/code"),
+        pair.supervisee: ("/appointments", f"/book?pair={pair.id}", "/preferences", "/calendar", "/account/phone"),
+        rita: ("/admin", f"/admin/people/{pair.supervisee.id}", f"/admin/pairs/{pair.id}"),
+        pair.supervisor: ("/supervisor", "/hours", "/away", f"/rooms/{pair.id}", f"/pairs/{pair.id}/settings"),
+    }
+    for person, paths in pages.items():
+        page = await look(person, javascript=True)
+        for path in paths:
+            await page.goto(path)
+            await page.evaluate("document.querySelectorAll('main details').forEach((one) => { one.open = true })")
+            await page.evaluate("document.documentElement.style.fontSize = '200%'")
+            assert (await page.evaluate(SPILT), await page.evaluate(OVERHANG)) == ([], 0), path
 
 
 async def test_what_others_write_stays_text(database: Database, now: datetime, look: Look) -> None:
