@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from supervision import appointments, audit, availability, holds, hours, notifications, outside, pairs, people
 from supervision.appointments import A_MINUTE, Appointment
 from supervision.audit import SYSTEM, Actor
-from supervision.db import Transaction, lock_key, lock_people
+from supervision.db import Transaction, lock_key, lock_people, take_each
 from supervision.errors import AlreadyAnswered, NotAllowed, NotFound, NotUnderstood, SlotTaken, Stale, TooLate
 from supervision.hours import Availability, Slot
 from supervision.models import Channel, PairStatus
@@ -304,13 +304,17 @@ async def offer_freed(tx: Transaction, now: datetime, *, most: int = 20) -> int:
     """
     changed = 0
     unfinished = False
-    for supervisor_id, found in itertools.groupby(await _open(tx, now=now), key=lambda one: one[0].supervisor_id):
+
+    async def see_to(one: tuple[uuid.UUID, list[tuple[Wait, bool]]]) -> None:
+        nonlocal changed, unfinished
         line = _Line(tx, now, most - changed)
-        await line.serve(supervisor_id, list(found))
+        await line.serve(*one)
         changed += line.changed
         unfinished = unfinished or line.unfinished or changed >= most
-        if changed >= most:
-            break
+
+    groups = itertools.groupby(await _open(tx, now=now), key=lambda one: one[0].supervisor_id)
+    lines = ((supervisor_id, list(found)) for supervisor_id, found in groups)
+    await take_each(tx, itertools.takewhile(lambda _: changed < most, lines), see_to, "offer_freed")
     if unfinished:
         await tx.execute(select(func.pg_notify("visavis_waits", "")))
     return changed

@@ -9,7 +9,8 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
+from structlog.testing import capture_logs
 
 from embedded.postgresql import PostgreSQL
 from supervision import appointments, availability, holds, jobs, pairs, people, waits
@@ -30,6 +31,7 @@ from supervision.errors import (
 from supervision.hours import Availability, DatedException
 from supervision.models import Approval, Exceptional, Status, audit_entries, notifications
 from supervision.models import holds as holds_table
+from supervision.models import people as people_table
 from supervision.models import waits as table
 from supervision.pairs import Pair
 from supervision.people import Person
@@ -628,6 +630,22 @@ async def test_without_locks_checks_and_constraint_both_get_it(
     async with database.transaction() as tx:
         of_ana = select(holds_table).where(holds_table.c.person_id == line[0].supervisor.id)
         assert len(list(await tx.execute(of_ana))) == 2
+
+
+async def test_a_line_that_cannot_be_looked_at_holds_up_no_other(database: Database, now: datetime) -> None:
+    lines = sorted([await add_line(database, now, most=2) for _ in range(2)], key=lambda line: line[0].supervisor.id)
+    waiting = []
+    for first, second in lines:
+        held = await book(database, first, now)
+        waiting.append(await join(database, second, now))
+        await cancel(database, first.supervisor, held, now)
+    async with database.transaction() as tx:
+        bad = update(people_table).where(people_table.c.id == lines[0][0].supervisor.id)
+        await tx.execute(bad.values(time_zone="Nowhere/Atall"))
+    with capture_logs() as logs:
+        assert await run(database, now) == 1
+    assert [(one["event"], one["of"]) for one in logs] == [("row.failed", "offer_freed")]
+    assert [(await read(database, one)).offer is not None for one in waiting] == [False, True]
 
 
 async def test_what_ended_long_ago_is_forgotten(database: Database, now: datetime) -> None:
