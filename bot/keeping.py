@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bot.client import Client
 from bot.greetings import greet
-from bot.requests import HomeserverRefused
+from bot.requests import HomeserverRefused, patient_with_proxies
 from bot.rooms import Plan, Unmendable, create_room, invite_missing, mend_room
 from supervision import audit, bots, memberships, notifications, pairs, retention
 from supervision.audit import SYSTEM
@@ -100,6 +100,7 @@ class Keeping:
         self._checked: dict[uuid.UUID, tuple[Wanted, datetime]] = {}
         self._not_before: dict[uuid.UUID, datetime] = {}
         self._failing: dict[uuid.UUID, Failing] = {}
+        self._rooms: dict[uuid.UUID, str | None] = {}
         self._asked: set[uuid.UUID] = set()
         self.is_behind = False  # more rooms are due, and nobody asked for them
         self._account_checked_at: datetime | None = None
@@ -136,6 +137,7 @@ class Keeping:
         """
         self._note_time()
         wanted = await self._read()
+        self._note_rooms(wanted)
         await self._side_by_side(self._make, [one for one in wanted if one.is_missing and self._may(one)])
         if not any(one.is_missing and not self._may(one) for one in wanted):
             self.ready.set()
@@ -163,6 +165,14 @@ class Keeping:
             self._checked = {pair_id: (known, min(at, now)) for pair_id, (known, at) in self._checked.items()}
             self._account_checked_at = None
         self._looked_at = now
+
+    def _note_rooms(self, wanted: Sequence[Wanted]) -> None:
+        """What was put off for a room that is another by now was put off for nothing."""
+        for pair in (one.pair for one in wanted):
+            if self._rooms.get(pair.id, pair.room_id) != pair.room_id:
+                self._not_before.pop(pair.id, None)
+                self._failing.pop(pair.id, None)
+        self._rooms = {one.pair.id: one.pair.room_id for one in wanted}
 
     def ask(self, pair_id: uuid.UUID) -> None:
         """Have a pair's room looked at now."""
@@ -272,7 +282,8 @@ class Keeping:
     async def _make(self, wanted: Wanted) -> None:
         pair = wanted.pair
         try:
-            room_id = await create_room(self.client, wanted.plan)
+            with patient_with_proxies():
+                room_id = await create_room(self.client, wanted.plan)
         except Transient:
             raise
         except DeliveryFailed as failure:
@@ -349,7 +360,8 @@ class Keeping:
     async def _invite(self, wanted: Wanted) -> None:
         """Those of whom nothing is known there. Nobody of that name is no fault of the room's."""
         try:
-            await invite_missing(self.client, wanted.pair.room_id or "", wanted.invite)
+            with patient_with_proxies():
+                await invite_missing(self.client, wanted.pair.room_id or "", wanted.invite)
         except HomeserverRefused as refused:
             log.error("room.not_invited", pair=str(wanted.pair.id), code=refused.code)
 

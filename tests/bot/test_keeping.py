@@ -445,17 +445,16 @@ async def test_a_room_that_fails_for_an_hour_is_told_of_and_can_be_replaced(far:
 
 
 async def test_a_new_room_in_place_of_one_that_fails(far: Kept, three: Three) -> None:
-    """The old one goes on failing, and holds up nothing."""
+    """The old one goes on failing, and holds up nothing; the new one is not put off as it was."""
     three.broken = {far.room_id}
     await tried(far, [0, 0.1, 0.2, 0.4, 0.7, 0.9, 1.1, 1.2])
     async with far.database.transaction() as tx:
         apart = await renewals.renew_room(tx, OPERATOR, far.pair.id, now=far.clock())
     with pytest.raises(Transient, match="http_500"):  # of the pair that keeps the old room
-        await far.look()
-    pair = await far.look()
-    assert (pair.room_id not in (None, three.rooms[0]), pair.fault) == (True, None)
+        await far.keeping.look()
     async with far.database.transaction() as tx:
-        old = await pairs.get(tx, apart)
+        pair, old = await pairs.get(tx, far.pair.id), await pairs.get(tx, apart)
+    assert (pair.room_id not in (None, three.rooms[0]), pair.fault) == (True, None)
     assert (old.room_id, old.status, old.fault) == (three.rooms[0], PairStatus.ARCHIVED, Fault.REFUSED)
 
 
@@ -501,6 +500,18 @@ async def test_somebody_s_homeserver_that_is_away_is_no_fault_of_a_room(far: Kep
         await pairs.invite_again(tx, OPERATOR, far.pair.id, far.pair.supervisee.id, now=far.clock())
     proxy.refuse = lambda _, place: (500, {}) if place == f"/rooms/{far.room_id}/invite" else None
     assert await tried(far, [0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.1, 1.2, 1.4]) == [None] * 9
+
+
+async def test_a_proxy_that_refuses_a_new_room_is_no_fault(far: Kept, proxy: Proxy) -> None:
+    """Admins were shown that the homeserver refuses to make it."""
+    account = await make_account(far.synapse)
+    bruna = await add_person(far.database, "Bruna", ["supervisee"], now=far.clock(), matrix_id=account)
+    other = await add_pair(far.database, now=far.clock(), supervisor=far.pair.supervisor, supervisee=bruna)
+    proxy.refuse = lambda _, place: (400, {}) if place == "/createRoom" else None
+    with pytest.raises(Transient, match="http_400"):
+        await far.keeping.look()
+    async with far.database.transaction() as tx:
+        assert (await pairs.get(tx, other.id)).fault is None
 
 
 async def test_a_room_that_cannot_be_made_for_an_hour_is_shown_too(far: Kept, proxy: Proxy) -> None:
