@@ -134,7 +134,7 @@ async def test_that_one_word_is_enough_for_a_copy_is_an_admin_s_to_say(
     ana = await open_browser(pair.supervisor)
     rita = await open_browser(await add_person(database, "Rita", ["admin"], now=now))
     assert await submit(ana, pair, export_consent="one") == 403
-    assert "Que basta uma, só quem administra o Visavis pode definir." in ana.page
+    assert "Só quem administra o Visavis pode definir que basta uma." in ana.page
     assert 'name="export_consent"' not in ana.page
     answer = await call(ana, "PATCH", f"/api/pairs/{pair.id}/room", {"export_consent": "one"})
     await refused(answer, 403, "refused.export_consent")
