@@ -104,7 +104,7 @@ async def check(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: datet
     return pair
 
 
-def is_lost(pair: Pair) -> bool:
+def is_out_of_reach(pair: Pair) -> bool:
     """Whether there is a room that the bot is not in any more, so that it can read nothing of it."""
     return pair.room_id is not None and pair.fault is Fault.GONE
 
@@ -112,7 +112,7 @@ def is_lost(pair: Pair) -> bool:
 def _require_room(pair: Pair) -> None:
     if pair.room_id is None or pair.removed_at is not None:
         raise NotFound("refused.export_no_room")
-    if is_lost(pair):
+    if is_out_of_reach(pair):
         raise NotFound("refused.export_room_lost")
 
 
@@ -166,7 +166,7 @@ async def pending(
 async def agree(tx: Transaction, actor: Actor, pair_id: uuid.UUID, *, now: datetime) -> Export:
     """The other agrees, having proved who they are.
 
-    Raises AlreadyAnswered where nothing is asked (any more), NotFound where the room is lost meanwhile.
+    Raises AlreadyAnswered where nothing is asked (any more), NotFound where the room is out of reach meanwhile.
     """
     pair = await pairs.get_locked(tx, pair_id)
     person = pair.member(actor.person_id)

@@ -54,9 +54,9 @@ class Standing:
         return bool(self.own) and self.own[0].state is ExportState.FAILED
 
     @property
-    def lost(self) -> bool:
+    def out_of_reach(self) -> bool:
         """None can be made: the bot is not in the room any more."""
-        return exports.is_lost(self.pair)
+        return exports.is_out_of_reach(self.pair)
 
 
 async def show(request: web.Request) -> web.Response:
