@@ -194,14 +194,13 @@ class Tasks:
                 if isinstance(failure, Transient) and failure.code not in OF_ONE_FILE:
                     raise
                 failures[mxc] = failure
-        left = {mxc: showers for mxc, showers in media.items() if mxc in failures or mxc not in free}
-        if left:
+        # Who uploaded what is still shown may stand here alone, once it is shown no more.
+        failures |= {mxc: Transient("media_shown") for mxc in media if mxc not in free}
+        if failures:
+            left = {mxc: media[mxc] for mxc in failures}
             async with self.database.transaction() as tx:
                 await homeserver_tasks.narrow(tx, task.id, {"media": left})
-        if failures:
             raise min(failures.values(), key=lambda one: isinstance(one, Permanent))  # what may yet pass, if any
-        if left:
-            raise Transient("media_shown")  # who uploaded it may stand here alone, once it is shown no more
 
     async def _remove_file(self, administrator: Administrator, mxc: str, showers: Collection[str]) -> bool:
         """Whether a file is gone now, which it is not where none of those who showed it uploaded it."""

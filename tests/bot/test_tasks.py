@@ -282,6 +282,29 @@ async def test_a_file_that_synapse_fails_with_holds_up_no_other(
             assert await all_done(database) == [("remove_media", "M_INVALID_PARAM")]
 
 
+async def test_a_file_that_synapse_refuses_lets_none_be_forgotten_that_is_still_shown(
+    database: Database, synapse: Synapse, owner: Homeserver
+) -> None:
+    pair = await add_pair(database, now=utc_now())
+    ana = await be(database, owner, pair)
+    refused, shown = [await upload(synapse, owner) for _ in range(2)]
+    about = {"locked_name": None, "type": None, "size": None, "sent_at": utc_now(), "media": [shown]}
+    async with Proxy.before(synapse.base_url) as proxy:
+        name = refused.rpartition("/")[2]
+        proxy.refuse = lambda _, path: (400, {"errcode": "M_INVALID_PARAM"}) if path.endswith(name) else None
+        async with database.transaction() as tx:
+            await attachments.note(tx, "$shown", pair.id, pair.supervisee.id, **about)  # type: ignore[arg-type]
+            media = {refused: [ana], shown: [ana]}
+            await attachments.give_away(tx, pair.id, media, synapse.server_name, now=utc_now())
+        async with doing(database, replace(synapse, base_url=proxy.url)):
+            await until_put_off(database, "media_shown")
+            async with database.transaction() as tx:
+                await attachments.take_back(tx, "$shown", pair.supervisee.id, now=utc_now())
+            await look_again(database)
+            assert await all_done(database) == [("remove_media", "M_INVALID_PARAM")]
+    assert [await is_stored(synapse, owner, file) for file in (refused, shown)] == [True, False]
+
+
 async def look_again(database: Database) -> None:
     async with database.transaction() as tx:
         await tx.execute(update(tasks_table).values(next_try_at=utc_now()))
