@@ -278,12 +278,14 @@ class Handlers:
     async def _find_question(self, heard: Heard, tx: Transaction) -> Asked | None:
         event_id = heard.event.relates_to or ""
         asked = await questions.find(tx, event_id, heard.pair.id, heard.person.id, now=heard.now)
-        if asked is None and not await questions.is_known(tx, event_id):
-            # Somebody may tap on a message of ours before we have noted which notification it is.
-            async with self.notices.lock(heard.event.room_id):
-                pass
+        if asked is None:
+            # Somebody may tap on a message of ours before we have noted which notification it is, or while we do.
+            if not await questions.is_known(tx, event_id):
+                async with self.notices.lock(heard.event.room_id):
+                    pass
+            known = await questions.is_known(tx, event_id)
             asked = await questions.find(tx, event_id, heard.pair.id, heard.person.id, now=heard.now)
-            if asked is None and not await questions.is_known(tx, event_id) and await self._may_be_ours(heard, tx):
+            if asked is None and not known and await self._may_be_ours(heard, tx):
                 raise Transient("question_not_noted")
         return asked
 
@@ -299,7 +301,7 @@ class Handlers:
         now = self.clock()
         waited, last = self._taps.get(tap.event_id, (timedelta(), now))
         if not self.notices.client.is_away:
-            waited += min(now - last, LONGEST_LOOK)
+            waited += min(max(now - last, timedelta()), LONGEST_LOOK)  # a clock may be set back
         self._taps[tap.event_id] = waited, now
         while len(self._taps) > 1_000:
             self._taps.popitem(last=False)

@@ -113,7 +113,9 @@ class Retention:
             self._nothing_until[pair.id] = standing, retention.look_again(standing, oldest, now)
             return
         async with self.database.transaction() as tx:
-            await pairs.get_locked(tx, pair.id)
+            found = await pairs.get_locked(tx, pair.id)
+            if found.room_id != pair.room_id:
+                return  # what was seen there is not in the room in which it would be said
             if await retention.standing_of(tx, pair, self.defaults, now=now) != standing:
                 return  # a hold came, or other days were settled
             people = [one.matrix_id for one in pair.people]

@@ -299,3 +299,17 @@ async def test_what_is_settled_while_the_bot_looks_is_not_announced_as_it_was(da
     async with database.transaction() as tx:
         told = select(func.count()).select_from(outbox).where(outbox.c.kind == retention.ANNOUNCED)
         assert await tx.scalar(told) == 0
+
+
+async def test_what_is_in_a_room_that_was_given_up_is_not_announced_in_the_new_one(
+    database: Database, place: Place
+) -> None:
+    place.retention.defaults = RoomsConfig(retention_days=3)
+    await place.say()
+    async with database.transaction() as tx:
+        renewed = update(pairs_table).where(pairs_table.c.id == place.pair.id).values(room_id="!new:example.org")
+        await tx.execute(renewed)
+    await place.retention.look_after(place.pair)
+    async with database.transaction() as tx:
+        told = select(func.count()).select_from(outbox).where(outbox.c.kind == retention.ANNOUNCED)
+        assert await tx.scalar(told) == 0
