@@ -449,12 +449,8 @@ class Client:
         return await self._speak(place, content)
 
     async def _speak(self, place: str, content: Json) -> str:
-        try:
+        with patient_with_proxies():
             answer = await self.homeserver.ask("PUT", place, content)
-        except HomeserverRefused as refused:
-            if refused.is_logged_out:
-                raise Transient("logged_out") from refused
-            raise
         if not isinstance(answer.get("event_id"), str):
             raise Transient("homeserver_incomprehensible")
         return str(answer["event_id"])

@@ -829,6 +829,18 @@ async def test_a_proxy_that_refuses_is_no_reason_to_end(far_seat: Seat, proxy: P
     await far_seat.client.connect()
 
 
+async def test_what_a_proxy_refuses_to_pass_on_is_said_later(far_seat: Seat, far_pair: Pair, proxy: Proxy) -> None:
+    """It was given up for good: news was parked, and a forbidden file stayed in its room."""
+    said = await far_seat.say(far_pair, "hello")
+    proxy.refuse = lambda method, _: (400, {}) if method == "PUT" else None
+    with pytest.raises(Transient, match="http_400"):
+        await far_seat.say(far_pair, "are you there?")
+    with pytest.raises(Transient, match="http_400"):
+        await far_seat.client.redact(far_pair.room_id, said, transaction_id="taken back")
+    with pytest.raises(Transient, match="http_400"):
+        await far_seat.client.react(far_pair.room_id, said, "✅", transaction_id="tapped")
+
+
 async def test_wrong_token_is_refused_at_once(synapse: Synapse, seat: Seat, tmp_path: Path) -> None:
     account = Seat.account_of(synapse, tmp_path / "other", as_token="wrong")
     with pytest.raises(HomeserverRefused) as raised:
