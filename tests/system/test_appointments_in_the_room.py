@@ -1,13 +1,17 @@
 """One appointment's life in a real room: moves that are proposed and answered, bookings on behalf, absences."""
 
+import asyncio
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from sqlalchemy import select, update
 
-from supervision import policies
+from supervision import notifications, policies, questions
 from supervision.audit import Actor
+from supervision.db import Transaction
 from supervision.models import Approval, Status, appointments, audit_entries
 from supervision.pairs import Pair
 from supervision.texts import Moments, Span, reader
@@ -113,6 +117,33 @@ async def test_a_move_is_proposed_countered_and_accepted(practice: Practice) -> 
     assert await states(practice, pair) == [(day + timedelta(hours=11), "confirmed", 3)]
     subjects = [str(mail["Subject"]) for mail in await practice.mails(pair.supervisee.email, at_least=3)]
     assert len(subjects) == len(set(subjects))
+
+
+async def test_a_tap_counts_though_the_question_is_noted_while_it_is_looked_for(
+    practice: Practice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tap finds no question yet, and a moment later it is asked whether the message is known: it is, by then."""
+    pair = await pair_up(practice)
+    room, looked = pair.room_id or "", asyncio.Event()
+    note_event, is_known = notifications.note_event, questions.is_known
+
+    async def note_later(tx: Transaction, notification_id: uuid.UUID, event_id: str) -> None:
+        await looked.wait()
+        await note_event(tx, notification_id, event_id)
+
+    async def know_later(tx: Transaction, event_id: str) -> bool:
+        looked.set()
+        assert practice.machine is not None
+        async with practice.machine.notices.lock(room):
+            return await is_known(tx, event_id)
+
+    async with practice.phones(pair) as (ana, bruno):
+        await bruno.send_text(room, f"!book {moment(10)}")
+        monkeypatch.setattr("supervision.notifications.note_event", note_later)
+        monkeypatch.setattr("supervision.questions.is_known", know_later)
+        request = await ana.next_message(practice.bot, beginning("Bruno pede"))
+        await ana.react(room, request.event_id, "✅")
+        await bruno.next_message(practice.bot, beginning("Confirmed by Ana"))
 
 
 async def test_a_booking_on_behalf_is_declined_by_a_tap(practice: Practice) -> None:
