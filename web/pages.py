@@ -83,6 +83,7 @@ RESULTS = frozenset(
 )
 
 DAYS_OPEN = 5  # days with free times that are shown at once; the others behind one press
+TIMES_OPEN = 5  # of a series that stand before what is to be done with one or several of it; more behind one press
 COMING_OPEN = 4  # appointments after the next one, likewise
 
 ENVIRONMENT = Environment(
@@ -97,6 +98,7 @@ ENVIRONMENT.globals.update(
     SHAPES=SHAPES,
     HOMES=HOMES,
     DAYS_OPEN=DAYS_OPEN,
+    TIMES_OPEN=TIMES_OPEN,
     COMING_OPEN=COMING_OPEN,
     Span=Span,
     Moment=Moment,

@@ -858,6 +858,20 @@ async def test_of_several_only_those_change_that_the_page_showed_as_they_are(
     assert again.status == 412
 
 
+@pytest.mark.parametrize(("count", "folded"), [(5, False), (6, True)])
+async def test_many_times_of_a_series_do_not_stand_before_what_is_to_be_done(
+    database: Database, now: datetime, open_browser: Open, count: int, folded: bool
+) -> None:
+    """Whoever moves one of half a year's would see no free time on a phone."""
+    pair = await add_pair(database, now=now)
+    first, *_ = await book_series(database, pair, now, count)
+    bruno = await open_browser(pair.supervisee)
+    for act in ("cancel", "reschedule"):
+        await bruno.get(f"/appointments/{first.id}/{act}")
+        assert ("<summary>Of several, only these change" in bruno.page) is folded
+        assert len([one for one in shown(bruno.page, "Tue ") if "13:00–13:50" in one]) >= count
+
+
 @pytest.mark.parametrize("field", ["seen", "proposals"])
 async def test_what_a_page_cannot_have_shown_changes_nothing(
     database: Database, now: datetime, open_browser: Open, field: str
