@@ -179,7 +179,7 @@ class Files:
     def _is_patient(self, event: Incoming) -> bool:
         """Whether to wait on for a file that may come yet."""
         now = self.clock()
-        first = self._late.setdefault(event.event_id, now)
+        first = self._late[event.event_id] = min(self._late.get(event.event_id, now), now)  # a clock may be set back
         while len(self._late) > REMEMBERED:
             self._late.popitem(last=False)
         return now - first < PATIENCE

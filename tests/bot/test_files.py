@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 
 from bot.client import Account, Client
 from bot.events import Envelope, Incoming, Origin, read_content
-from bot.files import MOST_TRIES, Files
+from bot.files import MOST_TRIES, PATIENCE, Files
 from supervision import attachments
 from supervision.audit import Actor
 from supervision.config import RoomsConfig
@@ -30,6 +30,8 @@ MXC = "mxc://example.org/"
 
 
 async def give(request: web.Request) -> web.Response:
+    if request.match_info["id"] == "late":
+        return web.json_response({"errcode": "M_NOT_YET_UPLOADED"}, status=504)
     if request.match_info["id"] == "broken":
         return web.json_response({"errcode": "M_UNKNOWN"}, status=500)
     return web.Response(body=b"notes")
@@ -119,6 +121,21 @@ async def test_a_file_that_the_homeserver_fails_to_give_is_not_waited_for_for_ev
     for _ in range(MOST_TRIES - 1):
         with pytest.raises(Transient, match="media_failed"):
             await files.judge(event)
+    judged = await files.judge(event)
+    assert judged is not None
+    assert judged.refused == "late"
+
+
+async def test_a_file_that_never_comes_is_waited_for_for_a_moment_though_the_clock_is_set_back(
+    files: Files, pair: Pair, now: datetime
+) -> None:
+    event, passed = sent(pair, now, {"body": "notes.txt", "url": f"{MXC}late"}), timedelta()
+    files.clock = lambda: now + passed
+    for change in (timedelta(), -timedelta(hours=1)):
+        passed += change
+        with pytest.raises(Transient, match="file_not_there_yet"):
+            await files.judge(event)
+    passed += PATIENCE
     judged = await files.judge(event)
     assert judged is not None
     assert judged.refused == "late"
