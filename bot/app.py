@@ -126,6 +126,7 @@ class Bot:
                     )
                 )
         finally:
+            await self.notices.stop()
             await self.client.close()
             if self.administrator is not None:
                 await self.administrator.close()

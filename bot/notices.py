@@ -67,14 +67,6 @@ class Notices:
 
     async def run(self) -> None:
         """Deliver what is due, for ever. A database that is away is waited for."""
-        try:
-            await self._run()
-        finally:
-            for task in self._reacting:
-                task.cancel()
-            await asyncio.gather(*self._reacting, return_exceptions=True)
-
-    async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(listen(self.database, "visavis_matrix", self.wake))
             while True:
@@ -91,6 +83,12 @@ class Notices:
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(wait):
                             await self.wake.wait()
+
+    async def stop(self) -> None:
+        """Once nothing is delivered any more: leave the reactions that are on their way to the next start."""
+        for task in self._reacting:
+            task.cancel()
+        await asyncio.gather(*self._reacting, return_exceptions=True)
 
     async def deliver_due(self) -> int:
         """Claim and deliver one batch, rooms side by side and each in order. Returns how many were claimed."""
