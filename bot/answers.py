@@ -73,8 +73,8 @@ async def _answer(talk: Talk, command: Command) -> Reply:
             return await taking.take(talk, command)
         case commands.Archive():
             return await parting.part(talk, command)
-        case commands.Unknown():
-            return say("unknown")
+        case commands.Unknown(near):
+            return _unknown(talk, near)
         case commands.Incomplete(name):
             return say(f"incomplete.{name}")
 
@@ -218,6 +218,12 @@ def _help(talk: Talk) -> Reply:
     return Reply((Line("help.head"), *said))
 
 
+def _unknown(talk: Talk, near: str | None) -> Reply:
+    if near is None or not commands.WORDS[near].is_for(supervises=talk.supervises):
+        return say("unknown")
+    return say("unknown_near", word=commands.WORDS[near].word(near, talk.person.language))
+
+
 def _explain(talk: Talk, name: str) -> Reply:
     """One command: what it does, how it is written, and its other words."""
     declared = commands.WORDS[name]
@@ -339,6 +345,7 @@ async def _reschedule(talk: Talk, command: commands.Reschedule) -> Reply:
     picked = await lists.pick(talk, command.number, "reschedule")
     if isinstance(picked, Reply):
         return picked
+    appointments.require_status(picked, *OPEN)  # before a time is offered for it
     scope = _several(command.scope)
     details = {} if scope is None else {"scope": scope, "skip": command.skip}
     aim = Aim(moving=picked, number=command.number or 1, details=details)

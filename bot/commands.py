@@ -4,6 +4,7 @@ A message is a command if it begins with `!`, `/` or `//` and a letter, or with 
 table below. English and Portuguese words both work always; accents and case do not matter.
 """
 
+import difflib
 import re
 import unicodedata
 from collections.abc import Callable
@@ -201,7 +202,12 @@ class Archive:
 
 @dataclass(frozen=True)
 class Unknown:
-    """It looks like a command, but the word is none of ours. It is not kept: it may be the start of a sentence."""
+    """It looks like a command, but the word is none of ours. It is not kept: it may be the start of a sentence.
+
+    `near` is the command that may have been meant, by its English word.
+    """
+
+    near: str | None = None
 
 
 @dataclass(frozen=True)
@@ -276,8 +282,11 @@ LANGUAGES = {
     "en": "en",
     "english": "en",
     "ingles": "en",
+    "pt_br": "pt-BR",
+    "brasileiro": "pt-BR",
 }
-NUMBER = re.compile(r"#?(\d{1,3})", re.ASCII)
+THANKS = r"(?:[.,!? ]+|(?<=[.,!? ])(?:please|pls|por favor|pfv?|obrigad[oa]|thanks|thank you)(?!\w))*"
+NUMBER = re.compile(rf"(?:(?:[oa]|the|n[or]?|numero|number|opcao|option)\.? )?#?(\d{{1,3}}){THANKS}", re.ASCII)
 TARGET = re.compile(r"^(?:(?:para|pra|to)\b|->|→) *")
 TIMES = r"(?P<count>\d{1,6}) ?(?:x|vez(?:es)?|times?|supervisoes|sess(?:oes|ions))"
 REPEATS: tuple[tuple[Frequency, str], ...] = (
@@ -295,12 +304,21 @@ REPEATS: tuple[tuple[Frequency, str], ...] = (
     ),
 )
 FREQUENCIES = tuple((name, re.compile(rf"(?<!\S)(?:{said})(?!\w),?", re.ASCII)) for name, said in REPEATS)
+PLURAL = re.compile(
+    r"\b(segunda|terca|quarta|quinta|sexta|sabado|domingo|(?:mon|tues|wednes|thurs|fri|satur|sun)day)s\b", re.ASCII
+)
 COUNT = re.compile(rf"(?<!\S){TIMES}(?!\w),?", re.ASCII)
 UNTIL = re.compile(r"(?<!\S)(?:until|till|ate)(?: o)? ", re.ASCII)
 SKIP = re.compile(r"(?:^|[ ,;]+)(?:skip(?:ping)?|pulando|pular)(?=$|[ ,;.])", re.ASCII)
 MINUTES = re.compile(
     r"(?:^|[ ,]+)(?:(?:por|for|de|of|durante|com) )?(?P<minutes>\d{1,3}) ?(?:min|mins|minutos?|minutes?)\.?$", re.ASCII
 )
+HOURS = re.compile(
+    r"(?:^|[ ,]+)(?:por|for|durante) (?P<hours>\d|uma?|one|an|duas|two) ?h(?:oras?|ours?|rs?)?"
+    r"(?: ?(?:e |and )?(?:a )?(?P<minutes>meia|half|[0-5]\d)(?: ?min)?)?$",
+    re.ASCII,
+)
+HOUR_WORDS = {"um": 1, "uma": 1, "one": 1, "an": 1, "duas": 2, "two": 2}
 SCOPES: tuple[tuple[Scope, str], ...] = (
     (
         "following",
@@ -330,6 +348,26 @@ ANSWERS: dict[str, type[Confirm | Accept | Decline]] = {"confirm": Confirm, "acc
 ENDS = frozenset({"off", "sair", "sai", "leave", "stop", "parar", "end"})
 TAKES = {"sim": True, "yes": True, "quero": True, "nao": False, "no": False}
 LONGEST_ZONE = 100
+WORD_END = re.compile(r"[:,.;!?]+(?=[\s\d#]|$)|(?=[\d#])|\s")  # `!agendar: 2`, `!horários?`, `!book2`
+LIKELY = 0.75  # difflib's ratio from which a word was meant for another: `!horarois`, `!confirmo`
+# What people say who do not remember our word.
+ALIKE = {
+    word: name
+    for name, words in {
+        "help": "comandos menu commands",
+        "slots": "livre livres disponiveis free",
+        "book": "marcar reservar pedir request",
+        "appointments": "supervisoes compromissos bookings",
+        "accept": "sim yes ok",
+        "decline": "nao no",
+        "cancel": "desmarcar",
+        "reschedule": "mudar mover trocar adiar move change",
+        "away": "ferias folga vacation holidays",
+        "settings": "anexos arquivos regras attachments files rules",
+        "login": "senha password",
+    }.items()
+    for word in words.split()
+}
 LONGEST = 700  # characters, so that a place that is too long is seen to be
 
 
@@ -344,12 +382,19 @@ def parse(text: str, bot_name: str = "visavis") -> Command | None:
         if not named:
             return None
         words = text[named.end() :].lstrip("!/")
-    first, _, rest = words[:LONGEST].partition("\n")[0].strip().partition(" ")
+    line = words[:LONGEST].partition("\n")[0].strip()
+    end = WORD_END.search(line)
+    first, rest = (line[: end.start()], line[end.end() :]) if end else (line, "")
     name = BY_WORD.get(plain(first))
     if name is None:
         # After the bot's mere name ordinary talk may follow: "Visavis is down again".
-        return Unknown() if prefixed else None
+        return Unknown(_near(plain(first))) if prefixed else None
     return WORDS[name].read(rest.strip())
+
+
+def _near(word: str) -> str | None:
+    close = difflib.get_close_matches(word, BY_WORD, 1, LIKELY) if 3 < len(word) < 20 else []
+    return ALIKE.get(word) or next((BY_WORD[one] for one in close), None)
 
 
 def sentence(name: str, *, supervises: bool) -> str:
@@ -398,7 +443,7 @@ def _book(rest: str) -> Command:
 
 def _series(rest: str) -> Command:
     """`2 weekly 10x`, `ter 10h quinzenal até 30/06, pulando`: in any order but for the last day, which ends it."""
-    argument = plain(rest)
+    argument = PLURAL.sub(r"\1", plain(rest))
     argument, skips = SKIP.subn("", argument)
     argument, minutes = _take_minutes(argument)
     frequency: Frequency | None = None
@@ -448,7 +493,7 @@ def _cancel(rest: str) -> Command:
     if TAKES.get(plain(rest)) is False:
         return Keep()
     first, _, reason = rest.partition(" ")
-    number = _number(first)
+    number = None if "," in first else _number(plain(first))
     if number is None:
         return Incomplete("cancel") if first else Cancel()
     said = plain(reason)
@@ -564,7 +609,12 @@ def _code(argument: str) -> str | None:
 
 
 def _take_minutes(argument: str) -> tuple[str, int | None]:
-    """A length at the end: `ter 10h 90 min`."""
+    """A length at the end: `ter 10h 90 min`, `ter 10h por 1h30`."""
+    found = HOURS.search(argument)
+    if found:
+        hours = HOUR_WORDS.get(found["hours"]) or int(found["hours"])
+        minutes = {None: 0, "meia": 30, "half": 30}.get(found["minutes"])
+        return argument[: found.start()], hours * 60 + (int(found["minutes"]) if minutes is None else minutes)
     found = MINUTES.search(argument)
     return (argument[: found.start()], int(found["minutes"])) if found else (argument, None)
 

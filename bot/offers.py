@@ -167,7 +167,7 @@ def listed(talk: Talk, free: Sequence[Slot], aim: Aim = BOOKING, *, before: Line
         )
         for number, slot in enumerate(shown, start=1)
     ]
-    return Reply((*([before] if before else []), _head(talk, aim), *lines, _foot(talk, aim)), ask)
+    return Reply((*([before] if before else []), _head(talk, aim), *lines, _foot(talk, aim, min(2, len(shown)))), ask)
 
 
 def _bound(aim: Aim) -> dict[str, Any]:
@@ -183,14 +183,15 @@ def _head(talk: Talk, aim: Aim) -> Line:
     return Line("slots.head", {"supervisor": talk.other.name, "city": talk.city()})
 
 
-def _foot(talk: Talk, aim: Aim) -> Line:
+def _foot(talk: Talk, aim: Aim, example: int) -> Line:
+    """How to answer; `example` is a number that the list has."""
     if aim.foot is not None:
-        return aim.foot
+        return Line(aim.foot.key, {**aim.foot.params, "example": example})
     if aim.moving is not None:
-        return Line("slots.foot_move", {"number": aim.number})
+        return Line("slots.foot_move", {"number": aim.number, "example": example})
     if talk.supervises:
-        return Line("slots.foot_on_behalf", {"supervisee": talk.pair.supervisee.name})
-    return Line("slots.foot")
+        return Line("slots.foot_on_behalf", {"supervisee": talk.pair.supervisee.name, "example": example})
+    return Line("slots.foot", {"example": example})
 
 
 def _spread(talk: Talk, free: Sequence[Slot]) -> list[Slot]:

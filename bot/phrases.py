@@ -11,16 +11,36 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from bot.whens import DAY, Clock, Date, Day, InDays, Month, MonthDay, Period, Week, Weekday, When, Which, Window
+from bot.whens import (
+    DAY,
+    Clock,
+    Date,
+    Day,
+    InDays,
+    Month,
+    MonthAhead,
+    MonthDay,
+    Period,
+    Week,
+    Weekday,
+    When,
+    Which,
+    Window,
+)
 
 LONGEST = 120  # characters; nobody needs more to say a time
 HALF_DAY = DAY // 2  # minutes
 
 
 def plain(text: str) -> str:
-    """Lower case, no accents or keycaps, single spaces."""
+    """Lower case, no accents, keycaps or emoji, single spaces."""
     letters = unicodedata.normalize("NFKD", text.casefold())
-    return " ".join("".join(c for c in letters if unicodedata.category(c)[0] != "M").split())
+    return " ".join("".join(c for c in letters if not _is_mark(unicodedata.category(c))).split())
+
+
+def _is_mark(category: str) -> bool:
+    """Accents, pictures, and what joins or tints them."""
+    return category[0] == "M" or category in ("So", "Sk", "Cf")
 
 
 def read(text: str) -> When | None:
@@ -108,6 +128,18 @@ DAY_PARTS = {
     )
     for name in names
 }
+# Each is as long as those who say it mean at the most: a list of times comes of it.
+PARTS_OF_DAYS = (
+    (r"(?:inicio|comeco) da manha", _DayPart(0, 10 * 60)),
+    (r"(?:fim|final) da manha|late (?:in the )?morning", _DayPart(10 * 60, 12 * 60)),
+    (r"(?:before|antes do) (?:almoco|lunch)", _DayPart(0, 13 * 60)),
+    (r"(?:hora|horario) d[eo] almoco|lunch ?time", _DayPart(12 * 60, 14 * 60)),
+    (r"(?:after|(?:logo )?depois do|apos o) (?:almoco|lunch)", _DayPart(13 * 60, 19 * 60)),
+    (r"(?:inicio|comeco) da tarde|early (?:in the )?afternoon", _DayPart(12 * 60, 15 * 60)),
+    (r"(?:(?:de )?manha |bem )?cedo(?: d[ae] manha)?|early(?: (?:in the )?morning)?", _DayPart(0, 10 * 60)),
+    (r"(?:fim|final) d[ae] tarde|tardinha|late (?:in the )?afternoon", _DayPart(16 * 60, 19 * 60)),
+    (r"(?:fim|final) do dia|end of (?:the )?day", _DayPart(16 * 60, 20 * 60)),
+)
 NUMBERS = {
     word: number
     for number, words in {
@@ -168,7 +200,7 @@ SPELLINGS = tuple(
         ("[\u2010-\u2015\u2212]", "-"),
         ("[\u2018\u2019]", "'"),
         (r"[,;]", " "),
-        (r"(?<=[a-z])\.|[.!]+$", ""),
+        (r"(?<=[a-z])\.|[.!?]+$", ""),
         (r"(?<=[a-z])-(?=[a-z])|(?<=\da)-(?=feira)", " "),
         (r"(?<=\d-\d\d)t(?=\d)", " "),  # ISO 8601
         (r" ?/ ?", "/"),
@@ -180,6 +212,7 @@ SPELLINGS = tuple(
         (r"\b(in|em) (?:an?|uma?) ", r"\1 1 "),
         (r"\bforty five\b|\bquarenta e cinco\b", "45"),
         (r"\bhj\b", "hoje"),
+        (r"\bq vem\b", "que vem"),
         (r"\btonight\b", "hoje a noite"),
         (rf"\b(?:this|n?esta) (?=(?:{DAY_PART})\b)", "hoje "),
     )
@@ -187,7 +220,11 @@ SPELLINGS = tuple(
 NUMBER_WORD = re.compile(rf"\b(?:{_names(NUMBERS)})\b", re.ASCII)
 
 
-LEAD = re.compile(r"^(?:(?:from|between|entre|desde|de|d[ao]|dos?)(?: dias?)? |dias )", re.ASCII)
+LEAD = re.compile(
+    r"^(?:(?:ferias|folga|recesso|viagem|vacation|holidays?|leave):? )?"
+    r"(?:(?:from|between|entre|desde|de|d[ao]|dos?)(?: dias?)? |dias )?",
+    re.ASCII,
+)
 UNTIL = re.compile(r" (?:to|a|ao|ate(?: o)?|until|till|through|e|and) (?:o |the )?| - ", re.ASCII)
 HYPHEN = re.compile(r"-")
 LEFT_OPEN = re.compile(r"(?: (?:to|ao?|ate|until|till|through|e|and)|-)$", re.ASCII)
@@ -305,6 +342,14 @@ def _month_day(found: re.Match[str]) -> MonthDay:
     return MonthDay(int(found["day"]), ahead)
 
 
+def _month(found: re.Match[str]) -> Month:
+    return Month(MONTHS[found["name"]], int(found["year"]) if found["year"] else None)
+
+
+def _part_of(part: Part) -> Callable[[re.Match[str]], Part | None]:
+    return lambda _: part
+
+
 def _weekday(which: Which) -> Callable[[re.Match[str]], Weekday]:
     return lambda found: Weekday(WEEKDAYS[found["name"]], which)
 
@@ -313,54 +358,61 @@ def _in_days(found: re.Match[str]) -> InDays:
     return InDays(int(found["count"]) * (1 if found["unit"].startswith("d") else 7))
 
 
-# Tried in this order wherever all before has been understood; each begins and ends at a word's edge.
-PHRASES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Part | None]], ...] = tuple(
-    (re.compile(rf"{pattern}(?!\w)", re.ASCII), make)
-    for pattern, make in (
-        (rf"(?P<year>\d{{4}})(?P<sep>[-/])(?P<month>\d{{1,2}})(?P=sep){DATE}", _date),
-        (rf"(?:dia |the )?{DATE}(?P<sep>[/.-])(?P<month>\d{{1,2}})(?P=sep)(?P<year>\d{{4}}|\d\d)", _date),
-        (rf"(?:dia |the )?{DATE}/(?P<month>\d{{1,2}})(?!/)", _date),
-        (rf"(?:dia |the )?{DATE}{ORDINAL}?{BETWEEN}?(?P<name>{MONTH})(?:{BETWEEN}{YEAR})?", _named_date),
-        (rf"(?P<name>{MONTH}) (?:the )?{DATE}{ORDINAL}?(?!\w){NO_TIME}(?: (?:of )?{YEAR})?", _named_date),
-        (rf"(?:dia|the) {DATE}{ORDINAL}?{OF_A_MONTH}", _month_day),
-        (rf"{DATE}(?:st|nd|rd|th){OF_A_MONTH}", _month_day),
-        (rf"(?:next|proxim[ao]) (?P<name>{WEEKDAY})", _weekday(Which.next)),
-        (rf"(?P<name>{WEEKDAY}) (?:que vem|seguinte|proxim[ao](?! semana))", _weekday(Which.next)),
-        (rf"(?:this coming|this|coming|n?es[st][ae]) (?P<name>{WEEKDAY})", _weekday(Which.this)),
-        (rf"(?P<name>{WEEKDAY}) agora", _weekday(Which.this)),
-        (rf"(?P<name>{WEEKDAY})", _weekday(Which.any)),
-        (r"depois de amanha|(?:the )?day after tomorrow", lambda _: InDays(2)),
-        (r"hoje|today", lambda _: InDays(0)),
-        (r"amanha|tomorrow|tmrw?", lambda _: InDays(1)),
-        (r"(?:in|em) (?P<count>\d{1,3}) (?P<unit>days?|dias?|weeks?|semanas?)", _in_days),
-        (r"next week|semana que vem|proxima semana", lambda _: Week(1)),
-        (r"this week|(?:d|n)?es[st]a semana", lambda _: Week(0)),
-        (rf"(?:(?:in|em) )?(?P<name>{MONTH})", lambda found: Month(MONTHS[found["name"]])),
-        (rf"(?P<lead>from|das?|de|entre|between)(?: as?)? (?P<since>{END}) ?{TO} ?(?P<until>{END})", _range),
-        (rf"(?P<since>{END}) ?- ?(?P<until>{END})", _range),
-        (
-            r"(?:(?P<after>after|depois d[aeo]s?|a partir d[aeo]s?)|before|antes d[aeo]s?) "
-            rf"(?P<clock>{END})(?: em diante| onwards)?",
-            _before_or_after,
-        ),
-        (rf"(?:(?:as|at) )?{HOUR}(?: ?{HOURS})? e (?P<minute>meia|\d\d){STOP}", _spoken),
-        (rf"(?:at )?(?P<minute>half|quarter|\d\d?) past {HOUR}{HALF}{STOP}", _spoken),
-        (rf"at {HOUR} (?P<minute>00|15|30|45){HALF}(?! ?(?:{MONTH}|of|de)){STOP}", _spoken),
-        (rf"(?:at )?(?P<minute>quarter) to {HOUR}{HALF}{STOP}", _to_the_hour),
-        (rf"(?:as )?(?P<minute>\d\d?) (?:pras?|para as?) {HOUR}{HALF}{STOP}", _to_the_hour),
-        (rf"(?:(?:as|at) )?{HOUR}\.(?P<minute>[0-5]\d){HALF}{STOP}", _dotted),
-        (rf"(?:as|at) {HOUR}(?P<minute>[0-5]\d)(?: ?h(?:rs)?)?{STOP}", _together),
-        (rf"(?P<hour>\d\d)(?P<minute>[0-5]\d) ?h(?:rs)?{STOP}", _together),
-        (r"(?:(?:at|as|ao|12) )?(?:noon|midday|mid day|meio dia)(?P<half_past> e meia)?", _noon),
-        (r"midnight|meia noite", lambda _: Clock((0, DAY))),  # of a day: where it begins, or where it ends
-        (rf"{HOUR}(?= (?:d[ae]|in the|at) (?:{DAY_PART})\b)", _written),
-        (rf"(?:(?P<at>as|at) )?{CLOCK}", _clock),
-        (rf"(?:(?:d[ae]|pela|a|na|in the|at) )?(?P<name>{DAY_PART})", lambda found: DAY_PARTS[found["name"]]),
-    )
+SAID: tuple[tuple[str, Callable[[re.Match[str]], Part | None]], ...] = (
+    (rf"(?P<year>\d{{4}})(?P<sep>[-/])(?P<month>\d{{1,2}})(?P=sep){DATE}", _date),
+    (rf"(?:dia |the )?{DATE}(?P<sep>[/.-])(?P<month>\d{{1,2}})(?P=sep)(?P<year>\d{{4}}|\d\d)", _date),
+    (rf"(?:dia |the )?{DATE}/(?P<month>\d{{1,2}})(?!/)", _date),
+    (rf"(?:dia |the )?{DATE}{ORDINAL}?{BETWEEN}?(?P<name>{MONTH})(?:{BETWEEN}{YEAR})?", _named_date),
+    (rf"(?P<name>{MONTH}) (?:the )?{DATE}{ORDINAL}?(?!\w){NO_TIME}(?: (?:of )?{YEAR})?", _named_date),
+    (rf"(?:dia|the) {DATE}{ORDINAL}?{OF_A_MONTH}", _month_day),
+    (rf"{DATE}(?:st|nd|rd|th){OF_A_MONTH}", _month_day),
+    (rf"(?:next|proxim[ao]) (?P<name>{WEEKDAY})", _weekday(Which.next)),
+    (rf"(?P<name>{WEEKDAY}) (?:que vem|seguinte|proxim[ao](?! semana))", _weekday(Which.next)),
+    (rf"(?:this coming|this|coming|n?es[st][ae]) (?P<name>{WEEKDAY})", _weekday(Which.this)),
+    (rf"(?P<name>{WEEKDAY}) agora", _weekday(Which.this)),
+    (rf"(?P<name>{WEEKDAY})", _weekday(Which.any)),
+    (r"depois de amanha|(?:the )?day after tomorrow", lambda _: InDays(2)),
+    (r"hoje|today", lambda _: InDays(0)),
+    (r"amanha|tomorrow|tmrw?", lambda _: InDays(1)),
+    (r"(?:in|em) (?P<count>\d{1,3}) (?P<unit>days?|dias?|weeks?|semanas?)", _in_days),
+    (r"next week|semana (?:que vem|proxima|seguinte)|proxima semana", lambda _: Week(1)),
+    (r"this week|(?:d|n)?es[st]a semana|da semana(?! (?:que vem|proxima|seguinte))", lambda _: Week(0)),
+    (r"next month|mes (?:que vem|seguinte)|proximo mes", lambda _: MonthAhead(1)),
+    (r"this month|(?:d|n)?es[st]e mes", lambda _: MonthAhead(0)),
+    (rf"(?:(?:in|em) )?(?P<name>{MONTH})(?:{BETWEEN}{YEAR})?", _month),
+    (rf"(?P<lead>from|das?|de|entre|between)(?: as?)? (?P<since>{END}) ?{TO} ?(?P<until>{END})", _range),
+    (rf"(?P<since>{END}) ?- ?(?P<until>{END})", _range),
+    (
+        rf"(?P<since>\d{{1,2}}(?:(?:h:?|:)\d\d| ?{HOURS}| ?[ap]m)) (?:ate|ate as|as|a|to|until|till) (?P<until>{END})",
+        _range,
+    ),
+    *((said, _part_of(part)) for said, part in PARTS_OF_DAYS),
+    (
+        r"(?:(?P<after>after|depois d[aeo]s?|a partir d[aeo]s?)|before|antes d[aeo]s?) "
+        rf"(?P<clock>{END})(?: em diante| onwards)?",
+        _before_or_after,
+    ),
+    (rf"(?:(?:as|at) )?{HOUR}(?: ?{HOURS})? e (?P<minute>meia|\d\d){STOP}", _spoken),
+    (rf"(?:at )?(?P<minute>half|quarter|\d\d?) past {HOUR}{HALF}{STOP}", _spoken),
+    (rf"at {HOUR} (?P<minute>00|15|30|45){HALF}(?! ?(?:{MONTH}|of|de)){STOP}", _spoken),
+    (rf"(?:at )?(?P<minute>quarter) to {HOUR}{HALF}{STOP}", _to_the_hour),
+    (rf"(?:as )?(?P<minute>\d\d?) (?:pras?|para as?) {HOUR}{HALF}{STOP}", _to_the_hour),
+    (rf"(?:(?:as|at) )?{HOUR}\.(?P<minute>[0-5]\d){HALF}{STOP}", _dotted),
+    (rf"(?:as|at) {HOUR}(?P<minute>[0-5]\d)(?: ?h(?:rs)?)?{STOP}", _together),
+    (rf"(?P<hour>\d\d)(?P<minute>[0-5]\d) ?h(?:rs)?{STOP}", _together),
+    (r"(?:(?:at|as|ao|12) )?(?:noon|midday|mid day|meio dia)(?P<half_past> e meia)?", _noon),
+    (r"midnight|meia noite", lambda _: Clock((0, DAY))),  # of a day: where it begins, or where it ends
+    (rf"{HOUR}(?= (?:d[ae]|in the|at) (?:{DAY_PART})\b)", _written),
+    (rf"(?:(?P<at>as|at) )?{CLOCK}", _clock),
+    (rf"(?:(?:d[ae]|pela|a|na|in the|at) )?(?P<name>{DAY_PART})", lambda found: DAY_PARTS[found["name"]]),
 )
+# Tried in this order wherever all before has been understood; each begins and ends at a word's edge.
+PHRASES = tuple((re.compile(rf"(?:{pattern})(?!\w)", re.ASCII), make) for pattern, make in SAID)
 ONE_CLOCK = re.compile(CLOCK, re.ASCII)
 FILLER = re.compile(
-    r"(?:on|at|as?|ao|the|de|d[ao]|of|n[ao]|-|please|por favor|(?:for|para|pra)(?! \d))(?!\w)", re.ASCII
+    r"(?:on|at|as?|ao|the|de|d[ao]|of|n[ao]|-|periodo|(?:for|para|pra)(?! \d)"
+    r"|please|pls|por favor|pfv?|pode ser|obrigad[oa]|thanks|thank you)(?!\w)",
+    re.ASCII,
 )
 
 
@@ -389,6 +441,8 @@ def _combine(parts: Sequence[Part]) -> When | None:
     times = [part for part in parts if isinstance(part, Clock | Window)]
     day_parts = [part for part in parts if isinstance(part, _DayPart)]
     bare = [part for part in parts if isinstance(part, _Bare)]
+    if bare and times:
+        days, bare = _dated(parts, days, bare)
     day = _one_day(days) if days else When()
     if day is None or len(times) + len(bare) > 1 or len(day_parts) > 1 or not parts:
         return None
@@ -397,6 +451,15 @@ def _combine(parts: Sequence[Part]) -> When | None:
         return _within(day, times[0] if times else None, during)
     before = parts[max(0, parts.index(bare[0]) - 1)]
     return _with_number(day, bare[0].number, during) if isinstance(before, Day) else None
+
+
+def _dated(parts: Sequence[Part], days: list[Day], bare: list[_Bare]) -> tuple[list[Day], list[_Bare]]:
+    """The number between a weekday and a time is the day of the month: `terça 24 às 10h`."""
+    number, at = bare[0].number, parts.index(bare[0])
+    behind_weekday = at > 0 and isinstance(parts[at - 1], Weekday)
+    if len(days) > 1 or len(bare) > 1 or not behind_weekday or not 1 <= number <= 31:
+        return days, bare
+    return [*days, MonthDay(number)], []
 
 
 def _whole_days(said: str) -> When | None:
@@ -440,7 +503,7 @@ def _one_day(days: Sequence[Day]) -> When | None:
     match weekdays, others:
         case [weekday], [Week(ahead)]:
             return When(Weekday(weekday.number, Which.of_next_week if ahead else Which.of_this_week))
-        case [_], [Month()]:
+        case [_], [Month() | MonthAhead()]:
             return None
         case [weekday], [other]:
             return When(other, weekday=weekday.number)

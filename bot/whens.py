@@ -68,12 +68,20 @@ class Week:
 
 @dataclass(frozen=True)
 class Month:
-    """1 to 12, the next such month."""
+    """1 to 12, the next such month where its year was not said."""
 
     number: int
+    year: int | None = None
 
 
-Day = Date | MonthDay | Weekday | InDays | Week | Month
+@dataclass(frozen=True)
+class MonthAhead:
+    """This month (0) or the next (1)."""
+
+    ahead: int
+
+
+Day = Date | MonthDay | Weekday | InDays | Week | Month | MonthAhead
 
 
 @dataclass(frozen=True)
@@ -282,9 +290,15 @@ def _days(day: Day, today: date) -> list[tuple[date, ...]]:
             begins = {today - today.weekday() * A_DAY, _sunday(today)}
             weeks = (_run(first + 7 * ahead * A_DAY, 7) for first in begins if ahead or first + 6 * A_DAY > today)
             return [tuple(sorted(set(itertools.chain.from_iterable(weeks))))]
-        case Month(number):
-            first = date(today.year + (number < today.month), number, 1)
-            return [tuple(one for one in _run(first, 31) if one.month == number)]
+        case Month(number, year):
+            return [_month(date(year or today.year + (number < today.month), number, 1))]
+        case MonthAhead(ahead):
+            years, month = divmod(today.month - 1 + ahead, 12)
+            return [_month(date(today.year + years, month + 1, 1))]
+
+
+def _month(first: date) -> tuple[date, ...]:
+    return tuple(one for one in _run(first, 31) if one.month == first.month)
 
 
 def _weekdays(day: Weekday, today: date) -> set[date]:

@@ -328,3 +328,31 @@ async def test_a_yes_in_words_means_the_proposal_that_was_shown(room: Conversati
     assert (await room.say(room.ana, "!aceitar 1"))[0].startswith(
         f"Aceito: mudou de {DEZ} (São Paulo) para {DEZESSEIS}"
     )
+
+
+async def test_a_word_that_is_nearly_ours_is_named(room: Conversation) -> None:
+    assert await room.say(room.bruno, "!slts") == [
+        "I do not know that command. Did you mean !slots? !help slots explains it."
+    ]
+    assert await room.say(room.ana, "!marcar 2") == [
+        "Não conheço esse comando. Você quis dizer !agendar? !ajuda agendar o explica."
+    ]
+    assert await room.say(room.bruno, "!vacation") == ["I do not know that command. !help shows what I can do."]
+
+
+async def test_the_answer_that_a_list_asks_for_is_one_that_it_has(room: Conversation) -> None:
+    assert await room.say(room.bruno, "!slots 24/11 10:00") == [
+        "Free with Ana (Sao Paulo)",
+        f"1. {TEN}",
+        "Answer !book 1 or tap the number. Another month: !slots december.",
+    ]
+
+
+async def test_no_times_are_offered_for_what_is_cancelled(room: Conversation) -> None:
+    await confirmed(room)
+    await room.say(room.bruno, "!appointments")
+    await room.say(room.bruno, "!cancel 1")
+    with pytest.raises(AlreadyAnswered):
+        await room.say(room.bruno, "!reschedule 1")
+    with pytest.raises(AlreadyAnswered):
+        await room.say(room.bruno, "!reschedule 1 24/11 23:00")

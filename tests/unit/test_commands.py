@@ -40,7 +40,7 @@ from bot.commands import (
     shown_in_help,
 )
 from bot.measures import Change, Weekly
-from bot.whens import Clock, Date, InDays, Month, MonthDay, Period, Weekday, When
+from bot.whens import Clock, Date, InDays, Month, MonthAhead, MonthDay, Period, Week, Weekday, When
 from supervision import texts
 
 TEN = Clock((10 * 60,))
@@ -228,6 +228,35 @@ TEN = Clock((10 * 60,))
         ("!archive", Archive()),
         ("!arquivar 1234", Archive("1234")),
         ("!arquivar hoje", Incomplete("archive")),
+        ("!agendar: 2", Book(2)),
+        ("!agendar2", Book(2)),
+        ("!horários?", Slots()),
+        ("!ajuda!", Help()),
+        ("!horários ✅", Slots()),
+        ("visavis: horários?", Slots()),
+        ("!agendar o 2, por favor", Book(2)),
+        ("!agendar nº 2", Book(2)),
+        ("!book number 2!", Book(2)),
+        ("!agendar 2 obrigada 🙏🏽", Book(2)),
+        ("!agendar 2 obrigado e 3", Incomplete("book")),
+        ("!cancelar 1️⃣", Cancel(1)),
+        ("!cancelar 1.", Cancel(1)),
+        ("!agendar ter 10h por 1h30", Book(When(Weekday(1), TEN), 90)),
+        ("!agendar ter 10h por uma hora e meia", Book(When(Weekday(1), TEN), 90)),
+        ("!book tue 10h for an hour", Book(When(Weekday(1), TEN), 60)),
+        ("!horarios mês que vem", Slots(None, When(MonthAhead(1)))),
+        ("!horarios janeiro de 2027", Slots(None, When(Month(1, 2027)))),
+        ("!agenda da semana", Appointments(When(Week(0)))),
+        ("!serie terças 10h semanal 4x", Series(When(Weekday(1), TEN), "weekly", 4)),
+        ("!ausencia férias 20/12 a 10/1", Away(Period(When(Date(20, 12)), When(Date(10, 1))))),
+        ("!idioma pt_BR", Language("pt-BR")),
+        ("!horarois", Unknown("slots")),
+        ("!confirmo", Unknown("confirm")),
+        ("!cancela 1", Unknown("cancel")),
+        ("!marcar 2", Unknown("book")),
+        ("!Desmarcar", Unknown("cancel")),
+        ("!sim", Unknown("accept")),
+        ("!oi, tudo bem?", Unknown()),
         ("!shrug", Unknown()),
         ("/me waves", Unknown()),
         ("!book 2\nand more", Book(2)),

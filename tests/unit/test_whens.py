@@ -139,6 +139,13 @@ WAYS = {
         "tue @10:00",
         "tue 1000h",
         "coming tuesday 10:00",
+        "terça 24 às 10h",
+        "ter 24, 10h",
+        "tue 24 at 10am",
+        "amanhã 10h?",
+        "amanhã 10h 🙂",
+        "amanhã 10h pfv",
+        "amanhã às 10h, pode ser?",
     ],
     "24/11/26 15:30": [
         "ter 15h30",
@@ -288,12 +295,37 @@ WAYS = {
     "28/11/26 00:00-12:00": ["sábado de manhã", "sat morning", "saturday in the morning"],
     "23/11/26 18:00-24:00": ["hoje à noite", "tonight"],
     "24/11/26 14:00-24:00": ["ter depois das 14h", "tue after 2pm", "amanhã a partir das 14", "after 2 tomorrow"],
-    "24/11/26 00:00-10:00": ["ter antes das 10h", "tue before 10am"],
+    "24/11/26 00:00-10:00": [
+        "ter antes das 10h",
+        "tue before 10am",
+        "amanhã cedo",
+        "amanhã de manhã cedo",
+        "terça bem cedo",
+        "tomorrow early",
+        "early tomorrow",
+        "tue early in the morning",
+        "amanhã no início da manhã",
+    ],
+    "24/11/26 13:00-19:00": ["amanhã depois do almoço", "logo depois do almoço, terça", "after lunch tomorrow"],
+    "24/11/26 00:00-13:00": ["terça antes do almoço", "tue before lunch"],
+    "24/11/26 12:00-14:00": ["terça na hora do almoço", "tomorrow at lunchtime"],
+    "24/11/26 12:00-15:00": ["amanhã no começo da tarde", "tomorrow early afternoon"],
+    "24/11/26 16:00-19:00": [
+        "amanhã no fim da tarde",
+        "terça no final da tarde",
+        "tue late afternoon",
+        "amanhã à tardinha",
+    ],
+    "24/11/26 16:00-20:00": ["amanhã no fim do dia", "end of the day tomorrow"],
+    "24/11/26 15:00": ["amanhã às 3 depois do almoço"],
     "24/11/26 10:00-12:00": [
         "ter das 10 às 12",
         "ter das 10h às 12h",
         "ter entre 10h e 12h",
         "ter 10h-12h",
+        "ter 10h às 12h",
+        "ter 10h até 12h",
+        "tue 10am to 12pm",
         "ter 10:00–12:00",
         "tue from 10am to 12pm",
         "tue between 10:00 and 12:00",
@@ -361,6 +393,7 @@ def test_a_day_or_time_that_cannot_be_is_refused(text: str, key: str) -> None:
         "ter 14am",
         "ter 15h da manhã",
         "ter 10h 11h",
+        "ter 10h e 11h",
         "ter qua",
         "24/11 25/11",
         "24.11",
@@ -380,6 +413,9 @@ def test_a_day_or_time_that_cannot_be_is_refused(text: str, key: str) -> None:
         "às",
         "de",
         "ter dezembro",
+        "ter do mês que vem",
+        "ter 32 10h",
+        "24/11 3 10h",
         "ter 10h " + "por favor " * 20,
         "①",
     ],
@@ -412,6 +448,16 @@ def test_what_is_no_time_is_not_understood(text: str) -> None:
 )
 def test_it_depends_on_the_day_it_is_said(now: str, text: str, said: str) -> None:
     assert meant(text, datetime.fromisoformat(now).replace(tzinfo=SAO_PAULO)) == said
+
+
+@pytest.mark.parametrize("text", ["mês que vem", "no próximo mês", "next month", "dezembro de 2026", "December 2026"])
+def test_the_month_to_come_is_all_its_days(text: str) -> None:
+    assert meant(text) == meant("dezembro")
+
+
+def test_this_month_is_what_is_left_of_it() -> None:
+    assert meant("este mês") == meant("this month")
+    assert meant("neste mês à noite", MONDAY + timedelta(days=6)) == "29/11/26 18:00-24:00, 30/11/26 18:00-24:00"
 
 
 def test_a_week_and_a_month_are_all_their_days() -> None:
