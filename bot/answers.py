@@ -11,7 +11,7 @@ from bot.offers import Aim, Picked
 from bot.replies import Line, Reply, say, shorten
 from bot.talks import Talk
 from bot.whens import When
-from supervision import appointments, availability, groups, moves, pairs, people, questions, shifts, waits
+from supervision import appointments, attendances, availability, groups, moves, pairs, people, questions, shifts, waits
 from supervision.appointments import OPEN, Appointment
 from supervision.errors import NotAllowed, NotUnderstood, Stale
 from supervision.groups import Scope
@@ -169,6 +169,7 @@ async def _kept(talk: Talk, asked: Asked) -> Reply:
     appointments.require_status(one, *OPEN)
     if asked.revision not in (None, one.revision):
         raise Stale
+    await attendances.keep(talk.tx, talk.actor, shown)
     key = "attendance.kept" if asked.appointment_id is not None else "attendance.kept_series"
     asks = talk.supervises and one.status is Status.REQUESTED
     return say(f"{key}_request" if asks else key, span=_span(talk, one))

@@ -6,13 +6,13 @@ Whoever declines is asked in the room what is to be done; an answer never calls 
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from supervision import appointments, audit, groups, moves, notifications, pairs, people, series
@@ -141,6 +141,12 @@ async def tell_refused(
     await notifications.enqueue(
         tx, [Notice(actor.person_id, Channel.MATRIX, "attendance.refused", details, pair_id=pair.id)], now=now
     )
+
+
+async def keep(tx: Transaction, actor: Actor, ids: Collection[uuid.UUID]) -> None:
+    """What this person declined in their calendar stands for them all the same: nothing says any more that they did."""
+    theirs = (table.c.person_id == actor.person_id) & (table.c.answer == Attendance.DECLINED)
+    await tx.execute(delete(table).where(table.c.appointment_id.in_(ids), theirs))
 
 
 async def of(tx: Transaction, one: Appointment) -> dict[uuid.UUID, Attendance]:

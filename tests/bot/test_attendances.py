@@ -85,8 +85,12 @@ async def test_whoever_declined_is_asked_and_may_keep_it(room: Conversation) -> 
     )
     assert (asked.kind, keys, asked.expires_at) == (Question.ANSWER_ATTENDANCE, ("✅", "❌"), FIRST)
     assert await room.told(room.ana) == []
+    async with room.database.transaction() as tx:
+        assert await attendances.of(tx, one) == {room.bruno.id: Attendance.DECLINED}
     assert await room.tap(room.bruno, asked, "❌") == [f"It stands: {TEN}."]
     assert await status(room, one) is Status.CONFIRMED
+    async with room.database.transaction() as tx:
+        assert await attendances.of(tx, one) == {}
 
 
 async def test_what_was_declined_is_kept_in_words(room: Conversation) -> None:

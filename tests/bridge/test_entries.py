@@ -94,6 +94,19 @@ async def test_another_time_that_was_agreed_to_is_accepted(database: Database, n
     assert await shown(database, pair, now) == {"Ana": {None: "ACCEPTED"}, "Bruno": {None: "ACCEPTED"}}
 
 
+async def test_what_was_declined_and_then_kept_is_declined_no_more(database: Database, now: datetime) -> None:
+    pair = await add_pair(database, now=now)
+    one = await book(database, pair, now)
+    for person in pair.people:
+        await says(database, person, one.id, Attendance.DECLINED, now)
+    async with database.transaction() as tx:
+        await attendances.keep(tx, acts(pair.supervisee), [one.id])
+        answered = await attendances.of(tx, one)
+    assert answered == {pair.supervisor.id: Attendance.DECLINED}
+    await confirm(database, pair, one, now)
+    assert (await shown(database, pair, now))["Bruno"] == {None: "ACCEPTED"}
+
+
 async def test_a_time_that_a_calendar_proposed_and_had_is_accepted(database: Database, now: datetime) -> None:
     pair = await add_pair(database, now=now, rules=replace(OPEN_HOURS, approval=Approval.AUTOMATIC))
     one = await book(database, pair, now)
