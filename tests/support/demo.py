@@ -5,8 +5,8 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email import policy
@@ -200,10 +200,13 @@ def living(state: Path) -> list[str]:
     """The command lines, words separated by NUL, of all processes that have a file below `state` open."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            files = {os.readlink(link) for link in (folder / "fd").iterdir()}
-            if any(file.startswith(f"{state}/") for file in files):
+        with suppress(OSError):  # it has ended
+            if any(file.startswith(f"{state}/") for file in _open_files(folder)):
                 found.append((folder / "cmdline").read_text())
-        except OSError:
-            continue
     return found
+
+
+def _open_files(folder: Path) -> Iterator[str]:
+    for link in (folder / "fd").iterdir():
+        with suppress(OSError):  # closed since it was listed
+            yield os.readlink(link)

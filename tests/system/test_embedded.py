@@ -25,6 +25,7 @@ from embedded.postgresql import start_postgresql
 from embedded.processes import EmbeddedFailed
 from embedded.servers import start_all
 from embedded.synapse import start_synapse
+from tests.support.demo import living
 
 HERE = Path(__file__).resolve().parents[2]
 ROOT = os.geteuid() == 0
@@ -110,19 +111,6 @@ async def kill_at(state: Path, seconds: float) -> None:
         process.kill()
     _, told = await process.communicate()
     assert told == b""
-
-
-def living(state: Path) -> list[str]:
-    """The command lines of all processes that have a file below `state` open."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            files = {os.readlink(link) for link in (folder / "fd").iterdir()}
-            if any(file.startswith(f"{state}/") for file in files):
-                found.append(command_line(int(folder.name)))
-        except OSError:
-            continue  # ended meanwhile, or another account's
-    return found
 
 
 def command_line(pid: int) -> str:
