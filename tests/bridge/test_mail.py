@@ -130,9 +130,9 @@ CASES = [
     Case(
         "appointment.cancelled", "ana", Status.CANCELLED, "bruno",
         says(("Supervisão cancelada", "Bruno cancelou a sua supervisão.",
-              "O seu prazo de cancelamento já tinha passado. O horário voltou a ficar livre."),
+              "O prazo de cancelamento já tinha passado, e isso fica anotado. O horário voltou a ficar livre."),
              ("Supervision cancelled", "Bruno cancelled your appointment.",
-              "Your cancellation deadline had already passed. The time is free again.")),
+              "The cancellation deadline had already passed, and that is noted. The time is free again.")),
         (("late", True),),
     ),
     Case(
