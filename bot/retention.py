@@ -97,7 +97,7 @@ class Retention:
         before = retention.due(standing, now)
         if before is not None:
             await self.remove(pair, before)
-        elif self._in_room(pair):
+        elif pair.fault is None and self._in_room(pair):
             await self._announce(pair, standing, now)
 
     def _in_room(self, pair: Pair) -> bool:

@@ -27,7 +27,7 @@ from supervision.audit import SYSTEM
 from supervision.config import RoomsConfig
 from supervision.db import Database
 from supervision.errors import Transient
-from supervision.models import Channel
+from supervision.models import Channel, Fault
 from supervision.models import notifications as outbox
 from supervision.models import pairs as pairs_table
 from supervision.pairs import Pair
@@ -313,3 +313,23 @@ async def test_what_is_in_a_room_that_was_given_up_is_not_announced_in_the_new_o
     async with database.transaction() as tx:
         told = select(func.count()).select_from(outbox).where(outbox.c.kind == retention.ANNOUNCED)
         assert await tx.scalar(told) == 0
+
+
+async def test_nothing_is_announced_where_the_bot_must_not_speak_until_it_may(database: Database, place: Place) -> None:
+    """It would wait for weeks and then be given up, again and again, where the room is one kept apart for good."""
+    place.retention.defaults = RoomsConfig(retention_days=3)
+    await place.say()
+
+    async def announced() -> bool:
+        async with database.transaction() as tx:
+            pair = await pairs.get(tx, place.pair.id)
+        await place.retention.look_after(pair)
+        async with database.transaction() as tx:
+            return await tx.scalar(select(outbox.c.id).where(outbox.c.kind == retention.ANNOUNCED).limit(1)) is not None
+
+    async with database.transaction() as tx:
+        await pairs.set_fault(tx, place.pair, Fault.NOT_ENCRYPTED, now=datetime.now(UTC))
+    assert not await announced()
+    async with database.transaction() as tx:
+        await pairs.clear_fault(tx, place.pair.id, now=datetime.now(UTC))
+    assert await announced()
