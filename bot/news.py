@@ -18,7 +18,7 @@ from supervision.notifications import Notification
 from supervision.pairs import Pair
 from supervision.people import Person
 from supervision.questions import Asked
-from supervision.texts import Clocks, Minutes, Moments, Span, from_json, reader
+from supervision.texts import Clocks, Minutes, Moment, Moments, Span, from_json, reader
 
 Range = tuple[datetime, datetime]
 NOON = time(12)  # a day's, which has the same date in its zone whatever its clocks do
@@ -435,7 +435,7 @@ async def _of_export(tx: Transaction, news: News) -> Message | None:
     """Of a room that is taken home. The question is told with its code while it is open; nothing is put under it."""
     kind = news.row.kind.removeprefix("export.")
     if kind == "ready":
-        return news.told("news.export_ready", until=Moments((news.row.created_at + exports.KEPT,)))
+        return news.told("news.export_ready", until=Moment(news.row.created_at + exports.KEPT))
     if kind == "refused" and news.row.details.get("lapsed"):
         return news.told("news.export_lapsed")
     if kind != "asked":
@@ -443,7 +443,7 @@ async def _of_export(tx: Transaction, news: News) -> Message | None:
     asked = await exports.asked(tx, news.pair.id, news.row.person_id, now=news.now)
     if asked is None or asked.notification_id != news.row.id:
         return None
-    until = Moments((asked.expires_at,))
+    until = Moment(asked.expires_at)
     if news.pair.status is not PairStatus.ACTIVE:  # nobody can type there
         return news.told("news.export_asked_closed", until=until)
     return news.told("news.export_asked", until=until, code=asked.code or "")

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select
 
 from bot.commands import WORDS
-from supervision import people
+from supervision import pairs, people
 from supervision.db import Database
 from supervision.errors import Refused
 from supervision.models import audit_entries
@@ -150,3 +150,12 @@ async def test_no_answer_is_longer_than_a_phone_shows_well(room: Conversation) -
                     continue
                 assert len(lines) <= (20 if name == "settings" else 16), (example, lines)
                 assert sum(map(len, lines)) <= 3000
+
+
+async def test_until_when_the_other_may_agree_to_a_copy_is_told_with_its_zone(room: Conversation) -> None:
+    async with room.database.transaction() as tx:
+        await pairs.set_room(tx, room.pair.id, "!room:example.org")
+    code = (await room.say(room.bruno, "!export"))[1].split("!export ")[1][:4]
+    await room.say(room.bruno, f"!export {code}")
+    [asked] = await room.told(room.ana)
+    assert asked.endswith("concorda, !exportar não recusa, até qui., 26/11, 09:00 (São Paulo).")
