@@ -104,6 +104,25 @@ async def test_a_room_that_is_stopped_is_told_until_it_is_well(
         assert sentences[path] not in browser.page
 
 
+async def test_who_has_only_an_archived_pair_is_not_told_to_wait_for_one(
+    database: Database, now: datetime, open_browser: Open
+) -> None:
+    pair = await add_pair(database, now=now)
+    async with database.transaction() as tx:
+        await pairs.set_room(tx, pair.id, "!room:example.org")
+        await pairs.archive(tx, acts(pair.supervisor), pair.id, now=now)
+    bruno, ana = await open_browser(pair.supervisee), await open_browser(pair.supervisor)
+    await bruno.get("/appointments")
+    assert card(bruno.page, "next") == [
+        "No appointment yet",
+        "Your supervision is archived: the room can still be read, but nothing more is booked. "
+        "The supervisor can reopen it.",
+    ]
+    assert card(bruno.page, "talk") == []
+    await ana.get("/supervisor")
+    assert "Nenhuma dupla está ativa. As arquivadas estão abaixo e podem ser reabertas." in unescape(ana.page)
+
+
 async def test_an_archived_room_is_shown_as_long_as_it_can_be_read(
     database: Database, now: datetime, open_browser: Open
 ) -> None:
