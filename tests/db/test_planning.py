@@ -407,7 +407,11 @@ async def test_only_the_supervisor_goes_away(room: Room) -> None:
 
 SENSELESS = [
     ("!away", "From when to when? This works: !away 20/12 to 10/1"),
-    ("!away soon", "I did not understand the days. This works: !away 20/12 to 10/1"),
+    (
+        "!away soon",
+        "I did not understand the days. This works: !away 20/12 to 10/1. "
+        "A few hours only: !availability 24/12 14:00-18:00 off",
+    ),
     ("!away 20/11 to 22/11", "Those days are over. Nothing was changed."),
     ("!away 10/1/2027 to 20/12/2026", "The last day lies before the first. Nothing was changed."),
     ("!away 4/12 to 1/12", "The last day lies before the first. Nothing was changed."),
