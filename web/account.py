@@ -12,7 +12,7 @@ from supervision import accounts, addresses, audit, homeserver_tasks, people, qu
 from supervision.db import Transaction
 from supervision.errors import NotUnderstood, Refused, TooMany
 from supervision.people import Person
-from web import fields, homeserver, pages, passwords, problems, reauth, tasks, views, welcome
+from web import fields, homeserver, pages, passwords, problems, reauth, tasks, views, welcome, zones
 from web.homeserver import HomeserverAway, WrongPassword
 from web.middleware import FORM
 from web.signing_in import ADDRESSES
@@ -56,7 +56,7 @@ async def page(request: web.Request, refused: Refused | None = None) -> web.Resp
         language=typed["language"] or me.language,
         languages=LANGUAGE_NAMES,
         time_zone=typed["time_zone"] or me.time_zone,
-        zones=time_zones(),
+        zones=zones.name_all(me.language, typed["time_zone"] or me.time_zone),
         email=typed["email"],
         waiting=waiting,
         offered=offered,
@@ -247,11 +247,6 @@ def _chat(request: web.Request) -> Chat | None:
 
 def _require_ours(request: web.Request, me: Person) -> None:
     accounts.require_ours(me, parts(request).config.matrix.server_name)
-
-
-def time_zones() -> list[str]:
-    """All that can be chosen, by name; those of a place, and UTC."""
-    return [*sorted(zone for zone in people.known_zones() if "/" in zone and not zone.startswith("Etc/")), "UTC"]
 
 
 def _take_turn(request: web.Request) -> None:

@@ -19,8 +19,8 @@ from supervision import (
 from supervision.db import Transaction
 from supervision.errors import NotFound, NotUnderstood, Refused
 from supervision.models import PairStatus, Role, State
-from web import fields, pages, problems, reauth
-from web.account import LANGUAGE_NAMES, time_zones
+from web import fields, pages, problems, reauth, zones
+from web.account import LANGUAGE_NAMES
 from web.changes import Change, carry_out
 from web.dashboard import path_id, read_id
 from web.middleware import FORM
@@ -61,7 +61,7 @@ async def page(request: web.Request, refused: Refused | None = None) -> web.Resp
         typed=typed,
         languages=LANGUAGE_NAMES,
         language=typed["language"] or me.language,
-        zones=time_zones(),
+        zones=zones.name_all(me.language, typed["time_zone"] or me.time_zone),
         time_zone=typed["time_zone"] or me.time_zone,
         roles=[str(role) for role in Role],
         server=parts(request).config.matrix.server_name,

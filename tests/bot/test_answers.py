@@ -335,7 +335,7 @@ async def test_a_word_that_is_nearly_ours_is_named(room: Conversation) -> None:
         "I do not know that command. Did you mean !slots? !help slots explains it."
     ]
     assert await room.say(room.ana, "!marcar 2") == [
-        "Não conheço esse comando. Você quis dizer !agendar? !ajuda agendar o explica."
+        "Não conheço esse comando. Você quis dizer !agendar? !ajuda agendar diz como funciona."
     ]
     assert await room.say(room.bruno, "!vacation") == ["I do not know that command. !help shows what I can do."]
 
