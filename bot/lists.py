@@ -126,6 +126,8 @@ async def _numbered(
     if shown.expires_at <= talk.now:
         return await _anew(talk, what, found, "appointments.outdated")
     chosen = await appointments.get(talk.tx, talk.actor, _choice(shown, number, "appointments.no_such_number"))
+    if found and chosen.status not in OPEN:  # the number may be meant of a list that was not shown yet
+        return await _anew(talk, what, found, "appointments.changed")
     if chosen in found and _has_changed(chosen, shown, number - 1, what, talk.person.id):
         return await _anew(talk, what, found, "appointments.changed")
     return chosen

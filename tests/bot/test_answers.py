@@ -356,3 +356,20 @@ async def test_no_times_are_offered_for_what_is_cancelled(room: Conversation) ->
         await room.say(room.bruno, "!reschedule 1")
     with pytest.raises(AlreadyAnswered):
         await room.say(room.bruno, "!reschedule 1 24/11 23:00")
+
+
+async def test_a_number_of_what_is_cancelled_shows_what_there_is_now(room: Conversation) -> None:
+    """Who has booked anew and takes the new one for number 1 must not read that it is cancelled."""
+    await confirmed(room)
+    await room.say(room.bruno, "!appointments")
+    await room.say(room.bruno, "!cancel 1")
+    await room.say(room.bruno, "!book 24/11 15:00")
+    assert await room.say(room.bruno, "!cancel 1 school meeting") == [
+        "That has changed since the list was shown. Nothing was changed. Now:",
+        "Your appointments with Ana (Sao Paulo)",
+        f"1. {FIFTEEN}, requested",
+        "Which one? Answer !cancel 1, with the number.",
+    ]
+    assert await room.say(room.bruno, "!cancel 1 school meeting") == [
+        f"Cancelled: {FIFTEEN} (Sao Paulo). Ana has been told."
+    ]
