@@ -868,7 +868,7 @@ async def test_many_times_of_a_series_do_not_stand_before_what_is_to_be_done(
     bruno = await open_browser(pair.supervisee)
     for act in ("cancel", "reschedule"):
         await bruno.get(f"/appointments/{first.id}/{act}")
-        assert ("<summary>Of several, only these change" in bruno.page) is folded
+        assert ("<summary>If you choose more than one, only these change" in bruno.page) is folded
         assert len([one for one in shown(bruno.page, "Tue ") if "13:00–13:50" in one]) >= count
 
 
