@@ -29,7 +29,7 @@ PARTS: dict[str, Callable[[Path, int], AsyncIterator[str]]] = {
 
 
 async def run(parts: Sequence[str], state: Path, rounds: int) -> None:
-    """Each part in a folder of its own: what one leaves in a database costs the programs of the next memory and time."""
+    """Each part in a folder of its own: what one leaves in a database costs the next one's programs memory and time."""
     for part in parts:
         folder = state / part
         folder.mkdir(parents=True, exist_ok=True)
