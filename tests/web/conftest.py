@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from supervision import sign_ins
 from supervision.config import Config
 from supervision.db import Database
+from supervision.pairs import Pair
 from supervision.people import Person
 from tests.support.sample import acts
 from web.app import make_app
@@ -85,6 +86,11 @@ class Browser:
 
 
 Open = Callable[..., Awaitable[Browser]]
+
+
+async def open_both(open_browser: Open, pair: Pair) -> tuple[Browser, Browser]:
+    """The supervisor's and the supervisee's."""
+    return await open_browser(pair.supervisor), await open_browser(pair.supervisee)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from supervision.models import Approval
 from supervision.pairs import Pair
 from tests.support.sample import acts, add_pair
 from tests.web.calls import get, post, refused, slot
-from tests.web.conftest import Browser, Clock, Open
+from tests.web.conftest import Clock, Open, open_both
 
 TEN = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)
 ELEVEN = "2026-11-24T14:00:00Z"
@@ -24,10 +24,6 @@ async def confirmed(database: Database, pair: Pair, now: datetime) -> str:
         booked = await appointments.book(tx, acts(pair.supervisee), pair, TEN, now=now)
         await appointments.confirm(tx, acts(pair.supervisor), booked.id, now=now)
     return f"/api/appointments/{booked.id}"
-
-
-async def open_both(open_browser: Open, pair: Pair) -> tuple[Browser, Browser]:
-    return await open_browser(pair.supervisor), await open_browser(pair.supervisee)
 
 
 async def test_the_supervisor_books_on_behalf_and_the_supervisee_declines(

@@ -28,7 +28,7 @@ from supervision.models import sign_ins as sign_ins_table
 from supervision.pairs import Pair
 from tests.support.sample import acts, add_pair, add_person
 from tests.web.calls import call, get, post, refused
-from tests.web.conftest import SECRET, Browser, Clock, Open
+from tests.web.conftest import SECRET, Browser, Clock, Open, open_both
 
 
 @pytest.fixture
@@ -62,11 +62,7 @@ async def press(browser: Browser, path: str) -> int:
 async def test_asking_and_agreeing_on_the_page(
     database: Database, pair: Pair, open_browser: Open, clock: Clock
 ) -> None:
-    his, hers, home = (
-        await open_browser(pair.supervisee),
-        await open_browser(pair.supervisor),
-        f"/rooms/{pair.id}/export",
-    )
+    (hers, his), home = await open_both(open_browser, pair), f"/rooms/{pair.id}/export"
     assert (await his.get(home)).status == 200
     assert await press(his, home) == 303
     await his.follow()
@@ -95,11 +91,7 @@ async def test_asking_and_agreeing_on_the_page(
 async def test_the_page_of_a_room_that_the_bot_is_not_in_offers_no_copy(
     database: Database, pair: Pair, open_browser: Open, clock: Clock
 ) -> None:
-    his, hers, home = (
-        await open_browser(pair.supervisee),
-        await open_browser(pair.supervisor),
-        f"/rooms/{pair.id}/export",
-    )
+    (hers, his), home = await open_both(open_browser, pair), f"/rooms/{pair.id}/export"
     await his.get(home)
     await press(his, home)
     async with database.transaction() as tx:
@@ -130,11 +122,7 @@ async def test_both_may_look_while_somebody_answers(
 
 
 async def test_saying_no_and_taking_back(database: Database, pair: Pair, open_browser: Open) -> None:
-    his, hers, home = (
-        await open_browser(pair.supervisee),
-        await open_browser(pair.supervisor),
-        f"/rooms/{pair.id}/export",
-    )
+    (hers, his), home = await open_both(open_browser, pair), f"/rooms/{pair.id}/export"
     await his.get(home)
     await press(his, home)
     await hers.get(home)
@@ -272,11 +260,7 @@ async def test_asking_for_the_head_alone_fetches_nothing(
 async def test_asking_and_taking_back_by_the_api(
     database: Database, pair: Pair, open_browser: Open, clock: Clock
 ) -> None:
-    his, hers, path = (
-        await open_browser(pair.supervisee),
-        await open_browser(pair.supervisor),
-        f"/api/pairs/{pair.id}/exports",
-    )
+    (hers, his), path = await open_both(open_browser, pair), f"/api/pairs/{pair.id}/exports"
     asked = await post(his, path, Idempotency_Key="one")
     waiting = {"items": [], "waits_until": "2026-11-26T12:00:00Z"}
     assert (asked.status, await asked.json(), await get(his, path)) == (202, waiting, waiting)
