@@ -285,7 +285,7 @@ LANGUAGES = {
     "pt_br": "pt-BR",
     "brasileiro": "pt-BR",
 }
-THANKS = r"(?:[.,!? ]+|(?<=[.,!? ])(?:please|pls|por favor|pfv?|obrigad[oa]|thanks|thank you)(?!\w))*"
+THANKS = r"(?:[.,!? ]|(?<=[.,!? ])(?:please|pls|por favor|pfv?|obrigad[oa]|thanks|thank you)(?!\w))*"
 NUMBER = re.compile(rf"(?:(?:[oa]|the|n[or]?|numero|number|opcao|option)\.? )?#?(\d{{1,3}}){THANKS}", re.ASCII)
 TARGET = re.compile(r"^(?:(?:para|pra|to)\b|->|→) *")
 TIMES = r"(?P<count>\d{1,6}) ?(?:x|vez(?:es)?|times?|supervisoes|sess(?:oes|ions))"
