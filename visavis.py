@@ -225,7 +225,7 @@ BOT_REFUSED = (
     "The homeserver does not take matrix.as_token: name visavis-registration.yaml, in which the same token stands,"
     " under app_service_config_files in Synapse's configuration, and restart Synapse."
 )
-ADMINISTRATOR_UNTRIED = "The homeserver does not answer, so that matrix.admin_token was not tried."
+ADMINISTRATOR_UNTRIED = "The admin API of Synapse does not answer now, so that matrix.admin_token was not tried."
 SEVERAL_BOTS = (
     "Several bot accounts run on this database, and each takes the others' work: give matrix.admin_token to the"
     " processes of all of them or of none. What one without it takes is given up."

@@ -209,7 +209,7 @@ async def withdraw(
 
 async def lapse(tx: Transaction, *, now: datetime) -> int:
     """Let lapse the requests and proposals of series that nobody answered in time, with one piece of news for all
-    of a series that do so together. Returns how many lapsed.
+    of a series that do so together. Returns how many were due.
     """
     due = await tx.execute(
         select(*appointments.COLUMNS)
